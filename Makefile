@@ -1,0 +1,58 @@
+# The two set-up commands are `make demo` and `make test`; each makes .venv if it is missing and installs the lock.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+# The demo keeps its services and runs apart from those of real work.
+export EFFNET_CLUSTER_HOME ?= $(HOME)/.effnet-cluster
+ROOMS := effnet datasets orchestration cluster
+
+.PHONY: demo test unit check format lock clean
+
+demo: $(VENV)/.installed
+	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 6
+
+test: check
+	$(BIN)/pytest
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/pytest -m "not e2e"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=$(VENV)/typing $(BIN)/mypy $(foreach room,$(ROOMS),-p effnet_cluster.$(room))
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --editable .
+	touch $@
+
+# The type checker finds the package by its import name, which is not that of this folder.
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	$(PIP) install --quiet --requirement requirements-dev.lock
+	mkdir -p $(VENV)/typing
+	ln -sfn $(CURDIR) $(VENV)/typing/effnet_cluster
+	touch $@
+
+# Resolves pyproject.toml anew. Packages that exist for one platform alone get its marker.
+LOCK_VENV := $(VENV)-lock
+FREEZE := $(LOCK_VENV)/bin/pip freeze --exclude effnet-cluster | \
+	sed -E 's/^((nvidia|cuda|triton)[^;]*)$$/\1 ; platform_system == "Linux" and platform_machine == "x86_64"/'
+lock:
+	$(PYTHON) -m venv --clear $(LOCK_VENV)
+	$(LOCK_VENV)/bin/pip install --quiet --constraint constraints.txt .
+	$(FREEZE) > requirements.lock
+	$(LOCK_VENV)/bin/pip install --quiet --constraint requirements.lock ".[dev]"
+	$(FREEZE) > requirements-dev.lock
+	rm -rf $(LOCK_VENV)
+
+clean:
+	rm -rf $(VENV) $(LOCK_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

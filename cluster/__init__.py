@@ -1,0 +1,1 @@
+"""The face: the `effnet-cluster` command line, local services, job submission."""

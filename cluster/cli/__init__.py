@@ -1,0 +1,53 @@
+"""The `effnet-cluster` command line: one module a verb, each of which parses, calls and prints."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .errors import told_in_one_line
+
+# Verbs are imported when they are called: `--help` and completion answer at once.
+_VERBS = {
+    "submit": "submit",
+    "up": "up",
+    "down": "down",
+    "status": "status",
+    "list": "list_experiments",
+    "logs": "logs",
+    "stop": "stop",
+    "resume": "resume",
+    "compare": "compare",
+    "data": "data",
+    "describe": "describe",
+}
+
+
+class _Verbs(click.Group):
+    """A group whose commands are loaded by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f".{_VERBS[cmd_name]}", __name__).command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with told_in_one_line():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "EFFNET_CLUSTER"}
+)
+@click.version_option(package_name="effnet-cluster")
+def main() -> None:
+    """Train the EfficientNet family on one machine or on a cluster.
+
+    Exit codes: 0 done, 1 the work or an engine failed, 2 the call was wrong.
+    """

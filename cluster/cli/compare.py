@@ -1,0 +1,30 @@
+"""`effnet-cluster compare`: trials of one or more experiments side by side."""
+
+from __future__ import annotations
+
+import click
+
+from ...orchestration.errors import UserError
+from ...orchestration.report import compare, to_csv, to_json
+from ..experiments import Experiments
+from ..follow import comparison_table
+from ..home import Home
+from ..lifecycle import reconnect
+from .console import print_data
+
+
+@click.command("compare")
+@click.argument("experiments", nargs=-1, required=True)
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+def command(experiments: tuple[str, ...], form: str) -> None:
+    """Compare the trials of EXPERIMENTS: accuracy against parameters, multiply-adds and time."""
+    home = Home.default()
+    known = Experiments(home)
+    trackers = [reconnect(home, known.load(name)).tracker for name in experiments]
+    rows = compare([record for tracker in trackers for record in tracker.trials()])
+    if not rows:
+        raise UserError(f"{', '.join(experiments)}: no trial has started yet")
+    if form == "table":
+        print_data(comparison_table(rows))
+    else:
+        click.echo(to_json(rows) if form == "json" else to_csv(rows), nl=form == "json")

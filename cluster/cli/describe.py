@@ -1,0 +1,52 @@
+"""`effnet-cluster describe`: a variant's stage table with its cost."""
+
+from __future__ import annotations
+
+import click
+from rich.table import Table
+
+from ...effnet import complexity, variant
+from ...orchestration.errors import UserError
+from ..follow import count
+from .console import print_data
+
+
+@click.command("describe")
+@click.argument("name", metavar="VARIANT")
+@click.option("--activation", default="silu", show_default=True)
+@click.option("--shortcut", default="residual", show_default=True)
+@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--image-size", type=click.IntRange(min=1), help="Input side in pixels.  [default: the variant's own]")
+def command(name: str, activation: str, shortcut: str, classes: int, image_size: int | None) -> None:
+    """Print the stages of VARIANT as the paper's table 1 has them, with parameters and multiply-adds."""
+    try:
+        config = variant(name, activation=activation, shortcut=shortcut, num_classes=classes)
+        cost = complexity(config, image_size)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    table = Table(
+        title=f"EfficientNet-{name.upper()}: width {config.width}, depth {config.depth}, {activation}, {shortcut}",
+        title_justify="left",
+        show_footer=True,
+    )
+    table.add_column("stage", "")
+    table.add_column("operator", "total")
+    for header, footer in (
+        ("resolution", ""),
+        ("channels", ""),
+        ("layers", str(sum(row.layers for row in cost.stages))),
+        ("params", f"{cost.params:,}"),
+        ("MACs", count(cost.macs)),
+    ):
+        table.add_column(header, footer, justify="right")
+    for row in cost.stages:
+        table.add_row(
+            str(row.stage),
+            row.operator,
+            "×".join(map(str, row.resolution)),
+            str(row.channels),
+            str(row.layers),
+            f"{row.params:,}",
+            count(row.macs),
+        )
+    print_data(table)

@@ -1,0 +1,39 @@
+"""`effnet-cluster down`: stop the embedded services."""
+
+from __future__ import annotations
+
+import click
+
+from ...orchestration.errors import UserError
+from ..experiments import Experiments
+from ..home import Home
+from ..jobs import Jobs
+from ..lifecycle import stop
+from ..services import Services
+from .console import talk
+
+
+@click.command("down")
+@click.option("--force", is_flag=True, help="Also stop experiments that are running.")
+def command(force: bool) -> None:
+    """Stop the local services. Experiments, runs and models stay on disk."""
+    home = Home.default()
+    services, console = Services(home), talk()
+    active = _active_experiments(home, services)
+    if active and not force:
+        raise UserError(f"running: {', '.join(active)}; stop them first, or use --force")
+    for name in active:
+        stop(home, name)
+        console.print(f"stopped experiment {name}", highlight=False)
+    for name in ("ray", "mlflow"):
+        console.print(f"{name} {'stopped' if services.stop(name) else 'was not running'}", highlight=False)
+
+
+def _active_experiments(home: Home, services: Services) -> list[str]:
+    """Experiments whose jobs the embedded Ray head is running."""
+    ray = services.running().get("ray")
+    if ray is None:
+        return []
+    jobs, experiments = Jobs(ray.url), Experiments(home)
+    local = [e for e in map(experiments.load, experiments.names()) if e.local_ray]
+    return [experiment.name for experiment in local if jobs.is_active(experiment.job)]

@@ -1,0 +1,39 @@
+"""Following an experiment to its end, and what is said there; shared by `submit` and `resume`."""
+
+from __future__ import annotations
+
+from ...orchestration.plan import Plan
+from ...orchestration.report import compare
+from ..experiments import Experiment
+from ..follow import comparison_table, follow
+from ..home import Home
+from ..jobs import Jobs
+from .console import print_data, talk
+
+
+def follow_to_end(home: Home, experiment: Experiment, plan: Plan) -> int:
+    """Follow, then print the comparison; returns the exit code. Ctrl-C detaches and leaves the experiment running."""
+    console, name = talk(), experiment.name
+    jobs = Jobs(experiment.address)
+    try:
+        succeeded = follow(experiment, plan, jobs, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"\ndetached; {name} goes on. `effnet-cluster logs {name} -f` follows it, "
+            f"`effnet-cluster stop {name}` stops it",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+    records = experiment.tracker.trials()
+    if records:
+        print_data(comparison_table(compare(records)))
+    if not succeeded:
+        for line in jobs.error_lines(experiment.job):
+            console.print(f"error: {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"`effnet-cluster logs {name}` tells more, `effnet-cluster resume {name}` goes on", highlight=False
+        )
+        return 1
+    console.print(f"compare: {experiment.tracker.experiment_url}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,25 @@
+"""`effnet-cluster status`: what runs, and where its web pages are."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..home import Home
+from ..services import Services
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def command(as_json: bool) -> None:
+    """Show the local services."""
+    running = Services(Home.default()).running()
+    if as_json:
+        click.echo(json.dumps({name: {"url": s.url, "pid": s.pid, "log": s.log} for name, s in running.items()}))
+        return
+    for name, what in (("ray", "Ray dashboard"), ("mlflow", "MLflow UI")):
+        service = running.get(name)
+        click.echo(
+            f"{what:14} {f'{service.url}  (pid {service.pid}, log {service.log})' if service else 'not running'}"
+        )

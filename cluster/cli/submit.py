@@ -1,0 +1,155 @@
+"""`effnet-cluster submit`: plan an experiment, start what is missing, submit it and follow it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...datasets import Manifest, open_dataset
+from ...orchestration.driver import ExperimentRequest
+from ...orchestration.errors import UserError
+from ...orchestration.plan import Plan, make_plan
+from ...orchestration.spec import ExperimentSpec, Recipe
+from ..engines import ensure_engines
+from ..experiments import Experiments
+from ..follow import plan_table
+from ..home import Home
+from ..lifecycle import launch
+from .console import print_addresses, print_data, talk
+from .following import follow_to_end
+from .options import engine_options
+
+_RECIPE_FIELDS = frozenset(Recipe.model_fields)
+
+
+@click.command("submit")
+@click.option("--variants", help="EfficientNet variants, such as b0-b7 or b0,b3.")
+@click.option("--activations", help="Activations, such as silu,relu,leaky_relu.  [default: silu]")
+@click.option("--shortcuts", help="residual (the paper's), none, identity_conv.  [default: residual]")
+@click.option("--seeds", help="Seeds, such as 0,1,2.  [default: 0]")
+@click.option("--data", help="'digits' or a folder written by `data prepare`.  [default: digits]")
+@click.option("--image-size", type=int, help="Input side in pixels for all variants.  [default: by variant and data]")
+@click.option("--workers", type=int, help="DDP workers a trial.  [default: 1]")
+@click.option("--cpus-per-worker", type=int, help="CPU cores a DDP worker.  [default: what fits]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
+@click.option("--loader-workers", type=int, help="Loader processes a DDP worker.  [default: 0]")
+@click.option("--max-concurrent", type=int, help="Trials at a time.  [default: what fits]")
+@click.option("--max-failures", type=int, help="Restarts of a trial after lost workers.  [default: 3]")
+@click.option("--epochs", type=int, help="[default: 10]")
+@click.option("--global-batch", type=int, help="Images an optimizer step over all workers.  [default: 32]")
+@click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--weight-decay", type=float)
+@click.option("--label-smoothing", type=float)
+@click.option("--warmup-epochs", type=float)
+@click.option("--dropout", type=float, help="[default: by variant]")
+@click.option("--stochastic-depth", type=float, help="[default: 0.2]")
+@click.option("--min-crop", type=float, help="Smallest area of a training crop.  [default: 0.25; 0.7 for small images]")
+@click.option("--augment/--no-augment", default=None)
+@click.option("--amp/--no-amp", default=None, help="Mixed precision on CUDA.")
+@click.option("--name", help="Name of the experiment.  [default: from data and variants]")
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="YAML file with these settings; flags win.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the settings to a YAML file for --spec.")
+@click.option("--storage", help="Folder or URL that all nodes see, for checkpoints.  [default: in the home]")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--detach", is_flag=True, help="Do not follow the experiment.")
+@engine_options
+def command(
+    spec_file: Path | None,
+    save: Path | None,
+    storage: str | None,
+    dry_run: bool,
+    detach: bool,
+    address: str | None,
+    tracking_uri: str | None,
+    dashboard_port: int | None,
+    mlflow_port: int | None,
+    **flags: Any,
+) -> None:
+    """Train variants × activations × shortcuts × seeds, each trial as a DDP job."""
+    home = Home.default()
+    experiments = Experiments(home)
+    fields = _fields(spec_file, flags)
+    named = "name" in fields
+    manifest = _open_data(fields, home, address)
+    if not named:
+        fields["name"] = experiments.free_name(_default_name(fields, manifest))
+    spec = ExperimentSpec.parse(fields)
+    plan = make_plan(spec, manifest)
+    if save:
+        _write(save, spec)
+    if dry_run:
+        print_data(plan_table(plan))
+        return
+    _check_name_is_free(experiments, plan)
+    talk().print(plan_table(plan))
+    engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
+    request = ExperimentRequest(
+        spec=spec,
+        tracking_uri=engines.tracking_uri,
+        storage=_storage(storage, experiments, spec.name),
+        cache_root=str(home.cache),
+    )
+    experiment = launch(home, request, engines)
+    print_addresses(engines)
+    if detach:
+        talk().print(f"submitted {spec.name}; `effnet-cluster logs {spec.name} -f` follows it", highlight=False)
+        return
+    sys.exit(follow_to_end(home, experiment, plan))
+
+
+def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Settings by precedence: flags and their environment variables over the file over the defaults."""
+    fields = ExperimentSpec.fields_from_yaml(spec_file) if spec_file else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    if "seeds" in given:
+        given["seeds"] = [seed.strip() for seed in str(given["seeds"]).split(",")]
+    recipe = dict(fields.get("recipe") or {})
+    recipe |= {name: given.pop(name) for name in _RECIPE_FIELDS & given.keys()}
+    fields |= given
+    if recipe:
+        fields["recipe"] = recipe
+    if not fields.get("variants"):
+        raise UserError("no variants given; say which with --variants, such as b0-b7")
+    return fields
+
+
+def _open_data(fields: dict[str, Any], home: Home, address: str | None) -> Manifest:
+    """The data's manifest. Relative folders are made absolute: the job runs in another folder."""
+    # Checked before the data are opened, which may take a while: a typing mistake should be told at once.
+    ExperimentSpec.parse(fields | {"name": fields.get("name", "unnamed")})
+    data = str(fields.get("data", "digits"))
+    manifest = open_dataset(data, home.cache)
+    if data != "digits":
+        fields["data"] = str(manifest.root.absolute())
+    return manifest
+
+
+def _default_name(fields: dict[str, Any], manifest: Manifest) -> str:
+    variants = fields["variants"]
+    text = variants if isinstance(variants, str) else ",".join(variants)
+    return f"{manifest.name}-{text}".lower().replace(",", "-").replace(" ", "")[:50]
+
+
+def _check_name_is_free(experiments: Experiments, plan: Plan) -> None:
+    """Before services are started; `launch` checks again."""
+    if plan.spec.name in experiments.names():
+        raise UserError(
+            f"experiment '{plan.spec.name}' exists; choose another --name or `effnet-cluster resume {plan.spec.name}`"
+        )
+
+
+def _storage(given: str | None, experiments: Experiments, name: str) -> str:
+    if given is None:
+        return str(experiments.folder(name))
+    root = given.rstrip("/") if "://" in given else str(Path(given).absolute())
+    return f"{root}/{name}"
+
+
+def _write(path: Path, spec: ExperimentSpec) -> None:
+    try:
+        path.write_text(spec.to_yaml())
+    except OSError as error:
+        raise UserError(f"--save {path}: {error.strerror}") from None

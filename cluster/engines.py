@@ -1,0 +1,57 @@
+"""Which Ray cluster and which MLflow server a command uses: an existing one that was named, or the embedded ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import requests
+
+from ..orchestration.errors import EngineError
+from .home import Home
+from .jobs import Jobs
+from .services import Services
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Addresses of the two engines, and which of them are our own embedded ones."""
+
+    address: str
+    tracking_uri: str
+    local_ray: bool
+    local_mlflow: bool
+
+
+def ensure_engines(
+    home: Home,
+    address: str | None,
+    tracking_uri: str | None,
+    dashboard_port: int | None = None,
+    mlflow_port: int | None = None,
+) -> Engines:
+    """Check the engines that were named and start the embedded ones in place of those that were not.
+
+    Raises:
+        EngineError: a named engine does not answer, or an embedded one does not start.
+    """
+    # Named engines first: a wrong address should not leave services started for nothing.
+    if tracking_uri:
+        _check_mlflow(tracking_uri)
+    if address:
+        Jobs(address)
+    services = Services(home)
+    ray_address = address.rstrip("/") if address else services.ensure_ray(dashboard_port).url
+    mlflow_uri = tracking_uri.rstrip("/") if tracking_uri else services.ensure_mlflow(mlflow_port).url
+    return Engines(ray_address, mlflow_uri, local_ray=not address, local_mlflow=not tracking_uri)
+
+
+def _check_mlflow(uri: str) -> None:
+    if not uri.startswith(("http://", "https://")):
+        raise EngineError(f"--tracking-uri {uri}: expected an MLflow server, such as http://mlflow:5000")
+    try:
+        healthy = requests.get(f"{uri.rstrip('/')}/health", timeout=5).ok
+    except requests.RequestException as error:
+        reason = "no answer" if isinstance(error, requests.ConnectionError) else type(error).__name__
+        raise EngineError(f"--tracking-uri {uri}: {reason}; is the MLflow server running there?") from error
+    if not healthy:
+        raise EngineError(f"--tracking-uri {uri}: something answers there, but it is no healthy MLflow server")

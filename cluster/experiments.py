@@ -1,0 +1,102 @@
+"""The record of every submitted experiment: where it runs, where it is tracked, and under which job."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..orchestration.driver import ExperimentRequest
+from ..orchestration.errors import UserError
+from ..orchestration.tracking import Tracker
+from .engines import Engines
+from .home import Home
+
+_FILE = "record.json"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A submitted experiment. `jobs` are Ray job ids, the latest last; `created` is in seconds since 1970.
+
+    `local_ray` and `local_mlflow` say which engines are our own embedded ones, whose ports may have changed since.
+    """
+
+    request: ExperimentRequest
+    address: str
+    local_ray: bool
+    local_mlflow: bool
+    jobs: tuple[str, ...]
+    created: float
+
+    @property
+    def name(self) -> str:
+        """The experiment's name, in MLflow too."""
+        return self.request.spec.name
+
+    @property
+    def job(self) -> str:
+        """Id of the latest job."""
+        return self.jobs[-1]
+
+    @property
+    def tracker(self) -> Tracker:
+        """The experiment's runs in MLflow."""
+        return Tracker(self.request.tracking_uri, self.name)
+
+
+class Experiments:
+    """The experiments of one home."""
+
+    def __init__(self, home: Home) -> None:
+        self._root = home.experiments
+
+    def names(self) -> list[str]:
+        """All names, oldest first."""
+        records = sorted(self._root.glob(f"*/{_FILE}"), key=lambda path: self._read(path).created)
+        return [path.parent.name for path in records]
+
+    def load(self, name: str) -> Experiment:
+        """The record of an experiment. Raises `UserError` if there is none of that name."""
+        path = self.folder(name) / _FILE
+        if not path.is_file():
+            known = ", ".join(self.names()[-5:])
+            hint = f"the latest are {known}" if known else "submit one first"
+            raise UserError(f"no experiment '{name}'; {hint}")
+        return self._read(path)
+
+    def folder(self, name: str) -> Path:
+        """Where an experiment keeps its record, and its checkpoints unless it has another storage."""
+        return self._root / name
+
+    def free_name(self, wanted: str) -> str:
+        """`wanted`, or `wanted-2`, `wanted-3`, … where it is taken."""
+        taken = set(self.names())
+        return next(n for n in (wanted, *(f"{wanted}-{i}" for i in range(2, 10**6))) if n not in taken)
+
+    def new(self, request: ExperimentRequest, engines: Engines) -> Experiment:
+        """A record for a first job; `save` keeps it."""
+        return Experiment(
+            request, engines.address, engines.local_ray, engines.local_mlflow, (request.spec.name,), time.time()
+        )
+
+    def save(self, experiment: Experiment) -> None:
+        """Write a record, atomically."""
+        folder = self.folder(experiment.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        fields = vars(experiment) | {"request": json.loads(experiment.request.to_json())}
+        fresh = folder / f"{_FILE}.new"
+        fresh.write_text(json.dumps(fields, indent=1))
+        fresh.replace(folder / _FILE)
+
+    @staticmethod
+    def _read(path: Path) -> Experiment:
+        fields = json.loads(path.read_text())
+        request = ExperimentRequest.from_json(json.dumps(fields.pop("request")))
+        return Experiment(**fields | {"request": request, "jobs": tuple(fields["jobs"])})
+
+
+def next_job(experiment: Experiment) -> Experiment:
+    """The record with a fresh job id for a resumed run: `flowers`, then `flowers-r2`, `flowers-r3`, …"""
+    return replace(experiment, jobs=(*experiment.jobs, f"{experiment.name}-r{len(experiment.jobs) + 1}"))

@@ -1,0 +1,149 @@
+"""A submitted experiment as a live table, read from the tracking server, so that any machine can follow it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ..orchestration.plan import Plan
+from ..orchestration.report import ComparisonRow
+from ..orchestration.tracking import TrialRecord
+from .experiments import Experiment
+from .jobs import Jobs
+
+_POLL_S = 2.0
+
+
+def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> bool:
+    """Show the experiment's trials until its job ends; returns whether the job succeeded.
+
+    On a terminal a table is kept up to date; elsewhere each change of a trial is a line.
+    """
+    if console.is_terminal:
+        with Live(progress_table(plan, []), console=console, refresh_per_second=2, transient=True) as live:
+            for records in _watch(experiment, jobs):
+                live.update(progress_table(plan, records))
+    else:
+        shown: dict[str, str] = {}
+        for records in _watch(experiment, jobs):
+            for record in records:
+                line = _progress_line(record, plan.spec.recipe.epochs)
+                if shown.get(record.trial_id) != line:
+                    shown[record.trial_id] = line
+                    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return jobs.status(experiment.job) == "SUCCEEDED"
+
+
+def _watch(experiment: Experiment, jobs: Jobs) -> Iterator[Sequence[TrialRecord]]:
+    """The trials' records again and again, and once more after the job's end."""
+    active = True
+    while active:
+        active = jobs.is_active(experiment.job)
+        yield experiment.tracker.trials()
+        if active:
+            time.sleep(_POLL_S)
+
+
+def plan_table(plan: Plan) -> Table:
+    """What will run: a row a trial."""
+    spec = plan.spec
+    table = Table(
+        title=f"{spec.name}: {len(plan.trials)} trials × {spec.workers} DDP workers, {spec.recipe.epochs} epochs on "
+        f"{plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes",
+        title_justify="left",
+    )
+    _columns(table, "trial", "params", "MACs", "image", "batches/epoch")
+    for trial in plan.trials:
+        table.add_row(
+            trial.trial_id,
+            count(trial.params),
+            count(trial.macs),
+            f"{trial.image_size} px",
+            f"{trial.batches_per_epoch} × {trial.recipe.global_batch}",
+        )
+    return table
+
+
+def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:
+    """How the trials stand."""
+    known = {record.trial_id: record for record in records}
+    table = Table(title=plan.spec.name, title_justify="left")
+    _columns(table, "trial", "params", "MACs", "epoch", "loss", "val top-1", "images/s", "state")
+    for trial in plan.trials:
+        record = known.get(trial.trial_id)
+        metrics = record.metrics if record else {}
+        table.add_row(
+            trial.trial_id,
+            count(trial.params),
+            count(trial.macs),
+            f"{_epochs_done(record)}/{trial.recipe.epochs}" if record else "",
+            _number(metrics.get("train/epoch_loss"), ".4f"),
+            _number(metrics.get("val/top1"), ".4f"),
+            _number(metrics.get("time/images_per_second"), ".0f"),
+            record.outcome.value if record else "waiting",
+        )
+    return table
+
+
+def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
+    """The comparison of trials; the ratios are those of the paper's table 2, relative to the smallest model."""
+    table = Table(title="accuracy against cost", title_justify="left")
+    _columns(
+        table, "trial", "top-1", "top-5", "params", "ratio", "MACs", "ratio", "image", "images/s", "time", "outcome"
+    )
+    for row in rows:
+        table.add_row(
+            row.trial,
+            _number(row.top1, ".4f"),
+            _number(row.top5, ".4f"),
+            count(row.params),
+            f"{row.params_ratio:.1f}x",
+            count(row.macs),
+            f"{row.macs_ratio:.1f}x",
+            f"{row.image_size} px",
+            _number(row.images_per_second, ".0f"),
+            duration(row.seconds),
+            row.outcome,
+        )
+    return table
+
+
+def count(number: int) -> str:
+    """A large count for people: 5,288,548 → `5.29M`."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return str(number)
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: 75 → `1m15s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def _progress_line(record: TrialRecord, epochs: int) -> str:
+    line = f"{record.trial_id}  {record.outcome.value}  epoch {_epochs_done(record)}/{epochs}"
+    if "val/top1" in record.metrics:
+        line += f"  loss {record.metrics['train/epoch_loss']:.4f}  val top-1 {record.metrics['val/top1']:.4f}"
+    return line
+
+
+def _epochs_done(record: TrialRecord | None) -> int:
+    return int(record.metrics.get("epoch", 0)) if record else 0
+
+
+def _columns(table: Table, first: str, *others: str) -> None:
+    """The name may not wrap, numbers stand right."""
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,122 @@
+"""Ray Jobs: the one way in which work reaches a cluster, be it the local head or a remote address."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..orchestration.driver import EXPERIMENT_FILE, ExperimentRequest
+from ..orchestration.errors import EngineError, UserError
+from .ray_token import use_token
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_PACKAGE = Path(__file__).parents[1]
+_ROOMS = ("effnet", "datasets", "orchestration", "cluster")
+_STOP_TIMEOUT_S = 60
+_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
+}
+
+
+class Jobs:
+    """A client of the Ray Jobs API at a dashboard's address, such as `http://127.0.0.1:8265`.
+
+    Raises:
+        EngineError: (any method) the address does not answer or refuses.
+        UserError: the address is none.
+    """
+
+    def __init__(self, address: str) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise UserError(f"--address {address}: expected the Ray dashboard's, such as http://head-node:8265")
+        self.address = address.rstrip("/")
+        use_token()
+        with _engine_errors(self.address):
+            from ray.job_submission import JobSubmissionClient
+
+            self._client: JobSubmissionClient = JobSubmissionClient(self.address)
+
+    def submit(self, request: ExperimentRequest, job_id: str) -> None:
+        """Start an experiment's driver on the cluster under a readable job id.
+
+        Our code travels with the job, so that the cluster needs only the dependencies, and a job keeps the code that
+        it started with whatever happens to the checkout.
+        """
+        with _staged(request) as folder, _engine_errors(self.address):
+            self._client.submit_job(
+                entrypoint=f"python -m effnet_cluster.orchestration.driver {EXPERIMENT_FILE}",
+                submission_id=job_id,
+                runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
+                metadata={"experiment": request.spec.name},
+            )
+
+    def status(self, job_id: str) -> str:
+        """`PENDING`, `RUNNING`, `SUCCEEDED`, `FAILED` or `STOPPED`; `UNKNOWN` where the cluster has no such job."""
+        with _engine_errors(self.address):
+            known = {details.submission_id: details for details in self._client.list_jobs()}
+        return str(known[job_id].status.value) if job_id in known else "UNKNOWN"
+
+    def is_active(self, job_id: str) -> bool:
+        """Whether the job still runs or waits to."""
+        return self.status(job_id) in ("PENDING", "RUNNING")
+
+    def stop(self, job_id: str) -> None:
+        """Stop a job and wait until it has ended."""
+        with _engine_errors(self.address):
+            self._client.stop_job(job_id)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while self.is_active(job_id):
+            if time.monotonic() > deadline:
+                raise EngineError(f"job {job_id} at {self.address} did not stop within {_STOP_TIMEOUT_S} s")
+            time.sleep(0.5)
+
+    def logs(self, job_id: str) -> str:
+        """What the job's driver and workers have printed."""
+        with _engine_errors(self.address):
+            return str(self._client.get_job_logs(job_id))
+
+    def error_lines(self, job_id: str) -> Sequence[str]:
+        """The driver's own error lines, or else the last line of its log."""
+        lines = [line.strip() for line in self.logs(job_id).splitlines() if line.strip()]
+        return [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines[-1:]
+
+
+@contextlib.contextmanager
+def _staged(request: ExperimentRequest) -> Iterator[Path]:
+    """A folder with our package and the request, as the job's working directory.
+
+    A copy, because a checkout also holds `.git` and `.venv`, which Ray would upload.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for room in _ROOMS:
+            shutil.copytree(
+                _PACKAGE / room, Path(folder, "effnet_cluster", room), ignore=shutil.ignore_patterns("__pycache__")
+            )
+        Path(folder, EXPERIMENT_FILE).write_text(request.to_json())
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _engine_errors(address: str) -> Iterator[None]:
+    """Turn what the Ray client raises into one line that names the address."""
+    from ray.exceptions import RayError
+
+    # The job server's address is the caller's; RAY_ADDRESS would silently win over it.
+    saved: Any = os.environ.pop("RAY_ADDRESS", None)
+    try:
+        yield
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        line = " ".join(str(error).split())
+        raise EngineError(f"Ray at {address}: {line[:300]}") from error
+    finally:
+        if saved is not None:
+            os.environ["RAY_ADDRESS"] = saved

@@ -1,0 +1,37 @@
+"""Ray's token authentication, which stays on for every cluster of ours.
+
+The token is the user's own (`~/.ray/auth_token` or what Ray's variables name), so that `ray job list` and the dashboard
+take the same one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ..orchestration.errors import EngineError
+
+
+def use_token() -> bool:
+    """Send this user's token with every request, if there is one; returns whether there is.
+
+    A mode that the user has set in `RAY_AUTH_MODE` stays.
+    """
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    found = bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+    if found:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    return found
+
+
+def ensure_token() -> None:
+    """Make a token if this user has none. Raises `EngineError` if Ray cannot."""
+    if use_token():
+        return
+    command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not use_token():
+        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise EngineError(f"`ray get-auth-token --generate` failed: {reason[0]}")

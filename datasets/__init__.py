@@ -1,0 +1,59 @@
+"""The data: sources → shards + manifest → exact order → decoded batches.
+
+Importing this package imports neither torch nor webdataset; the loaders and transforms do, when first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import DataError
+from .images import decode_rgb
+from .manifest import Manifest, Shard, Split
+from .order import BatchPlan, EpochOrder, merge_receipts, receipt
+from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
+from .shards import index_shards
+
+if TYPE_CHECKING:
+    from .loader import Batch, EvalLoader, TrainLoader
+    from .transforms import EvalTransform, TrainTransform
+
+__all__ = [
+    "DIGITS",
+    "Batch",
+    "BatchPlan",
+    "DataError",
+    "EpochOrder",
+    "EvalLoader",
+    "EvalTransform",
+    "Manifest",
+    "Progress",
+    "Shard",
+    "Split",
+    "TrainLoader",
+    "TrainTransform",
+    "decode_rgb",
+    "index_shards",
+    "merge_receipts",
+    "open_dataset",
+    "prepare",
+    "prepare_digits",
+    "receipt",
+]
+
+_LAZY = {
+    "Batch": "loader",
+    "EvalLoader": "loader",
+    "EvalTransform": "transforms",
+    "TrainLoader": "loader",
+    "TrainTransform": "transforms",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

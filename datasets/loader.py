@@ -1,0 +1,269 @@
+"""Batches in exact order: a `webdataset.DataPipeline` whose source is the epoch order instead of a list of shards.
+
+position and sample id (order) → image bytes (positioned read) → uint8 tensor (decode, augment) → `Batch`
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, get_worker_info
+from webdataset import DataPipeline
+
+from .errors import DataError
+from .images import decode_rgb
+from .manifest import Manifest
+from .order import BatchPlan, EpochOrder
+from .reader import ShardReader
+from .sources import TRAIN, VAL
+from .transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTransform, Scale, TrainTransform
+
+Transform = Callable[[Image.Image, int], torch.Tensor]
+"""(RGB image, sample id) → uint8 tensor (3, image_size, image_size)."""
+
+
+class Batch(NamedTuple):
+    """One rank's slice of a global batch, N samples; in evaluation `mask` is False for padding (zeros, sample id -1).
+
+    images: uint8 (N, 3, image_size, image_size). labels, sample_ids, positions: int64 (N,). mask: bool (N,).
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    sample_ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+
+
+class TrainLoader:
+    """Augmented training batches of one rank, in an order that depends on (manifest, seed, epoch, global batch) alone.
+
+    Args:
+        image_size: side of the images in pixels.
+        global_batch: samples of one optimizer step over all ranks; a multiple of `world_size`.
+        seed: of the order and of the augmentation.
+        loader_workers: processes that read and decode ahead; 0 does it in this process. Never changes what comes out.
+        shuffle_block: shards that are shuffled together; None is all of them.
+        crop_scale, crop_ratio: of the random resized crop, see `TrainTransform`.
+        mirror: random horizontal flips; None does what the manifest says is safe.
+        augment: False gives every image as evaluation would (shorter side to `image_size`, centre crop).
+
+    Raises:
+        DataError: sizes that do not fit together, or no such split.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        image_size: int,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        loader_workers: int = 0,
+        shuffle_block: int | None = None,
+        crop_scale: Scale = DEFAULT_CROP_SCALE,
+        crop_ratio: Scale = DEFAULT_CROP_RATIO,
+        mirror: bool | None = None,
+        augment: bool = True,
+    ) -> None:
+        split = manifest.split(TRAIN)
+        self.order = EpochOrder(split.shard_samples, seed, shuffle_block)
+        self.plan = BatchPlan(len(split), global_batch, rank, world_size)
+        self._augmentation = TrainTransform(
+            image_size, seed, crop_scale, crop_ratio, manifest.mirror_safe if mirror is None else mirror
+        )
+        self._plain = None if augment else EvalTransform(image_size, image_size)
+        self._reader = ShardReader(manifest, TRAIN)
+        self._labels = split.label
+        self._image_size = image_size
+        self._workers = _checked_workers(loader_workers)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch, the same on every rank; the tail of the order is dropped (see `plan.dropped`)."""
+        return self.plan.batches
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches start_batch, start_batch + 1, ... of an epoch; nothing before them is read.
+
+        Raises:
+            DataError: now, for an epoch or batch that does not exist; on iteration, for a sample that cannot be read.
+        """
+        if not 0 <= start_batch <= self.plan.batches:
+            raise DataError(f"batch {start_batch} does not exist; an epoch has batches 0 to {self.plan.batches - 1}")
+        transform = _EpochTransform(self._plain or self._augmentation, epoch)
+        ids = self.order.sample_ids(epoch)
+        job = _Job(self.plan, start_batch, ids, self._labels, self._reader, transform, self._image_size)
+        return _iterate(job, self._workers)
+
+    def expected_receipt(self, epoch: int, start_batch: int = 0) -> int:
+        """What the receipts of all ranks from `start_batch` to the end of `epoch` add up to (see `order.receipt`)."""
+        return self.order.receipt(epoch, start_batch * self.plan.global_batch, self.plan.consumed)
+
+
+class EvalLoader:
+    """One rank's share of a split for evaluation: over all ranks each sample exactly once, in the manifest's order.
+
+    Every rank yields `batches` batches of `batch_size`; where the split runs out, samples are padding with mask False.
+
+    Args:
+        image_size, resize: in pixels, see `EvalTransform`.
+        batch_size: samples of a batch on one rank.
+        loader_workers: see `TrainLoader`.
+
+    Raises:
+        DataError: sizes that do not fit together, or no such split.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        split: str = VAL,
+        image_size: int,
+        resize: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        loader_workers: int = 0,
+    ) -> None:
+        samples = manifest.split(split)
+        self.plan = BatchPlan.evaluation(len(samples), batch_size, rank, world_size)
+        ids = np.arange(len(samples), dtype=np.int64)
+        transform = _EpochTransform(EvalTransform(image_size, resize), 0)
+        self._job = _Job(self.plan, 0, ids, samples.label, ShardReader(manifest, split), transform, image_size)
+        self._workers = _checked_workers(loader_workers)
+
+    @property
+    def batches(self) -> int:
+        """Batches of the evaluation, the same on every rank."""
+        return self.plan.batches
+
+    def __len__(self) -> int:
+        return self.plan.batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _iterate(self._job, self._workers)
+
+
+@dataclass(frozen=True)
+class _EpochTransform:
+    """Binds an epoch, so that both transforms are called alike; not a closure, as workers may have to pickle it."""
+
+    transform: TrainTransform | EvalTransform
+    epoch: int
+
+    def __call__(self, image: Image.Image, sample_id: int) -> torch.Tensor:
+        if isinstance(self.transform, EvalTransform):
+            return self.transform(image)
+        return self.transform(image, self.epoch, sample_id)
+
+
+class _Place(NamedTuple):
+    position: int
+    sample_id: int  # -1: padding
+
+
+class _Encoded(NamedTuple):
+    place: _Place
+    data: bytes
+
+
+class _Decoded(NamedTuple):
+    place: _Place
+    image: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A DataError on its way out of a worker process; raised in there, torch would bury its line in a traceback."""
+
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Everything that one pass over the data needs; its methods are the stages of the pipeline."""
+
+    plan: BatchPlan
+    start_batch: int
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    reader: ShardReader
+    transform: Transform
+    image_size: int
+
+    def places(self) -> Iterator[_Place]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for batch in self.plan.worker_batches(self.start_batch, worker, workers):
+            for position in self.plan.positions(batch):
+                yield _Place(position, int(self.ids[position]) if position < len(self.ids) else -1)
+
+    def read(self, places: Iterator[_Place]) -> Iterator[_Encoded]:
+        for place in places:
+            yield _Encoded(place, self.reader.read(place.sample_id) if place.sample_id >= 0 else b"")
+
+    def decode(self, samples: Iterator[_Encoded]) -> Iterator[_Decoded]:
+        for place, data in samples:
+            if place.sample_id < 0:
+                yield _Decoded(place, None)
+                continue
+            try:
+                image = decode_rgb(data)
+            except DataError as error:
+                raise DataError(f"{self.reader.where(place.sample_id)}: {error}") from error
+            yield _Decoded(place, self.transform(image, place.sample_id))
+
+    def batch(self, samples: Iterator[_Decoded]) -> Iterator[Batch]:
+        pending: list[_Decoded] = []
+        for sample in samples:
+            pending.append(sample)
+            if len(pending) == self.plan.local_batch:
+                yield self._collate(pending)
+                pending = []
+
+    def deliver(self, batches: Iterator[Batch]) -> Iterator[Batch | _Failure]:
+        try:
+            yield from batches
+        except DataError as error:
+            yield _Failure(str(error))
+
+    def _collate(self, samples: list[_Decoded]) -> Batch:
+        images = torch.zeros((len(samples), 3, self.image_size, self.image_size), dtype=torch.uint8)
+        for row, (_, image) in enumerate(samples):
+            if image is not None:
+                images[row] = image
+        ids = np.array([place.sample_id for place, _ in samples], dtype=np.int64)
+        mask = ids >= 0
+        # Padding has class 0 rather than -1: every loss accepts it, and the mask takes it out of the sums.
+        labels = np.where(mask, self.labels[ids], 0).astype(np.int64)
+        positions = np.array([place.position for place, _ in samples], dtype=np.int64)
+        return Batch(images, *(torch.from_numpy(column) for column in (labels, ids, positions, mask)))
+
+
+def _iterate(job: _Job, workers: int) -> Iterator[Batch]:
+    loader: DataLoader[Batch | _Failure] = DataLoader(
+        DataPipeline(job.places, job.read, job.decode, job.batch, job.deliver),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        # torch draws the workers' seed; from its global generator that would shift the numbers which dropout sees.
+        generator=torch.Generator(),
+    )
+    for item in loader:
+        if isinstance(item, _Failure):
+            raise DataError(item.message)
+        yield item
+
+
+def _checked_workers(count: int) -> int:
+    if count < 0:
+        raise DataError(f"loader_workers must be 0 or more, got {count}")
+    return count

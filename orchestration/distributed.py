@@ -1,0 +1,95 @@
+"""Collectives over the DDP ranks of one trial: BatchNorm statistics, the check that ranks agree, exact evaluation.
+
+Every function is a no-op in effect on one rank, and a barrier on several: call it on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..datasets import Batch
+
+
+class RanksDisagreeError(RuntimeError):
+    """Parameters or buffers differ between ranks: training went wrong and its result would be meaningless."""
+
+
+def average_buffers(model: nn.Module) -> None:
+    """Average the floating-point buffers (BatchNorm's running statistics) over the ranks.
+
+    Each rank's statistics saw only its slice of the batches. Without this, what rank 0 saves is not what the other
+    ranks evaluated (timm issue 45).
+    """
+    if dist.get_world_size() == 1:
+        return
+    buffers = [b for b in model.buffers() if b.is_floating_point()]
+    flat = torch.cat([b.reshape(-1) for b in buffers])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    means = torch.split(flat, [b.numel() for b in buffers])
+    for buffer, mean in zip(buffers, means, strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def fingerprint(model: nn.Module) -> Tensor:
+    """Hash of the exact bits of all float32 parameters and buffers, int64 of shape (2,), on the model's device."""
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype == torch.float32]
+    total = torch.zeros(2, dtype=torch.int64, device=tensors[0].device)
+    for number, tensor in enumerate(tensors, start=1):
+        bits = tensor.detach().contiguous().reshape(-1).view(torch.int32).to(torch.int64)
+        # The second sum weighs each value by its place, so that swapped values show; int64 wraps, which is fine.
+        place = torch.arange(1, bits.numel() + 1, device=bits.device)
+        total[0] += bits.sum() * number
+        total[1] += (bits * place).sum() * number
+    return total
+
+
+def check_ranks_agree(model: nn.Module, epoch: int) -> None:
+    """Compare every rank's parameters and buffers to the last bit.
+
+    Raises:
+        RanksDisagreeError: on every rank, where any two differ.
+    """
+    mine = fingerprint(model)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, mine)
+    odd = [rank for rank, theirs in enumerate(everyone) if not torch.equal(theirs, everyone[0])]
+    if odd:
+        raise RanksDisagreeError(f"after epoch {epoch} the parameters of rank {odd[0]} differ from those of rank 0")
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The elementwise sum over the ranks; int64 wraps modulo 2^64."""
+    dist.all_reduce(values)
+    return values
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, amp: torch.autocast
+) -> dict[str, float | int]:
+    """Top-1, top-5 and cross-entropy over every sample exactly once, whatever the number of ranks.
+
+    Ranks pad their last batches with masked samples; the masked counts are summed as integers, so that the accuracy is
+    the same number for any number of ranks. Returns `top1`, `top5` (fractions), `loss` (mean nats) and `samples`.
+    """
+    model.eval()
+    counts = torch.zeros(3, dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    for batch in batches:
+        images, labels, mask = (t.to(device, non_blocking=True) for t in (batch.images, batch.labels, batch.mask))
+        with amp:
+            logits = model(images).float()
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = (top == labels[:, None]) & mask[:, None]
+        counts += torch.stack([hits[:, 0].sum(), hits.sum(), mask.sum()])
+        loss += (F.cross_entropy(logits, labels, reduction="none").double() * mask).sum()
+    sum_over_ranks(counts)
+    sum_over_ranks(loss)
+    top1, top5, samples = counts.tolist()
+    return {"top1": top1 / samples, "top5": top5 / samples, "loss": loss.item() / samples, "samples": samples}

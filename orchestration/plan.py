@@ -1,0 +1,130 @@
+"""`Plan`: what will run, derived from a specification and a data set before anything is started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..datasets import BatchPlan, Manifest
+from ..effnet import VARIANTS, Complexity, EfficientNetConfig, complexity, variant
+from .spec import ExperimentSpec, Recipe
+
+BASE_RESOLUTION = VARIANTS["b0"].resolution
+# Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
+# pixels, half is often another class.
+_MIN_CROP = 0.25
+_MIN_CROP_SMALL = 0.7
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial: a model trained once, as one DDP job.
+
+    `image_size` and `eval_resize` are in pixels; `min_crop` is the smallest part of an image's area that a training
+    crop may show; `macs` are per image at `image_size`.
+    """
+
+    trial_id: str
+    variant: str
+    seed: int
+    model: EfficientNetConfig
+    image_size: int
+    eval_resize: int
+    min_crop: float
+    params: int
+    macs: int
+    batches_per_epoch: int
+    recipe: Recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """A form that JSON and Ray carry without importing torch."""
+        return asdict(self) | {"model": self.model.to_dict(), "recipe": self.recipe.model_dump()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> TrialPlan:
+        """The inverse of `to_dict`."""
+        model, recipe = EfficientNetConfig.from_dict(fields["model"]), Recipe(**fields["recipe"])
+        return cls(**fields | {"model": model, "recipe": recipe})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every trial of an experiment and the data they share."""
+
+    spec: ExperimentSpec
+    trials: tuple[TrialPlan, ...]
+    classes: tuple[str, ...]
+    train_samples: int
+    val_samples: int
+    data_digest: str
+
+    @property
+    def spec_digest(self) -> str:
+        """Names the training that this plan describes; a checkpoint of another one is refused."""
+        content = json.dumps([trial.to_dict() for trial in self.trials], sort_keys=True) + self.data_digest
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
+    """Resolve every trial's model, resolution and cost, and refuse what cannot run.
+
+    Raises:
+        DataError: a split is missing, or the global batch does not divide over the workers or exceeds the data.
+    """
+    train, val = manifest.split("train"), manifest.split("val")
+    batches = BatchPlan(len(train), spec.recipe.global_batch, world_size=spec.workers).batches
+    trials = tuple(_plan_trial(spec, manifest, batches, *combination) for combination in spec.combinations())
+    return Plan(
+        spec=spec,
+        trials=trials,
+        classes=tuple(manifest.classes),
+        train_samples=len(train),
+        val_samples=len(val),
+        data_digest=manifest.digest,
+    )
+
+
+def _plan_trial(
+    spec: ExperimentSpec, manifest: Manifest, batches: int, name: str, activation: str, shortcut: str, seed: int
+) -> TrialPlan:
+    recipe = spec.recipe
+    overrides: dict[str, Any] = {"bn_momentum": recipe.bn_momentum}
+    for field in ("dropout", "stochastic_depth"):
+        if getattr(recipe, field) is not None:
+            overrides[field] = getattr(recipe, field)
+    model = variant(name, activation=activation, shortcut=shortcut, num_classes=len(manifest.classes), **overrides)
+    image_size = spec.image_size or scaled_resolution(model.resolution, manifest.image_size)
+    cost: Complexity = complexity(model, image_size)
+    return TrialPlan(
+        trial_id=trial_id(manifest.name, name, activation, shortcut, seed),
+        variant=name,
+        seed=seed,
+        model=model,
+        image_size=image_size,
+        eval_resize=round(image_size * model.eval_resize / model.resolution),
+        min_crop=recipe.min_crop or (_MIN_CROP if manifest.image_size >= BASE_RESOLUTION else _MIN_CROP_SMALL),
+        params=cost.params,
+        macs=cost.macs,
+        batches_per_epoch=batches,
+        recipe=recipe,
+    )
+
+
+def scaled_resolution(resolution: int, native: int) -> int:
+    """Input size in pixels for a variant on images whose short side is `native` pixels.
+
+    Data at least as large as B0's input keep the variant's own resolution. Smaller images are not blown up to it:
+    B0 reads them as they are, and the others grow by the same compound factor (paper, section 3.3), rounded to
+    multiples of 8 so that the strides divide.
+    """
+    if native >= BASE_RESOLUTION:
+        return resolution
+    return max(32, round(native * resolution / BASE_RESOLUTION / 8) * 8)
+
+
+def trial_id(data: str, name: str, activation: str, shortcut: str, seed: int) -> str:
+    """The readable name that MLflow, Ray and the logs share, such as `flowers-b3-silu-s0`."""
+    parts = [data, name, activation, *([shortcut] if shortcut != "residual" else []), f"s{seed}"]
+    return "-".join(parts)

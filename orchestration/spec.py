@@ -1,0 +1,149 @@
+"""`ExperimentSpec`: everything that a submit says, as one frozen value with one YAML form."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
+from .errors import UserError
+
+_RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d+)-(?P<stem2>[a-z_]*)(?P<last>\d+)$")
+_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
+
+
+def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
+    """Expand a comma list with ranges: `"b0-b2,b5"` → `("b0", "b1", "b2", "b5")`, duplicates dropped.
+
+    Args:
+        text: what the user typed.
+        known: the names that exist.
+        what: the word for one of them in an error, such as "variant".
+
+    Raises:
+        UserError: a name that does not exist, a range that runs backwards, or nothing at all.
+    """
+    known = tuple(known)
+    names: list[str] = []
+    for part in (p.strip().lower() for p in text.split(",")):
+        if not part:
+            continue
+        span = _RANGE.match(part) if part not in known else None
+        if span and span["stem2"] in ("", span["stem"]):
+            first, last = int(span["first"]), int(span["last"])
+            if first > last:
+                raise UserError(f"{what} range '{part}' runs backwards; write '{span['stem']}{last}-{first}'")
+            names += [f"{span['stem']}{number}" for number in range(first, last + 1)]
+        else:
+            names.append(part)
+    if not names:
+        raise UserError(f"no {what} given; choose from {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {what} '{name}'; choose from {', '.join(known)}")
+    return tuple(dict.fromkeys(names))
+
+
+class Recipe(BaseModel):
+    """How one model is trained. Defaults suit short runs from scratch; the paper's 350-epoch recipe is another set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    global_batch: Annotated[int, Field(ge=1, description="images an optimizer step, over all workers")] = 32
+    lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 4e-3
+    weight_decay: Annotated[float, Field(ge=0, description="not applied to norms and biases")] = 0.02
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # The paper's 0.01 (TensorFlow's 0.99) needs thousands of steps before the running statistics mean anything.
+    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    augment: bool = True
+    min_crop: Annotated[float, Field(gt=0, le=1, description="smallest area of a training crop")] | None = None
+    amp: Annotated[bool, Field(description="mixed precision where the device has it (CUDA)")] = True
+
+
+class ExperimentSpec(BaseModel):
+    """One experiment: the trials are the product of variants × activations × shortcuts × seeds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: Annotated[str, Field(description="'digits' or a folder written by `effnet-cluster data prepare`")] = "digits"
+    variants: tuple[str, ...]
+    activations: tuple[str, ...] = ("silu",)
+    shortcuts: tuple[str, ...] = ("residual",)
+    seeds: tuple[int, ...] = (0,)
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    workers: Annotated[int, Field(ge=1, description="DDP workers a trial")] = 1
+    cpus_per_worker: Annotated[int, Field(ge=1)] | None = None
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0, description="loader processes a DDP worker")] = 0
+    max_concurrent: Annotated[int, Field(ge=1, description="trials at a time")] | None = None
+    max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers")] = 3
+    recipe: Recipe = Recipe()
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.match(name):
+            raise ValueError("use up to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit")
+        return name
+
+    @field_validator("variants", "activations", "shortcuts", mode="before")
+    @classmethod
+    def _expand(cls, value: Any, info: Any) -> Any:
+        known: dict[str, Iterable[str]] = {
+            "variants": VARIANTS,
+            "activations": ACTIVATION_NAMES,
+            "shortcuts": SHORTCUTS,
+        }
+        text = value if isinstance(value, str) else ",".join(map(str, value))
+        return parse_names(text, known[info.field_name], info.field_name.removesuffix("s"))
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or min(seeds) < 0:
+            raise ValueError("give at least one seed, none below 0")
+        return tuple(dict.fromkeys(seeds))
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> ExperimentSpec:
+        """Build from plain values. Raises `UserError` with one line that names the first wrong field."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            shown = first.get("input")
+            given = f" (got {shown!r})" if isinstance(shown, str | int | float | bool) else ""
+            raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+    @classmethod
+    def fields_from_yaml(cls, path: Path) -> dict[str, Any]:
+        """Read a spec file as plain fields, so that flags can still win over it. Raises `UserError`."""
+        try:
+            fields = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise UserError(f"spec file {path}: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"spec file {path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(fields, dict):
+            raise UserError(f"spec file {path}: expected a mapping of fields such as 'variants: b0-b7'")
+        return fields
+
+    def to_yaml(self) -> str:
+        """The form that `--save` writes and `--spec` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def combinations(self) -> Sequence[tuple[str, str, str, int]]:
+        """(variant, activation, shortcut, seed) of every trial, smallest variant first."""
+        return list(itertools.product(self.variants, self.activations, self.shortcuts, self.seeds))

@@ -1,0 +1,71 @@
+"""A sweep: Ray Tune over the trials of a plan."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import ResultGrid, TuneConfig, Tuner
+
+from .errors import UserError
+from .plan import Plan
+from .trial import TrialContext, run_trial
+
+# The function of a trial only waits for its workers. It must reserve something for Tune to place it, but a fraction of
+# a core here would leave its own workers without their last whole one.
+_TRIAL_MEMORY = 256 * 1024**2
+
+
+def run_sweep(plan: Plan, context: TrialContext, concurrent: int) -> ResultGrid:
+    """Run every trial of `plan`, at most `concurrent` at a time; goes on where an earlier driver of it stopped.
+
+    A trial that fails does not end the others; its error is in the result.
+    """
+    trainable = tune.with_resources(tune.with_parameters(run_trial, context=context), {"memory": _TRIAL_MEMORY})
+    path = f"{context.storage}/tune"
+    if Tuner.can_restore(path):
+        tuner = Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
+    else:
+        tuner = Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search([trial.to_dict() for trial in plan.trials])},
+            tune_config=TuneConfig(
+                metric="val/top1",
+                mode="max",
+                max_concurrent_trials=concurrent,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(name=PurePath(path).name, storage_path=context.storage, verbose=0),
+        )
+    return tuner.fit()
+
+
+def resources_for(plan: Plan) -> tuple[bool, int, int]:
+    """(use a GPU a worker, CPUs a worker, trials at a time) for the cluster that Ray is connected to.
+
+    As many trials run at once as fit; what cores are left over are shared out among their workers.
+
+    Raises:
+        UserError: not even one trial fits into the cluster.
+    """
+    spec = plan.spec
+    total = ray.cluster_resources()
+    gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 0))
+    use_gpu = gpus > 0 if spec.device == "auto" else spec.device == "gpu"
+    if use_gpu and gpus < spec.workers:
+        raise UserError(
+            f"--workers {spec.workers} needs {spec.workers} GPUs, the cluster has {gpus}; use fewer workers"
+        )
+    needed = spec.workers * (spec.cpus_per_worker or 1)
+    if cpus < needed:
+        raise UserError(f"--workers {spec.workers} needs {needed} CPU cores, the cluster has {cpus}; use fewer workers")
+    fitting = min(cpus // needed, gpus // spec.workers) if use_gpu else cpus // needed
+    concurrent = max(1, min(fitting, len(plan.trials), spec.max_concurrent or fitting))
+    return use_gpu, spec.cpus_per_worker or max(1, cpus // (concurrent * spec.workers)), concurrent
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"]["trial_id"])
