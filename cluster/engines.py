@@ -49,9 +49,9 @@ def _check_mlflow(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         raise EngineError(f"--tracking-uri {uri}: expected an MLflow server, such as http://mlflow:5000")
     try:
-        healthy = requests.get(f"{uri.rstrip('/')}/health", timeout=5).ok
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=5)
     except requests.RequestException as error:
         reason = "no answer" if isinstance(error, requests.ConnectionError) else type(error).__name__
         raise EngineError(f"--tracking-uri {uri}: {reason}; is the MLflow server running there?") from error
-    if not healthy:
+    if not answer.ok or answer.text.strip() != "OK":
         raise EngineError(f"--tracking-uri {uri}: something answers there, but it is no healthy MLflow server")

@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
 
 from ..orchestration.driver import EXPERIMENT_FILE, ExperimentRequest
 from ..orchestration.errors import EngineError, UserError
@@ -36,7 +39,8 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
-        if not address.startswith(("http://", "https://")):
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"--address {address}: expected the Ray dashboard's, such as http://head-node:8265")
         self.address = address.rstrip("/")
         use_token()
@@ -56,7 +60,7 @@ class Jobs:
                 entrypoint=f"python -m effnet_cluster.orchestration.driver {EXPERIMENT_FILE}",
                 submission_id=job_id,
                 runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
-                metadata={"experiment": request.spec.name},
+                metadata={"job_name": request.spec.name},
             )
 
     def status(self, job_id: str) -> str:
@@ -114,7 +118,7 @@ def _engine_errors(address: str) -> Iterator[None]:
     saved: Any = os.environ.pop("RAY_ADDRESS", None)
     try:
         yield
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (ConnectionError, RuntimeError, ValueError, KeyError, RayError, requests.RequestException) as error:
         line = " ".join(str(error).split())
         raise EngineError(f"Ray at {address}: {line[:300]}") from error
     finally:

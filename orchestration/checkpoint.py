@@ -17,9 +17,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: epochs that the optimizer has finished, and the best validation top-1 so far."""
+    """Where training stands: finished epochs, their training time in seconds, and the best validation top-1 so far."""
 
     epochs_done: int = 0
+    seconds: float = 0.0
     best_top1: float = -1.0
     best_epoch: int = -1
 

@@ -54,14 +54,24 @@ class ServedClassifier(nn.Module):
         short = torch.sym_min(height, width)
         # Written without a branch on the size, so that one exported program serves all sizes.
         side = torch.sym_ite(short > self.image_size, self.eval_resize, self.image_size)
-        size = [height * side // short, width * side // short]
-        x = F.interpolate(x, size, mode="bicubic", antialias=True)  # type: ignore[arg-type]  # symbolic ints
-        x = x.round().clamp(0, 255)  # Pillow's resize ends in uint8 too
-        top, left = _half(x.shape[-2] - self.image_size), _half(x.shape[-1] - self.image_size)
-        x = x[:, :, top : top + self.image_size, left : left + self.image_size]
+        new_height, new_width = height * side // short, width * side // short
+        # Pillow resizes along one axis after the other and ends each in uint8; done at once, sharp edges of small
+        # images would differ by several levels.
+        x = _resize(_resize(x, height, new_width), new_height, new_width)
+        # Gathered rather than sliced: the strides of a slice become conditions of the exported program, which then
+        # refuses images whose short side becomes `image_size`.
+        span = torch.arange(self.image_size, device=x.device)
+        x = x.index_select(2, span + _half(new_height - self.image_size))
+        x = x.index_select(3, span + _half(new_width - self.image_size))
         return self.model(x).softmax(-1)  # type: ignore[no-any-return]
 
 
-def _half(margin: int) -> int:
+def _resize(x: Tensor, height: int | torch.SymInt, width: int | torch.SymInt) -> Tensor:
+    """Bicubic resize to whole levels from 0 to 255."""
+    size = [height, width]
+    return F.interpolate(x, size, mode="bicubic", antialias=True).round().clamp(0, 255)  # type: ignore[arg-type]
+
+
+def _half(margin: int | torch.SymInt) -> int | torch.SymInt:
     """Half a margin, rounded half to even as torchvision's centre crop does; without floats, for symbolic sizes."""
     return (margin + (margin % 4) // 3) // 2

@@ -49,8 +49,8 @@ def fingerprint(model: nn.Module) -> Tensor:
     return total
 
 
-def check_ranks_agree(model: nn.Module, epoch: int) -> None:
-    """Compare every rank's parameters and buffers to the last bit.
+def check_ranks_agree(model: nn.Module, epoch: int) -> int:
+    """Compare every rank's parameters and buffers to the last bit; returns how many ranks agree, which is all of them.
 
     Raises:
         RanksDisagreeError: on every rank, where any two differ.
@@ -61,6 +61,7 @@ def check_ranks_agree(model: nn.Module, epoch: int) -> None:
     odd = [rank for rank, theirs in enumerate(everyone) if not torch.equal(theirs, everyone[0])]
     if odd:
         raise RanksDisagreeError(f"after epoch {epoch} the parameters of rank {odd[0]} differ from those of rank 0")
+    return len(everyone)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -73,7 +73,10 @@ def run(request: ExperimentRequest) -> bool:
     )
     try:
         run_sweep(plan, context, concurrent)
-    except BaseException as error:
+    except (SystemExit, KeyboardInterrupt):  # how Ray stops a job
+        tracker.finish(parent_id, Outcome.CANCELLED)
+        raise
+    except Exception as error:
         tracker.finish(parent_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
         raise
     return _conclude(plan, tracker, parent_id)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..datasets import BatchPlan, Manifest
 from ..effnet import VARIANTS, Complexity, EfficientNetConfig, complexity, variant
-from .spec import ExperimentSpec, Recipe
+from .spec import ExperimentSpec, Recipe, slug
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
@@ -126,5 +126,5 @@ def scaled_resolution(resolution: int, native: int) -> int:
 
 def trial_id(data: str, name: str, activation: str, shortcut: str, seed: int) -> str:
     """The readable name that MLflow, Ray and the logs share, such as `flowers-b3-silu-s0`."""
-    parts = [data, name, activation, *([shortcut] if shortcut != "residual" else []), f"s{seed}"]
+    parts = [slug(data), name, activation, *([shortcut] if shortcut != "residual" else []), f"s{seed}"]
     return "-".join(parts)

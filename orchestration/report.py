@@ -17,7 +17,7 @@ class ComparisonRow:
 
     `params` and `macs` are counts (`macs` an image); `params_ratio` and `macs_ratio` are relative to the baseline, as
     the paper's table 2 has them; `top1`, `top5` are fractions of the validation images, None before the first epoch;
-    `seconds` is the trial's wall time.
+    `seconds` is the training time of its epochs.
     """
 
     trial: str
@@ -38,8 +38,12 @@ class ComparisonRow:
 
 
 def compare(records: Sequence[TrialRecord]) -> list[ComparisonRow]:
-    """Rows in order of multiply-adds. The baseline of the ratios is the trial with the fewest (B0 in a family)."""
-    ordered = sorted(records, key=lambda r: (int(r.params["macs"]), int(r.params["params"]), r.trial_id))
+    """Rows in order of multiply-adds. The baseline of the ratios is the trial with the fewest (B0 in a family).
+
+    A trial whose run has just been created and has no parameters yet is left out.
+    """
+    described = [record for record in records if record.params]
+    ordered = sorted(described, key=lambda r: (int(r.params["macs"]), int(r.params["params"]), r.trial_id))
     if not ordered:
         return []
     base_params, base_macs = int(ordered[0].params["params"]), int(ordered[0].params["macs"])

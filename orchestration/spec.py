@@ -15,7 +15,9 @@ from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
 from .errors import UserError
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d+)-(?P<stem2>[a-z_]*)(?P<last>\d+)$")
-_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+# The generators of torch on the CPU take no more than 32 bits of a seed; larger ones would repeat each other.
+_MAX_SEED = 2**32 - 1
 
 
 def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
@@ -50,10 +52,15 @@ def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def slug(text: str) -> str:
+    """`text` in the characters that names, paths and queries take: `Flower Photos (2)` → `flower-photos-2`."""
+    return re.sub(r"[^a-z0-9_.]+", "-", text.lower())[:40].strip("-_.") or "data"
+
+
 class Recipe(BaseModel):
     """How one model is trained. Defaults suit short runs from scratch; the paper's 350-epoch recipe is another set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: Annotated[int, Field(ge=1)] = 10
     global_batch: Annotated[int, Field(ge=1, description="images an optimizer step, over all workers")] = 32
@@ -93,7 +100,7 @@ class ExperimentSpec(BaseModel):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             raise ValueError("use up to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit")
         return name
 
@@ -105,21 +112,21 @@ class ExperimentSpec(BaseModel):
             "activations": ACTIVATION_NAMES,
             "shortcuts": SHORTCUTS,
         }
-        text = value if isinstance(value, str) else ",".join(map(str, value))
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         return parse_names(text, known[info.field_name], info.field_name.removesuffix("s"))
 
     @field_validator("seeds")
     @classmethod
     def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or min(seeds) < 0:
-            raise ValueError("give at least one seed, none below 0")
+        if not seeds or min(seeds) < 0 or max(seeds) > _MAX_SEED:
+            raise ValueError(f"give at least one seed, none below 0 or above {_MAX_SEED}")
         return tuple(dict.fromkeys(seeds))
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> ExperimentSpec:
         """Build from plain values. Raises `UserError` with one line that names the first wrong field."""
         try:
-            return cls(**fields)
+            return cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -134,7 +141,7 @@ class ExperimentSpec(BaseModel):
             fields = yaml.safe_load(path.read_text())
         except OSError as error:
             raise UserError(f"spec file {path}: {error.strerror}") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"spec file {path} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(fields, dict):
             raise UserError(f"spec file {path}: expected a mapping of fields such as 'variants: b0-b7'")

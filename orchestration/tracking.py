@@ -7,14 +7,14 @@ its database. Every call here may be repeated: after a restart the same runs are
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from .errors import EngineError, UserError
 from .plan import Plan, TrialPlan
@@ -59,7 +59,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as the tracking server knows it. `params` and `tags` are text; times are in seconds."""
+    """A trial as the tracking server knows it. `params` and `tags` are text.
+
+    `seconds` is the training time of all its epochs: without start-up, evaluation and what lies between restarts.
+    """
 
     trial_id: str
     run_id: str
@@ -100,12 +103,15 @@ class Tracker:
         if found is not None:
             return found
         with _server_errors(self.uri):
-            return str(self.client.create_experiment(self.experiment))
+            # Without its kind, MLflow's page takes an experiment for one of language-model agents.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self.client.create_experiment(self.experiment, tags=kind))
 
-    @cached_property
-    def experiment_url(self) -> str:
-        """Where the experiment's runs are seen in MLflow's web page."""
-        return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}"
+    def compare_url(self, records: Sequence[TrialRecord]) -> str:
+        """Where MLflow's web page shows these trials side by side."""
+        runs = quote(json.dumps([record.run_id for record in records]))
+        experiments = quote(json.dumps([self.experiment_id]))
+        return f"{self.uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
 
     def ensure_parent(self, plan: Plan) -> str:
         """Find or create the sweep's parent run; returns its id."""
@@ -137,6 +143,7 @@ class Tracker:
             }
             with _server_errors(self.uri):
                 run = self.client.create_run(self.experiment_id, tags=tags)
+        if not run.data.params:  # also where a process was lost between creating the run and this
             self._log_params(run.info.run_id, _trial_params(trial) | dict(plan_facts))
         self._set_outcome(run.info.run_id, Outcome.RUNNING)
         return str(run.info.run_id)
@@ -158,8 +165,12 @@ class Tracker:
         """Mark the sweep and its unfinished trials as cancelled, after whatever ran them has been stopped."""
         if self._find_experiment() is None:
             return
-        for run in (*self._search({_ROLE: "trial"}), *self._search({_ROLE: "sweep"})):
-            if not _record(run).outcome.is_terminal:
+        for run in self._search({_ROLE: "trial"}):
+            if not _outcome(run).is_terminal:
+                self.finish(run.info.run_id, Outcome.CANCELLED)
+        # The driver may have seen its trials vanish, and called the sweep failed, before it was stopped itself.
+        for run in self._search({_ROLE: "sweep"}):
+            if _outcome(run) is not Outcome.COMPLETED:
                 self.finish(run.info.run_id, Outcome.CANCELLED)
 
     def register(self, run_id: str, model_uri: str) -> str:
@@ -296,6 +307,8 @@ def log_model(tracker: Tracker, run_id: str, model: torch.nn.Module, example: An
     )
     mlflow.set_tracking_uri(tracker.uri)
     with _server_errors(tracker.uri):
+        # `Model.log` files the model under the process's experiment, not under the run's.
+        mlflow.set_experiment(experiment_id=tracker.experiment_id)
         info = Model.log(
             artifact_path=None,
             name=_MODEL_NAME,
@@ -312,12 +325,6 @@ def log_model(tracker: Tracker, run_id: str, model: torch.nn.Module, example: An
         tracker.client.log_metric(run_id, "model/top1", top1, model_id=info.model_id)
         tracker.client.set_tag(run_id, _MODEL, info.model_uri)
     return str(info.model_uri)
-
-
-def download_text(tracker: Tracker, run_id: str, path: str) -> str:
-    """Read a text artifact of a run."""
-    with tempfile.TemporaryDirectory() as folder, _server_errors(tracker.uri):
-        return Path(tracker.client.download_artifacts(run_id, path, folder)).read_text()
 
 
 def _trial_params(trial: TrialPlan) -> dict[str, Any]:
@@ -340,16 +347,19 @@ def _trial_params(trial: TrialPlan) -> dict[str, Any]:
 
 def _record(run: Run) -> TrialRecord:
     tags = dict(run.data.tags)
-    ended = run.info.end_time or run.info.start_time
     return TrialRecord(
         trial_id=tags.get(_TRIAL, ""),
         run_id=run.info.run_id,
-        outcome=Outcome(tags.get("outcome", "running")),
-        seconds=run.data.metrics.get("time/train_seconds", max(0, ended - run.info.start_time) / 1000),
+        outcome=_outcome(run),
+        seconds=run.data.metrics.get("time/train_seconds", 0.0),
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         tags=tags,
     )
+
+
+def _outcome(run: Run) -> Outcome:
+    return Outcome(run.data.tags.get("outcome", "running"))
 
 
 def _text(value: Any) -> str:

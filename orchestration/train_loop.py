@@ -106,8 +106,8 @@ class _Worker:
         for epoch in range(self.progress.epochs_done, self.recipe.epochs):
             trained = self._train_epoch(epoch)
             average_buffers(self.model)
-            check_ranks_agree(self.model, epoch)
-            report = self._report(epoch, trained)
+            agreeing = check_ranks_agree(self.model, epoch)
+            report = self._report(epoch, trained) | {"check/ranks_equal": float(agreeing)}
             if self.metrics:
                 self.metrics.log_steps([(step, {"train/loss": v, "train/lr": lr}) for step, v, lr in trained.points])
                 # Metrics first, checkpoint second: what is lost in between is recomputed and recognised as logged.
@@ -170,11 +170,12 @@ class _Worker:
         # uint64 receipts travel as int64: addition wraps alike.
         signed = trained.receipt - (1 << 64) if trained.receipt >= 1 << 63 else trained.receipt
         counts = sum_over_ranks(torch.tensor([signed, trained.samples], dtype=torch.int64, device=self.device))
-        consumed, samples = counts[0].item() % (1 << 64), counts[1].item()
+        consumed, samples = int(counts[0].item()) % (1 << 64), int(counts[1].item())
         expected = self.train_loader.expected_receipt(epoch)
         if consumed != expected:
             raise RuntimeError(f"epoch {epoch}: consumed samples {consumed:016x}, the manifest says {expected:016x}")
-        self.progress = replace(self.progress, epochs_done=epoch + 1)
+        seconds = self.progress.seconds + trained.seconds
+        self.progress = replace(self.progress, epochs_done=epoch + 1, seconds=seconds)
         if val["top1"] > self.progress.best_top1:
             self.progress = replace(self.progress, best_top1=float(val["top1"]), best_epoch=epoch)
         return {
@@ -183,7 +184,11 @@ class _Worker:
             "val/best_top1": self.progress.best_top1,
             "train/epoch_loss": sums[0].item(),
             "train/samples": float(samples),
+            # Halves, because a metric is a float and holds integers only up to 2^53.
+            "receipt/high": float(consumed >> 32),
+            "receipt/low": float(consumed & 0xFFFFFFFF),
             "time/epoch_seconds": trained.seconds,
+            "time/train_seconds": seconds,
             "time/images_per_second": float(samples) / trained.seconds,
             "time/data_wait_share": sums[1].item(),
         }
@@ -205,6 +210,8 @@ class _Worker:
         with latest.as_directory() as folder:
             state = checkpoint.read(Path(folder), self.job.spec_digest, self.device)
         self.progress = checkpoint.restore(state, self.network, self.optimizer)
+        if self.rank == 0:
+            print(f"[{self.trial.trial_id}] resumed after epoch {self.progress.epochs_done}", flush=True)
 
     def _log_best(self) -> None:
         """Log the model of the best epoch to MLflow as what it is: images in, probabilities out."""

@@ -7,8 +7,6 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from ..engines import Engines
-
 # Where output is a file or a pipe there is no width to fit; a row must stay one line.
 _PIPE_WIDTH = 200
 
@@ -23,9 +21,8 @@ def print_data(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
-def print_addresses(engines: Engines, experiment_url: str | None = None) -> None:
-    """Say where the web pages are, and how to enter Ray's."""
+def print_addresses(dashboard: str, mlflow: str) -> None:
+    """Say where the web pages are, and how to enter Ray's, which asks for the token."""
     console = talk()
-    console.print(f"MLflow UI      {experiment_url or engines.tracking_uri}", highlight=False, soft_wrap=True)
-    hint = "  (asks for the token that `ray get-auth-token` prints)" if engines.local_ray else ""
-    console.print(f"Ray dashboard  {engines.address}{hint}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow UI      {mlflow}", highlight=False, soft_wrap=True)
+    console.print(f"Ray dashboard  {dashboard}  (its token: `ray get-auth-token`)", highlight=False, soft_wrap=True)

@@ -27,7 +27,9 @@ def command() -> None:
 def prepare_command(source: Path, out: Path, name: str | None, val_fraction: float, seed: int, mirror: bool) -> None:
     """Write SOURCE, a folder of class folders or an archive of one (.tgz, .tar, .zip), to OUT as shards."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=talk(), transient=True) as bar:
+    console = talk()
+    # Where there is no terminal even a transient bar would leave an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing", total=None)
 
         def show(step: Step) -> None:

@@ -8,7 +8,7 @@ from ..experiments import Experiment
 from ..follow import comparison_table, follow
 from ..home import Home
 from ..jobs import Jobs
-from .console import print_data, talk
+from .console import print_addresses, print_data, talk
 
 
 def follow_to_end(home: Home, experiment: Experiment, plan: Plan) -> int:
@@ -35,5 +35,5 @@ def follow_to_end(home: Home, experiment: Experiment, plan: Plan) -> int:
             f"`effnet-cluster logs {name}` tells more, `effnet-cluster resume {name}` goes on", highlight=False
         )
         return 1
-    console.print(f"compare: {experiment.tracker.experiment_url}", highlight=False, soft_wrap=True)
+    print_addresses(experiment.address, experiment.tracker.compare_url(records))
     return 0

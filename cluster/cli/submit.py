@@ -12,7 +12,7 @@ from ...datasets import Manifest, open_dataset
 from ...orchestration.driver import ExperimentRequest
 from ...orchestration.errors import UserError
 from ...orchestration.plan import Plan, make_plan
-from ...orchestration.spec import ExperimentSpec, Recipe
+from ...orchestration.spec import ExperimentSpec, Recipe, slug
 from ..engines import ensure_engines
 from ..experiments import Experiments
 from ..follow import plan_table
@@ -93,7 +93,7 @@ def command(
         cache_root=str(home.cache),
     )
     experiment = launch(home, request, engines)
-    print_addresses(engines)
+    print_addresses(engines.address, engines.tracking_uri)
     if detach:
         talk().print(f"submitted {spec.name}; `effnet-cluster logs {spec.name} -f` follows it", highlight=False)
         return
@@ -106,7 +106,10 @@ def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in flags.items() if value is not None}
     if "seeds" in given:
         given["seeds"] = [seed.strip() for seed in str(given["seeds"]).split(",")]
-    recipe = dict(fields.get("recipe") or {})
+    recipe = fields.get("recipe") or {}
+    if not isinstance(recipe, dict):
+        raise UserError(f"recipe: expected a mapping of fields such as 'epochs: 10' (got {recipe!r})")
+    recipe = dict(recipe)
     recipe |= {name: given.pop(name) for name in _RECIPE_FIELDS & given.keys()}
     fields |= given
     if recipe:
@@ -130,7 +133,7 @@ def _open_data(fields: dict[str, Any], home: Home, address: str | None) -> Manif
 def _default_name(fields: dict[str, Any], manifest: Manifest) -> str:
     variants = fields["variants"]
     text = variants if isinstance(variants, str) else ",".join(variants)
-    return f"{manifest.name}-{text}".lower().replace(",", "-").replace(" ", "")[:50]
+    return f"{slug(manifest.name)}-{slug(text)}"[:50]
 
 
 def _check_name_is_free(experiments: Experiments, plan: Plan) -> None:

@@ -14,4 +14,5 @@ from .console import print_addresses
 @click.option("--mlflow-port", type=click.IntRange(1, 65535), help="[default: 5000, or a free one]")
 def command(dashboard_port: int | None, mlflow_port: int | None) -> None:
     """Start the local services; those that run already stay."""
-    print_addresses(ensure_engines(Home.default(), None, None, dashboard_port, mlflow_port))
+    engines = ensure_engines(Home.default(), None, None, dashboard_port, mlflow_port)
+    print_addresses(engines.address, engines.tracking_uri)

@@ -1,0 +1,510 @@
+"""The command line: help, dry runs, which setting wins, and one line for whatever a user can correct."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+
+from effnet_cluster.cluster.engines import Engines
+from effnet_cluster.cluster.experiments import Experiments
+from effnet_cluster.cluster.follow import count, duration
+from effnet_cluster.cluster.home import Home
+from effnet_cluster.cluster.services import Services
+from effnet_cluster.datasets import Manifest
+from effnet_cluster.orchestration.driver import ExperimentRequest
+from effnet_cluster.orchestration.spec import ExperimentSpec, Recipe
+
+from .conftest import Cli
+
+VERBS = ["submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "data", "describe"]
+
+
+def contents(home: Home) -> dict[Path, bytes]:
+    return {path: path.read_bytes() if path.is_file() else b"" for path in home.root.rglob("*")}
+
+
+def is_one_line(result: Result, code: int, *parts: str) -> None:
+    """Assert that a call ended as a user's mistake should."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith("\n")
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def web_server() -> Iterator[Callable[[int, bytes], str]]:
+    """Start a real web server that is neither MLflow nor Ray: it answers everything alike."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, body: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+# Help, version, describe
+
+
+@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS), ["data", "prepare"]], ids=" ".join)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_verb_explains_itself(cli: Cli, home: Home, arguments: list[str], flag: str) -> None:
+    result = cli(*arguments, flag)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(" ".join(["Usage: effnet-cluster", *arguments]))
+    explanation = result.stdout.split("\n\n")[1].strip()
+    assert len(explanation) > 15
+    assert not home.root.exists()
+
+
+def test_the_group_lists_exactly_its_verbs(cli: Cli) -> None:
+    listed = cli("-h").stdout.partition("Commands:\n")[2].splitlines()
+    assert {line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "} == set(VERBS)
+
+
+def test_the_version_is_the_packages(cli: Cli) -> None:
+    assert cli("--version").stdout.split()[-1] == version("effnet-cluster")
+
+
+def test_an_unknown_verb_or_option_is_a_wrong_call(cli: Cli) -> None:
+    for arguments in (["train"], ["submit", "--varaints", "b0"], ["describe"], ["data", "mix"]):
+        result = cli(*arguments)
+        assert result.exit_code == 2
+        assert "Error" in result.stderr
+
+
+def test_importing_the_command_line_loads_no_engine() -> None:
+    code = (
+        "import sys, click, importlib\n"
+        "from effnet_cluster.cluster.cli import main\n"
+        "context = click.Context(main)\n"
+        "for name in main.list_commands(context): main.get_command(context, name)\n"
+        "print(*{m.partition('.')[0] for m in sys.modules} & {'torch', 'ray', 'mlflow', 'webdataset', 'sklearn'})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["b0"], "5,288,548"),
+        (["b7"], "66,347,960"),
+        (["b0", "--classes", "5"], "4,013,953"),
+    ],
+)
+def test_describe_shows_the_published_number_of_parameters(cli: Cli, arguments: list[str], expected: str) -> None:
+    result = cli("describe", *arguments)
+    assert result.exit_code == 0
+    assert expected in result.stdout
+
+
+def test_describe_shows_the_papers_table_1(cli: Cli) -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in cli("describe", "b0").stdout.splitlines()
+        if line.startswith("│")
+    ]
+    found = [(row[0], row[2], int(row[3]), int(row[4])) for row in rows[:9]]
+    # Stage, resolution, channels and layers as printed in Tan & Le 2019.
+    resolutions, channels = [224, 112, 112, 56, 28, 14, 14, 7, 7], [32, 16, 24, 40, 80, 112, 192, 320, 1280]
+    layers = [1, 1, 2, 2, 3, 3, 4, 1, 1]
+    assert found == [(str(n + 1), f"{resolutions[n]}×{resolutions[n]}", channels[n], layers[n]) for n in range(9)]
+
+
+# Data
+
+
+def test_a_folder_and_an_archive_of_it_are_prepared_alike_and_can_be_planned(
+    cli: Cli, photos: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "photos.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(photos, "photos")
+    for source, out in ((photos, tmp_path / "a"), (archive, tmp_path / "b")):
+        result = cli("data", "prepare", source, out)
+        assert (result.exit_code, result.stdout) == (
+            0,
+            f"photos: 8 train, 2 val images of 2 classes in {out}\n",
+        )
+        planned = cli("submit", "--dry-run", "--variants", "b0", "--data", out, "--global-batch", 4)
+        assert planned.exit_code == 0, planned.stderr
+        assert "photos-b0-silu-s0" in planned.stdout
+        assert "8 + 2 images of 2 classes" in " ".join(planned.stdout.split())
+        assert "2 × 4" in planned.stdout
+    assert Manifest.load(tmp_path / "a").digest == Manifest.load(tmp_path / "b").digest
+
+
+def test_preparing_twice_or_nothing_is_refused_and_leaves_no_trace(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").touch()
+    is_one_line(cli("data", "prepare", photos, out), 2, str(out), "not empty")
+    is_one_line(cli("data", "prepare", tmp_path / "missing", tmp_path / "new"), 2, "missing: no such file")
+    is_one_line(cli("data", "prepare", photos, tmp_path / "new", "--val-fraction", "1.5"), 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+# Dry runs, and which setting wins
+
+
+@pytest.fixture
+def saved(cli: Cli, shards: Manifest, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """The settings that a dry run comes to."""
+
+    def call(*flags: object, **environment: str) -> dict[str, Any]:
+        path = tmp_path / "saved.yaml"
+        result = cli("submit", "--dry-run", "--data", shards.root, "--save", path, *flags, **environment)
+        assert result.exit_code == 0, result.stderr
+        fields: dict[str, Any] = yaml.safe_load(path.read_text())
+        return fields
+
+    return call
+
+
+def test_flags_win_over_the_environment_over_the_file_over_the_defaults(
+    saved: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("variants: b1\nworkers: 2\nrecipe: {epochs: 3, global_batch: 8, lr: 0.5}\nseeds: [7]\n")
+    environment = {"EFFNET_CLUSTER_SUBMIT_EPOCHS": "4", "EFFNET_CLUSTER_SUBMIT_GLOBAL_BATCH": "4"}
+    found = saved("--spec", file, "--epochs", 5, **environment)
+    assert found["recipe"]["epochs"] == 5  # of 5, 4 and 3
+    assert found["recipe"]["global_batch"] == 4  # of 4 and 8
+    assert found["recipe"]["lr"] == 0.5  # of the file and the default
+    assert found["recipe"]["label_smoothing"] == 0.1  # the default
+    assert (found["variants"], found["workers"], found["seeds"]) == (["b1"], 2, [7])
+    without_flag = saved("--spec", file, **environment)
+    assert without_flag["recipe"]["epochs"] == 4
+    assert saved("--spec", file)["recipe"]["epochs"] == 3
+    assert saved("--variants", "b0", "--global-batch", 8)["recipe"]["epochs"] == 10
+
+
+def test_a_switch_off_wins_over_a_file_that_says_on_and_the_other_way_round(
+    saved: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("variants: b0\nrecipe: {augment: true, amp: false, global_batch: 8}\n")
+    recipe = saved("--spec", file, "--no-augment", "--amp")["recipe"]
+    assert (recipe["augment"], recipe["amp"]) == (False, True)
+    recipe = saved("--spec", file)["recipe"]
+    assert (recipe["augment"], recipe["amp"]) == (True, False)
+
+
+def test_what_was_saved_plans_the_same_again(cli: Cli, saved: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    flags = ["--variants", "b0-b1", "--activations", "relu,silu", "--seeds", "3, 1", "--global-batch", "4"]
+    first = saved(*flags, "--image-size", 40, "--dropout", 0.3, "--name", "mine", "--max-failures", 0)
+    assert (first["seeds"], first["image_size"], first["name"], first["max_failures"]) == ([3, 1], 40, "mine", 0)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(yaml.safe_dump(first))
+    assert saved("--spec", copy) == first
+    assert saved("--spec", copy, "--name", "other") == first | {"name": "other"}
+
+
+def test_every_setting_of_the_specification_has_a_flag(cli: Cli) -> None:
+    text = cli("submit", "-h").stdout
+    fields = (ExperimentSpec.model_fields.keys() | Recipe.model_fields.keys()) - {"recipe"}
+    flags = set(re.findall(r"--([a-z-]+)", text))
+    # It needs thousands of steps before it matters; only files set it.
+    assert {field.replace("_", "-") for field in fields} - flags <= {"bn-momentum"}
+
+
+def test_a_dry_run_starts_nothing_and_writes_nothing_in_the_home(cli: Cli, home: Home, shards: Manifest) -> None:
+    result = cli("submit", "--dry-run", "--variants", "b0-b3", "--data", shards.root, "--global-batch", 8)
+    assert result.exit_code == 0
+    assert re.findall(r"│ (photos-\S+)", result.stdout) == [f"photos-b{n}-silu-s0" for n in range(4)]
+    assert not home.root.exists()
+
+
+def test_a_dry_run_of_the_embedded_digits_only_fills_the_cache(cli: Cli, home: Home) -> None:
+    result = cli("submit", "--dry-run", "--variants", "b0")
+    assert result.exit_code == 0
+    assert "1,438 + 359 images of 10 classes" in " ".join(result.stdout.split())
+    assert [path.name for path in home.root.iterdir()] == ["cache"]
+
+
+def test_a_name_is_made_from_data_and_variants_and_never_taken_twice(
+    saved: Callable[..., dict[str, Any]], home: Home
+) -> None:
+    flags = ["--variants", "b0,b2", "--global-batch", 4]
+    first = saved(*flags)["name"]
+    assert first == "photos-b0-b2"
+    keep(home, first)
+    assert saved(*flags)["name"] == "photos-b0-b2-2"
+
+
+def test_a_data_set_of_any_name_gets_a_valid_experiment_name(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("Flower Photos (2)", "ünïcode", "_x", "a/b", "x" * 100)):
+        out = tmp_path / str(number)
+        assert cli("data", "prepare", photos, out, "--name", name).exit_code == 0
+        result = cli("submit", "--dry-run", "--variants", "b0", "--data", out, "--global-batch", 4)
+        assert result.exit_code == 0, (name, result.stderr)
+
+
+def keep(home: Home, name: str, address: str = "http://127.0.0.1:1", tracking_uri: str = "http://127.0.0.1:1") -> None:
+    """A record of an experiment that was submitted to engines of others."""
+    engines = Engines(address, tracking_uri, local_ray=False, local_mlflow=False)
+    request = ExperimentRequest(ExperimentSpec.parse({"name": name, "variants": "b0"}), tracking_uri, "/x", "/x")
+    experiments = Experiments(home)
+    experiments.save(experiments.new(request, engines))
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--variants", "b9"], ["unknown variant 'b9'; choose from b0, "]),
+        (["--variants", "b3-b1"], ["runs backwards"]),
+        ([], ["no variants given", "--variants"]),
+        (["--variants", ""], ["no variants given"]),
+        (["--variants", "b0", "--activations", "swish"], ["unknown activation 'swish'", "silu"]),
+        (["--variants", "b0", "--shortcuts", "x"], ["unknown shortcut 'x'", "residual"]),
+        (["--variants", "b0", "--seeds", "1,x"], ["seeds"]),
+        (["--variants", "b0", "--seeds", "-1"], ["seeds"]),
+        (["--variants", "b0", "--seeds", ""], ["seeds"]),
+        (["--variants", "b0", "--name", "Bad Name"], ["name: ", "'Bad Name'"]),
+        (["--variants", "b0", "--name", "../x"], ["name: "]),
+        (["--variants", "b0", "--workers", "0"], ["workers"]),
+        (["--variants", "b0", "--epochs", "0"], ["epochs"]),
+        (["--variants", "b0", "--lr", "nan"], ["lr"]),
+        (["--variants", "b0", "--lr", "inf"], ["lr"]),
+        (["--variants", "b0", "--dropout", "1.5"], ["dropout"]),
+        (["--variants", "b0", "--global-batch", "8", "--workers", "3"], ["global batch 8", "3 workers"]),
+        (["--variants", "b0", "--global-batch", "9"], ["global batch 9", "8 training samples"]),
+        (["--variants", "b0", "--global-batch", "8", "--dry-run", "--save", "/nowhere/x.yaml"], ["/nowhere/x.yaml"]),
+        (["--spec", "/nowhere/x.yaml"], ["/nowhere/x.yaml"]),
+    ],
+)
+def test_a_wrong_call_of_submit_is_one_line_and_leaves_nothing(
+    cli: Cli, home: Home, shards: Manifest, flags: list[str], parts: list[str]
+) -> None:
+    is_one_line(cli("submit", "--data", shards.root, *flags), 2, *parts)
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "variants: [b0",
+        "- b0",
+        "variants: b0\nepochz: 3\n",
+        "variants: b0\nrecipe: {epochs: none}\n",
+        "variants: b0\nrecipe: 5\n",
+        "variants: b0\nrecipe: fast\n",
+        "variants: 5\n",
+        "variants: {b0: 1}\nname: 3\n",
+        "variants: b0\n1: 2\n",
+        "variants: b0\ndata: 3\n",
+        "\x00",
+    ],
+)
+def test_a_wrong_file_is_one_line_and_leaves_nothing(cli: Cli, home: Home, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(content)
+    is_one_line(cli("submit", "--spec", path, "--lr", 0.1, "--dry-run"), 2)
+    assert not home.root.exists()
+
+
+def test_data_that_are_missing_or_not_prepared_are_told_with_the_command(
+    cli: Cli, home: Home, photos: Path, tmp_path: Path
+) -> None:
+    submit = ["submit", "--variants", "b0", "--data"]
+    is_one_line(cli(*submit, tmp_path / "missing"), 2, "no such folder", "effnet-cluster data prepare")
+    is_one_line(cli(*submit, photos), 2, "a folder of images", f"effnet-cluster data prepare {photos} ")
+    (tmp_path / "empty").mkdir()
+    is_one_line(cli(*submit, tmp_path / "empty"), 2, "not a prepared dataset")
+    is_one_line(cli(*submit, "s3://bucket/x"), 2, "s3://bucket/x")
+    is_one_line(cli(*submit, ""), 2)
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize("arguments", [["b9"], ["b0", "--activation", "x"], ["b0", "--shortcut", "x"]])
+def test_describe_tells_what_is_unknown(cli: Cli, arguments: list[str]) -> None:
+    is_one_line(cli("describe", *arguments), 2, "unknown", "known: ")
+
+
+@pytest.fixture
+def submit(cli: Cli, shards: Manifest) -> Callable[..., Result]:
+    """A submit in which only the engines that a test names are wrong."""
+
+    def call(*flags: object) -> Result:
+        return cli("submit", "--variants", "b0", "--data", shards.root, "--global-batch", 4, "--detach", *flags)
+
+    return call
+
+
+def error_line(result: Result) -> str:
+    """The last line of stderr; the plan stands above it where the call itself was right."""
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    assert result.stdout == ""
+    return lines[-1]
+
+
+def test_engines_that_do_not_answer_are_told_with_address_and_leave_nothing(
+    submit: Callable[..., Result], home: Home, closed_port: int
+) -> None:
+    dead = f"http://127.0.0.1:{closed_port}"
+    for flags in (["--address", dead], ["--tracking-uri", dead], ["--address", dead, "--tracking-uri", dead]):
+        result = submit(*flags)
+        assert result.exit_code == 1
+        assert dead in error_line(result)
+    assert not home.root.exists()
+
+
+def test_addresses_that_are_none_are_told(submit: Callable[..., Result], home: Home) -> None:
+    for flags in (
+        ["--address", "head:8265"],
+        ["--tracking-uri", "sqlite:///mlflow.db"],
+        ["--tracking-uri", "http://127.0.0.1:99999"],
+        ["--address", "http://127.0.0.1:99999"],
+        ["--tracking-uri", "http://"],
+        ["--address", "http://"],
+        ["--tracking-uri", "http://no-such-host.invalid:5000"],
+        ["--address", "http://no-such-host.invalid:8265"],
+    ):
+        result = submit(*flags)
+        assert result.exit_code in (1, 2), flags
+        assert flags[1] in error_line(result)
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, b"no"), (500, b""), (200, b"<html>"), (200, b"{}")])
+@pytest.mark.parametrize("flag", ["--address", "--tracking-uri"])
+def test_another_web_server_is_no_engine(
+    submit: Callable[..., Result],
+    home: Home,
+    web_server: Callable[[int, bytes], str],
+    flag: str,
+    status: int,
+    body: bytes,
+) -> None:
+    address = web_server(status, body)
+    result = submit(flag, address)
+    try:
+        assert result.exit_code == 1
+        assert address in error_line(result)
+        assert not home.root.exists()
+    finally:
+        if home.root.exists():
+            cleanup(home)
+
+
+def cleanup(home: Home) -> None:
+    """Where the test above fails, embedded services may have been started."""
+    for name in ("ray", "mlflow"):
+        Services(home).stop(name)
+
+
+@pytest.mark.parametrize("flag", ["--dashboard-port", "--mlflow-port"])
+def test_a_port_that_is_none_is_a_wrong_call(cli: Cli, home: Home, flag: str) -> None:
+    for port in ("0", "65536", "x"):
+        result = cli("up", flag, port)
+        assert result.exit_code == 2
+        assert flag in result.stderr
+    assert not home.root.exists()
+
+
+def test_a_name_that_is_taken_is_told_before_anything_starts(submit: Callable[..., Result], home: Home) -> None:
+    keep(home, "mine")
+    before = contents(home)
+    is_one_line(submit("--name", "mine"), 2, "experiment 'mine' exists", "effnet-cluster resume mine")
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare"])
+def test_an_unknown_experiment_is_told_with_those_that_exist(cli: Cli, home: Home, verb: str) -> None:
+    is_one_line(cli(verb, "x"), 2, "no experiment 'x'; submit one first")
+    assert not home.root.exists()
+    keep(home, "flowers")
+    before = contents(home)
+    is_one_line(cli(verb, "x"), 2, "no experiment 'x'; the latest are flowers")
+    is_one_line(cli(verb, "../experiments/flowers/.."), 2, "no experiment")
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare"])
+def test_an_experiment_whose_engines_are_gone_is_told_in_one_line(
+    cli: Cli, home: Home, verb: str, closed_port: int
+) -> None:
+    dead = f"http://127.0.0.1:{closed_port}"
+    keep(home, "flowers", dead, dead)
+    before = contents(home)
+    is_one_line(cli(verb, "flowers"), 1, dead)
+    assert contents(home) == before
+
+
+# What only looks, creates nothing
+
+
+def test_looking_at_an_empty_home_creates_nothing(cli: Cli, home: Home) -> None:
+    assert json.loads(cli("status", "--json").stdout) == {}
+    assert json.loads(cli("list", "--json").stdout) == []
+    assert cli("status").stdout.count("not running") == 2
+    assert cli("list").exit_code == 0
+    assert not home.root.exists()
+
+
+def test_list_shows_an_experiment_whose_cluster_is_gone(cli: Cli, home: Home, closed_port: int) -> None:
+    keep(home, "flowers", f"http://127.0.0.1:{closed_port}")
+    (row,) = json.loads(cli("list", "--json").stdout)
+    assert (row["experiment"], row["state"], row["trials"]) == ("flowers", "unknown", 1)
+    assert "flowers" in cli("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1k"), (5_288_548, "5.29M"), (37_000_000_000, "37G"), (66_347_960, "66.3M")],
+)
+def test_counts_are_short(number: int, text: str) -> None:
+    assert count(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (75, "1m15s"), (3600, "1h00m"), (90061, "25h01m")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,98 @@
+"""Where things are kept, and records that survive being written and read."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from effnet_cluster.cluster.engines import Engines
+from effnet_cluster.cluster.experiments import Experiments, next_job
+from effnet_cluster.cluster.home import Home
+from effnet_cluster.orchestration.driver import ExperimentRequest
+from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.spec import ExperimentSpec
+
+ENGINES = Engines("http://127.0.0.1:8265", "http://127.0.0.1:5000", local_ray=True, local_mlflow=False)
+
+
+def request(name: str) -> ExperimentRequest:
+    spec = ExperimentSpec.parse({"name": name, "variants": "b0-b2", "seeds": [1, 2], "recipe": {"epochs": 3}})
+    return ExperimentRequest(spec, ENGINES.tracking_uri, "/shared/x", "/cache")
+
+
+def test_the_home_is_the_users_unless_the_variable_names_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for unset in ("", None):
+        monkeypatch.delenv("EFFNET_CLUSTER_HOME") if unset is None else monkeypatch.setenv("EFFNET_CLUSTER_HOME", unset)
+        assert Home.default().root == tmp_path / ".effnet-cluster"
+    monkeypatch.setenv("EFFNET_CLUSTER_HOME", "~/elsewhere")
+    assert Home.default().root == tmp_path / "elsewhere"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EFFNET_CLUSTER_HOME", "relative")
+    assert Home.default().root == tmp_path / "relative"
+    assert not Home.default().root.exists()
+
+
+def test_everything_is_kept_below_the_root(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    places = [home.experiments, home.cache, home.logs, home.mlflow]
+    assert len(set(places)) == 4
+    assert {place.parent for place in places} == {tmp_path}
+
+
+def _append(root: Path, letter: str) -> None:
+    path = root / "text"
+    for _ in range(50):
+        with Home(root).locked("services"):
+            before = path.read_text() if path.exists() else ""
+            path.write_text(before + letter)
+
+
+def test_a_lock_keeps_processes_apart(tmp_path: Path) -> None:
+    """Reading, adding and writing loses letters as soon as two processes do it at once."""
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_append, args=(tmp_path, letter)) for letter in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(30)
+    assert sorted((tmp_path / "text").read_text()) == ["a"] * 50 + ["b"] * 50
+
+
+def test_a_request_survives_its_trip_as_json() -> None:
+    assert ExperimentRequest.from_json(request("x").to_json()) == request("x")
+
+
+def test_a_record_reads_back_as_it_was_saved(tmp_path: Path) -> None:
+    experiments = Experiments(Home(tmp_path))
+    first = experiments.new(request("flowers"), ENGINES)
+    assert (first.name, first.job, first.jobs) == ("flowers", "flowers", ("flowers",))
+    experiments.save(first)
+    assert Experiments(Home(tmp_path)).load("flowers") == first
+    resumed = next_job(next_job(first))
+    assert resumed.jobs == ("flowers", "flowers-r2", "flowers-r3")
+    experiments.save(resumed)
+    assert experiments.load("flowers") == resumed
+    assert [path.name for path in experiments.folder("flowers").iterdir()] == ["record.json"]
+
+
+def test_names_are_listed_oldest_first_and_a_taken_one_gets_a_number(tmp_path: Path) -> None:
+    experiments = Experiments(Home(tmp_path))
+    assert experiments.names() == []
+    assert experiments.free_name("z") == "z"
+    for name in ("z", "z-2", "a"):
+        experiments.save(experiments.new(request(name), ENGINES))
+    assert experiments.names() == ["z", "z-2", "a"]
+    assert [experiments.free_name(name) for name in ("z", "a", "b")] == ["z-3", "a-2", "b"]
+
+
+def test_an_unknown_experiment_is_told_with_the_latest_known(tmp_path: Path) -> None:
+    experiments = Experiments(Home(tmp_path))
+    with pytest.raises(UserError, match=r"^no experiment 'x'; submit one first$"):
+        experiments.load("x")
+    for number in range(7):
+        experiments.save(experiments.new(request(f"e{number}"), ENGINES))
+    with pytest.raises(UserError, match=r"^no experiment 'x'; the latest are e2, e3, e4, e5, e6$"):
+        experiments.load("x")

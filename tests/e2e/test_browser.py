@@ -1,0 +1,60 @@
+"""The two web pages as a user sees them, in headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Page, expect, sync_playwright
+
+from .conftest import DEMO, Cli
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(900),
+    # On CI a missing browser must be a failure, not a skipped promise.
+    pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium: apt-get install chromium"),
+]
+_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    assert CHROMIUM, "no chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*_QUIET, "--disable-sync"])
+        yield browser.new_page(viewport={"width": 1600, "height": 1000})
+        browser.close()
+
+
+def test_mlflow_compares_the_trials_by_variant_and_activation(
+    cli: Cli, demo: subprocess.CompletedProcess[str], page: Page
+) -> None:
+    """The address is the one that `submit` printed at its end."""
+    address = next(word for word in demo.stderr.split() if "compare-runs" in word)
+    page.goto(address)
+    expect(page.get_by_text("Comparing 4 Runs from 1 Experiment")).to_be_visible(timeout=60_000)
+    body = page.locator("body")
+    for text in (*cli.trial_runs(DEMO), "variant", "activation", "leaky_relu", "b1"):
+        expect(body).to_contain_text(text)
+
+
+def test_the_dashboard_wants_the_token_and_then_lists_the_job(
+    cli: Cli, demo: subprocess.CompletedProcess[str], page: Page
+) -> None:
+    dashboard = cli.services()["ray"]["url"]
+    assert requests.get(f"{dashboard}/api/jobs/", timeout=10).status_code == 401
+    page.goto(f"{dashboard}/#/jobs")
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").read_text().strip()
+    page.get_by_placeholder("Enter your authentication token").fill(token)
+    page.get_by_role("button", name="Submit").click()
+    row = page.locator("tr", has_text="effnet_cluster.orchestration.driver").filter(has_text=DEMO)
+    expect(row.first).to_contain_text("SUCCEEDED", timeout=60_000)
+    cells = [cell.strip() for cell in row.first.locator("td").all_inner_texts()]
+    assert cells.count(DEMO) == 2, "name and submission id are the experiment's name"

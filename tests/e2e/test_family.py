@@ -1,0 +1,54 @@
+"""The whole family in one submit, on images that a user prepared from a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision import models
+
+from .conftest import Cli
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+NAME = "family"
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageFolder of 3 × 20 real handwritten digits."""
+    root = tmp_path_factory.mktemp("photos")
+    digits = load_digits()
+    for digit in range(CLASSES):
+        folder = root / f"class{digit}"
+        folder.mkdir()
+        for number, pixels in enumerate(digits.images[digits.target == digit][:20]):
+            Image.fromarray((pixels * 15.9).astype("uint8")).resize((32, 32)).save(folder / f"{number}.png")
+    return root
+
+
+def test_all_eight_variants_train_and_compare(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    assert "48 train, 12 val" in cli("data", "prepare", str(photos), str(shards), "--name", "threes").stdout
+    args = ("--data", str(shards), "--image-size", "32", "--epochs", "1", "--global-batch", "16", "--workers", "2")
+    cli("submit", "--variants", "b0-b7", *args, "--name", NAME)
+    rows = json.loads(cli("compare", NAME, "--format", "json").stdout)
+    assert [row["variant"] for row in rows] == [f"b{number}" for number in range(8)]
+    for row in rows:
+        assert row["outcome"] == "completed"
+        with torch.device("meta"):
+            reference = getattr(models, f"efficientnet_{row['variant']}")(num_classes=CLASSES)
+        expected = sum(parameter.numel() for parameter in reference.parameters())
+        assert row["params"] == expected
+        assert row["params_ratio"] == pytest.approx(expected / rows[0]["params"])
+    runs = cli.trial_runs(NAME)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert all(run.data.tags["effnet.model_uri"].startswith("models:/") for run in runs.values())
+    assert {run.data.metrics["check/ranks_equal"] for run in runs.values()} == {2.0}
+    table = cli("compare", NAME).stdout
+    assert table.count("ratio") == 2
+    assert all(f"threes-b{number}-silu-s0" in table for number in range(8))

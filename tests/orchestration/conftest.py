@@ -1,0 +1,57 @@
+"""Small real data, and one real MLflow server for the tests of tracking."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from effnet_cluster.cluster.home import Home
+from effnet_cluster.cluster.services import Services
+from effnet_cluster.datasets import Manifest, prepare, prepare_digits
+
+# A server that is not there should cost seconds; MLflow's own default is minutes.
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
+os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "20"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return prepare_digits(tmp_path_factory.mktemp("digits") / "shards")
+
+
+def cut_photos(root: Path, sides: tuple[int, int], count: int) -> Path:
+    """ROOT/{china,flower}/NN.jpg: `count` crops each of scikit-learn's photographs, `sides` pixels from and to."""
+    random = np.random.default_rng(0)
+    for name, pixels in zip(("china", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            height, width = random.integers(sides[0], sides[1] + 1, 2)
+            top, left = random.integers(0, 427 - height), random.integers(0, 640 - width)
+            crop = Image.fromarray(pixels[top : top + height, left : left + width])
+            crop.save(root / name / f"{number:02d}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture(scope="session")
+def large_photos(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Photographs whose shorter side is at least B0's 224 pixels."""
+    root = tmp_path_factory.mktemp("large")
+    return prepare(cut_photos(root / "photos", (230, 300), 5), root / "shards")
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server over SQLite, as the command line starts it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    services = Services(Home(tmp_path_factory.mktemp("home")))
+    try:
+        yield services.ensure_mlflow(port).url
+    finally:
+        services.stop("mlflow")

@@ -1,0 +1,186 @@
+"""Runs as a script: real gloo process groups of 1, 2 and 3 ranks, and what each rank saw, as one file a rank.
+
+`python ranks.py SHARDS OUT`. One interpreter pays torch's import; the ranks are its forks. Each scenario's result, or
+what it raised, goes to OUT/WORLD-RANK.pt; the tests judge it.
+"""
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from effnet_cluster.datasets import EvalLoader, Manifest
+from effnet_cluster.effnet import EfficientNet, variant
+from effnet_cluster.orchestration.classifier import NormalizedModel
+from effnet_cluster.orchestration.distributed import (
+    RanksDisagreeError,
+    average_buffers,
+    check_ranks_agree,
+    evaluate,
+    sum_over_ranks,
+)
+from effnet_cluster.orchestration.recipe import make_optimizer
+from effnet_cluster.orchestration.spec import Recipe
+
+WORLDS = (1, 2, 3)
+EVAL_BATCHES = (25, 64)
+CPU = torch.device("cpu")
+BATCH = 12
+STEP_RECIPE = Recipe(lr=0.01, weight_decay=0.1, label_smoothing=0.1)
+WRAPPING = (2**63 - 1, 2**63 - 1, 2**62 + 5)
+
+
+def small_model() -> nn.Module:
+    """A random convolution with BatchNorm over uint8 images of any size, ten classes."""
+    torch.manual_seed(1)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
+    return NormalizedModel(nn.Sequential(network, nn.Linear(32, 10)))
+
+
+def step_model() -> nn.Module:
+    """A small EfficientNet in float64 whose training step depends on nothing but its input."""
+    torch.manual_seed(2)
+    config = variant("b0", width=0.25, depth=0.3, num_classes=5, dropout=0.0, stochastic_depth=0.0)
+    model = NormalizedModel(EfficientNet(config)).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.7, 1.3)
+    return freeze_statistics(model)
+
+
+def freeze_statistics(model: nn.Module) -> nn.Module:
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return model
+
+
+def step_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 5, (BATCH,), generator=generator)
+
+
+def take_step(model: nn.Module, bare: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+    optimizer = make_optimizer(bare, STEP_RECIPE, CPU)
+    F.cross_entropy(model(images), labels, label_smoothing=STEP_RECIPE.label_smoothing).backward()
+    optimizer.step()
+
+
+def buffers_of(rank: int) -> torch.Tensor:
+    return torch.randn(8, generator=torch.Generator().manual_seed(50 + rank))
+
+
+def averaging(rank: int, world: int) -> Any:
+    model = small_model()
+    norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert norm.running_mean is not None
+    assert norm.num_batches_tracked is not None
+    norm.running_mean.copy_(buffers_of(rank))
+    norm.num_batches_tracked.fill_(7)
+    parameters = [p.detach().clone() for p in model.parameters()]
+    average_buffers(model)
+    untouched = all(torch.equal(a, b) for a, b in zip(parameters, model.parameters(), strict=True))
+    return {"mean": norm.running_mean, "batches": norm.num_batches_tracked, "parameters_untouched": untouched}
+
+
+def is_refused(model: nn.Module) -> bool:
+    try:
+        check_ranks_agree(model, 4)
+    except RanksDisagreeError as error:
+        return "epoch 4" in str(error)
+    return False
+
+
+def agreement(rank: int, world: int) -> Any:
+    """Whether the check refuses: equal ranks, and ranks of which the last differs in one small way."""
+    refused = {"equal": is_refused(small_model())}
+    odd = rank == world - 1
+
+    def differing(change: Callable[[list[torch.Tensor]], None]) -> bool:
+        model = small_model()
+        if odd:
+            with torch.no_grad():
+                change([p.data for p in model.parameters()])
+        return is_refused(model)
+
+    def flip(tensors: list[torch.Tensor], bit: int, tensor: int, place: int) -> None:
+        tensors[tensor].view(-1).view(torch.int32)[place] ^= torch.tensor(1, dtype=torch.int32) << bit
+
+    def swap(tensors: list[torch.Tensor]) -> None:
+        flat = tensors[0].view(-1)
+        flat[[3, 4]] = flat[[4, 3]]
+
+    def swap_between(tensors: list[torch.Tensor]) -> None:
+        first, last = tensors[0].view(-1), tensors[-1].view(-1)
+        first[0], last[0] = last[0].clone(), first[0].clone()
+
+    refused["lowest bit"] = differing(lambda t: flip(t, 0, 0, 0))
+    refused["sign bit"] = differing(lambda t: flip(t, 31, -1, -1))
+    refused["middle bit"] = differing(lambda t: flip(t, 17, 1, 5))
+    refused["swapped"] = differing(swap)
+    refused["swapped between tensors"] = differing(swap_between)
+    model = small_model()
+    if odd:
+        norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+        assert norm.running_var is not None
+        norm.running_var[2] = torch.nextafter(norm.running_var[2], torch.tensor(2.0))
+    refused["a running variance"] = is_refused(model)
+    return refused
+
+
+def summing(rank: int, world: int) -> Any:
+    return sum_over_ranks(torch.tensor([WRAPPING[rank], rank, -1], dtype=torch.int64))
+
+
+def ddp_step(rank: int, world: int) -> Any:
+    model = step_model()
+    ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    freeze_statistics(ddp)
+    images, labels = step_batch()
+    mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+    take_step(ddp, model, images[mine], labels[mine])
+    return model.state_dict()
+
+
+def main(rank: int, shards: str, out: str) -> None:
+    torch.set_num_threads(1)
+    manifest = Manifest.load(Path(shards))
+
+    def evaluation(rank: int, world: int) -> Any:
+        found = {}
+        for size in EVAL_BATCHES:
+            loader = EvalLoader(manifest, image_size=32, resize=36, batch_size=size, rank=rank, world_size=world)
+            found[size] = evaluate(small_model(), loader, CPU, torch.autocast("cpu", enabled=False))
+        return found
+
+    for world in WORLDS:
+        if rank >= world:
+            continue
+        meeting = f"file://{out}/meeting-{world}"
+        dist.init_process_group("gloo", meeting, timeout=timedelta(seconds=60), rank=rank, world_size=world)
+        results: dict[str, Any] = {}
+        for scenario in (averaging, agreement, summing, ddp_step, evaluation):
+            try:
+                results[scenario.__name__] = scenario(rank, world)
+            except Exception as error:
+                results[scenario.__name__] = repr(error)
+        torch.save(results, f"{out}/{world}-{rank}.pt")
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    # Nothing has run in torch yet, so that forking it is safe.
+    mp.start_processes(main, args=(sys.argv[1], sys.argv[2]), nprocs=max(WORLDS), start_method="fork")

@@ -1,0 +1,115 @@
+"""Collectives on real gloo process groups of 1, 2 and 3 ranks, against plain single-process computations."""
+
+import io
+import subprocess
+import sys
+import tarfile
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from effnet_cluster.datasets import EvalTransform, Manifest
+
+from . import ranks
+from .ranks import EVAL_BATCHES, WORLDS, WRAPPING
+
+Results = dict[int, list[dict[str, Any]]]
+several = pytest.mark.parametrize("world", WORLDS)
+
+
+@pytest.fixture(scope="module")
+def results(digits: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What every rank of every world saw: {world: [results of rank 0, of rank 1, …]}."""
+    out = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, ranks.__file__, str(digits.root), str(out)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=out)
+    assert run.returncode == 0, run.stderr
+    return {w: [torch.load(out / f"{w}-{r}.pt", weights_only=True) for r in range(w)] for w in WORLDS}
+
+
+@pytest.fixture(scope="module")
+def expected(digits: Manifest) -> tuple[int, int, float, int]:
+    """Top-1 hits, top-5 hits, summed cross-entropy and samples, one image at a time and counted with numpy."""
+    model = ranks.small_model().eval()
+    transform = EvalTransform(32, 36)
+    top1, top5, loss, samples = 0, 0, 0.0, 0
+    for path in sorted((digits.root / "val").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            files = {m.name: file.read() for m in tar if (file := tar.extractfile(m)) is not None}
+        for name in (name for name in files if name.endswith(".cls")):
+            stem, label = name.removesuffix("cls"), int(files[name])
+            image = next(data for other, data in files.items() if other.startswith(stem) and other != name)
+            pixels = transform(Image.open(io.BytesIO(image)).convert("RGB"))
+            with torch.inference_mode():
+                logits = model(pixels[None])[0].numpy().astype(np.float64)
+            rank = int((logits > logits[label]).sum())
+            top1, top5, samples = top1 + (rank < 1), top5 + (rank < 5), samples + 1
+            loss += float(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label])
+    return top1, top5, loss, samples
+
+
+@several
+@pytest.mark.parametrize("batch", EVAL_BATCHES)
+def test_evaluation_counts_exactly_what_one_process_counts(
+    results: Results, expected: tuple[int, int, float, int], world: int, batch: int
+) -> None:
+    top1, top5, loss, samples = expected
+    assert samples == 359
+    assert samples % batch != 0
+    assert 0 < top1 < top5 < samples  # a model that is always wrong or always right would hide a lot
+    for rank in results[world]:
+        found = rank["evaluation"][batch]
+        assert (found["top1"], found["top5"], found["samples"]) == (top1 / samples, top5 / samples, samples)
+        assert found["loss"] == pytest.approx(loss / samples, rel=1e-5)
+
+
+@several
+def test_floating_buffers_become_their_mean_and_the_rest_stays(results: Results, world: int) -> None:
+    mean = torch.stack([ranks.buffers_of(rank) for rank in range(world)]).double().mean(0).float()
+    for rank in results[world]:
+        found = rank["averaging"]
+        torch.testing.assert_close(found["mean"], mean)
+        assert torch.equal(found["mean"], results[world][0]["averaging"]["mean"])
+        assert found["batches"].item() == 7
+        assert found["parameters_untouched"]
+
+
+@several
+def test_equal_ranks_agree(results: Results, world: int) -> None:
+    assert [rank["agreement"]["equal"] for rank in results[world]] == [False] * world
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(
+    "change", ["lowest bit", "middle bit", "sign bit", "swapped", "swapped between tensors", "a running variance"]
+)
+def test_one_bit_or_a_swap_on_one_rank_is_refused_on_every_rank(results: Results, world: int, change: str) -> None:
+    assert [rank["agreement"][change] for rank in results[world]] == [True] * world
+
+
+@several
+def test_integer_sums_wrap_modulo_2_to_the_64(results: Results, world: int) -> None:
+    exact = [sum(WRAPPING[:world]), sum(range(world)), -world]
+    wrapped = [(value + 2**63) % 2**64 - 2**63 for value in exact]
+    assert world == 1 or wrapped != exact
+    for rank in results[world]:
+        assert rank["summing"].tolist() == wrapped
+
+
+@several
+def test_a_step_on_several_ranks_equals_the_step_on_the_whole_batch(results: Results, world: int) -> None:
+    model = ranks.step_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ranks.take_step(model, model, *ranks.step_batch())
+    whole = model.state_dict()
+    moved = [(whole[name] - before[name]).abs().max().item() for name, _ in model.named_parameters()]
+    assert min(moved) > 1e-4
+    for rank in results[world]:
+        found = rank["ddp_step"]
+        assert found.keys() == whole.keys()
+        for name in whole:
+            torch.testing.assert_close(found[name], whole[name], rtol=1e-9, atol=1e-9)
+            assert torch.equal(found[name], results[world][0]["ddp_step"][name])

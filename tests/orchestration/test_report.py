@@ -1,0 +1,80 @@
+"""The comparison: order, ratios, and forms that other programs read."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from effnet_cluster.datasets import Manifest
+from effnet_cluster.orchestration.plan import make_plan
+from effnet_cluster.orchestration.report import ComparisonRow, compare, to_csv, to_json
+from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking import Outcome, TrialRecord
+
+
+def record(trial_id: str, params: int, macs: int, **fields: Any) -> TrialRecord:
+    texts = {
+        "variant": "b0",
+        "activation": "silu",
+        "shortcut": "residual",
+        "seed": "3",
+        "image_size": "32",
+        "params": str(params),
+        "macs": str(macs),
+    }
+    values: dict[str, Any] = {"outcome": Outcome.COMPLETED, "seconds": 1.5, "metrics": {}, "tags": {}}
+    return TrialRecord(**{"trial_id": trial_id, "run_id": "r", "params": texts, **values, **fields})
+
+
+ROWS = [
+    record("large", 66_347_960, 37_000_000_000, metrics={"val/best_top1": 0.843, "val/top5": 0.97}),
+    record("small", 5_288_548, 390_000_000, metrics={"val/best_top1": 0.771, "time/images_per_second": 80.5}),
+    record("middle, with a comma", 9_109_994, 1_000_000_000, outcome=Outcome.FAILED),
+]
+
+
+def test_rows_stand_in_order_of_multiply_adds_with_ratios_to_the_smallest() -> None:
+    rows = compare(ROWS)
+    assert [row.trial for row in rows] == ["small", "middle, with a comma", "large"]
+    assert [row.params_ratio for row in rows] == [1, 9_109_994 / 5_288_548, 66_347_960 / 5_288_548]
+    assert [row.macs_ratio for row in rows] == pytest.approx([1, 100 / 39, 3700 / 39])
+
+
+def test_the_order_does_not_depend_on_that_of_the_records() -> None:
+    tied = [record(name, 5, 5) for name in "bac"]
+    assert [row.trial for row in compare(tied)] == ["a", "b", "c"]
+    assert compare(ROWS[::-1]) == compare(ROWS)
+
+
+def test_a_trial_without_an_epoch_has_no_accuracy() -> None:
+    row = next(row for row in compare(ROWS) if row.trial.startswith("middle"))
+    assert (row.top1, row.top5, row.images_per_second, row.outcome) == (None, None, None, "failed")
+
+
+def test_no_trials_make_no_rows() -> None:
+    assert compare([]) == []
+    assert json.loads(to_json([])) == []
+    assert list(csv.DictReader(io.StringIO(to_csv([])))) == []
+
+
+def test_the_ratios_of_the_paper_come_out_of_a_plan(digits: Manifest) -> None:
+    """Table 2 (1000 classes) rounds B7's parameters to 66M and B0's to 5.3M: 12x."""
+    trials = make_plan(ExperimentSpec.parse({"name": "x", "variants": "b0,b7"}), digits).trials
+    rows = compare([record(t.trial_id, t.params, t.macs) for t in trials])
+    assert [row.trial for row in rows] == ["digits-b0-silu-s0", "digits-b7-silu-s0"]
+    assert rows[1].params_ratio == trials[1].params / trials[0].params
+
+
+def test_json_reads_back_as_the_same_rows() -> None:
+    assert [ComparisonRow(**fields) for fields in json.loads(to_json(compare(ROWS)))] == compare(ROWS)
+
+
+def test_csv_reads_back_with_every_value() -> None:
+    read = list(csv.DictReader(io.StringIO(to_csv(compare(ROWS)))))
+    assert len(read) == 3
+    for fields, row in zip(read, compare(ROWS), strict=True):
+        for name, value in vars(row).items():
+            kind = str if value is None else type(value)
+            assert kind(fields[name]) == ("" if value is None else value)

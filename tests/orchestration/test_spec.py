@@ -1,0 +1,212 @@
+"""What a submit says: names and ranges, one YAML form, and one line for every mistake."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effnet_cluster.effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
+from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.spec import ExperimentSpec, Recipe, parse_names
+
+FULL: dict[str, Any] = {
+    "name": "flowers-1",
+    "data": "/data/flowers",
+    "variants": "b0-b2,b5",
+    "activations": ["silu", "leaky_relu"],
+    "shortcuts": "none,residual",
+    "seeds": [3, 1],
+    "image_size": 64,
+    "workers": 2,
+    "cpus_per_worker": 3,
+    "device": "cpu",
+    "loader_workers": 1,
+    "max_concurrent": 2,
+    "max_failures": 0,
+    "recipe": {"epochs": 2, "lr": 1e-3, "global_batch": 8, "dropout": 0.1, "augment": False, "min_crop": 0.5},
+}
+
+
+def spec(**fields: Any) -> ExperimentSpec:
+    return ExperimentSpec.parse({"name": "x", "variants": "b0", **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("b0", "b0"),
+        ("b0-b7", "b0 b1 b2 b3 b4 b5 b6 b7"),
+        ("b2-4", "b2 b3 b4"),
+        ("b3-b3", "b3"),
+        ("b0-b2,b5", "b0 b1 b2 b5"),
+        ("b5, b0 ,b5,b0-b1,", "b5 b0 b1"),
+        ("B1-B2", "b1 b2"),
+    ],
+)
+def test_lists_and_ranges_expand_in_the_order_given_without_duplicates(text: str, expected: str) -> None:
+    assert parse_names(text, VARIANTS, "variant") == tuple(expected.split())
+
+
+@given(st.lists(st.sampled_from(list(VARIANTS)), min_size=1))
+def test_any_list_of_known_names_is_itself_without_duplicates(names: list[str]) -> None:
+    parsed = parse_names(",".join(names), VARIANTS, "variant")
+    assert set(parsed) == set(names)
+    assert list(parsed) == sorted(parsed, key=names.index)
+
+
+@given(first=st.integers(0, 7), last=st.integers(0, 7))
+def test_a_range_is_the_names_from_first_to_last_or_refused(first: int, last: int) -> None:
+    if first <= last:
+        assert parse_names(f"b{first}-b{last}", VARIANTS, "variant") == tuple(VARIANTS)[first : last + 1]
+    else:
+        with pytest.raises(UserError, match=f"'b{first}-b{last}' runs backwards; write 'b{last}-"):
+            parse_names(f"b{first}-b{last}", VARIANTS, "variant")
+
+
+@pytest.mark.parametrize("suggestion", ["b5-b2", "b5-2"])
+def test_what_a_backwards_range_suggests_is_accepted(suggestion: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_names(suggestion, VARIANTS, "variant")
+    written = re.search(r"write '(.*)'", str(caught.value))
+    assert written is not None
+    assert parse_names(written[1], VARIANTS, "variant") == ("b2", "b3", "b4", "b5")
+
+
+def test_a_known_name_with_a_dash_and_digits_is_no_range() -> None:
+    assert parse_names("a1-2,a3", ("a1-2", "a3"), "thing") == ("a1-2", "a3")
+
+
+@pytest.mark.parametrize("text", ["b9", "b0-b8", "b0-a3", "0-3", "b", "b0;b1", "b-1"])
+def test_an_unknown_name_is_told_with_the_ones_that_exist(text: str) -> None:
+    with pytest.raises(UserError, match=r"^unknown variant '.*'; choose from b0, b1, b2, b3, b4, b5, b6, b7$"):
+        parse_names(text, VARIANTS, "variant")
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", " , ,"])
+def test_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"^no variant given; choose from b0, "):
+        parse_names(text, VARIANTS, "variant")
+
+
+def test_the_trials_are_the_product_and_each_once() -> None:
+    trials = ExperimentSpec.parse(FULL).combinations()
+    assert len(trials) == len(set(trials)) == 4 * 2 * 2 * 2
+    assert set(trials) == {
+        (v, a, s, n)
+        for v in ("b0", "b1", "b2", "b5")
+        for a in ("silu", "leaky_relu")
+        for s in ("none", "residual")
+        for n in (1, 3)
+    }
+    assert [t[0] for t in trials] == sorted(t[0] for t in trials)
+
+
+def test_everything_known_can_be_named() -> None:
+    everything = spec(variants="b0-b7", activations=ACTIVATION_NAMES, shortcuts=",".join(SHORTCUTS))
+    assert (everything.variants, everything.activations) == (tuple(VARIANTS), tuple(ACTIVATION_NAMES))
+    assert everything.shortcuts == tuple(SHORTCUTS)
+
+
+def test_duplicate_seeds_are_dropped() -> None:
+    assert spec(seeds=[2, 0, 2]).seeds == (2, 0)
+
+
+@pytest.mark.parametrize("fields", [FULL, {"name": "small", "variants": "b0"}])
+def test_yaml_reads_back_as_the_same_specification(fields: dict[str, Any], tmp_path: Path) -> None:
+    written = ExperimentSpec.parse(fields)
+    path = tmp_path / "spec.yaml"
+    path.write_text(written.to_yaml())
+    assert ExperimentSpec.parse(ExperimentSpec.fields_from_yaml(path)) == written
+
+
+def test_yaml_of_a_person_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("name: mine\nvariants: b0-b1\nactivations: [relu, silu]\nrecipe:\n  epochs: 3\n")
+    read = ExperimentSpec.parse(ExperimentSpec.fields_from_yaml(path))
+    assert read == ExperimentSpec(
+        name="mine", variants=("b0", "b1"), activations=("relu", "silu"), recipe=Recipe(epochs=3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"workers": 0}, "workers"),
+        ({"workers": "two"}, "workers"),
+        ({"image_size": 7}, "image_size"),
+        ({"device": "tpu"}, "device"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": [1.5]}, "seeds"),
+        ({"seeds": 3}, "seeds"),
+        ({"seeds": [2**32]}, "seeds"),
+        ({"max_failures": -1}, "max_failures"),
+        ({"variants": "b9"}, "variant"),
+        ({"variants": 5}, "variant"),
+        ({"activations": "swish"}, "activation"),
+        ({"activations": []}, "activation"),
+        ({"shortcuts": "dense"}, "shortcut"),
+        ({"learning_rate": 1}, "learning_rate"),
+        ({"recipe": {"epochs": 0}}, "recipe.epochs"),
+        ({"recipe": {"lr": -1}}, "recipe.lr"),
+        ({"recipe": {"lr": float("nan")}}, "recipe.lr"),
+        ({"recipe": {"lr": float("inf")}}, "recipe.lr"),
+        ({"recipe": {"warmup_epochs": float("inf")}}, "recipe.warmup_epochs"),
+        ({"recipe": {"dropout": 1}}, "recipe.dropout"),
+        ({"recipe": {"momentum": 0.9}}, "recipe.momentum"),
+        ({"recipe": 5}, "recipe"),
+    ],
+)
+def test_a_wrong_field_is_told_in_one_line_that_names_it(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError) as caught:
+        spec(**fields)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "-x", "a b", "a/b", "../x", "a" * 64, "ü", "x\n", "a'b"])
+def test_a_name_that_cannot_be_a_folder_and_a_tag_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"^name: use up to 63 of a-z"):
+        spec(name=name)
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a.b_c-d", "a" * 63])
+def test_other_names_are_free(name: str) -> None:
+    assert spec(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"- b0\n- b1\n", b"b0", b"a: [", b"a: b: c", b"\xff\xfe\x00binary", b"!!python/object:os.system {}"],
+)
+def test_a_file_that_is_no_mapping_in_yaml_is_told_in_one_line_with_its_path(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        ExperimentSpec.fields_from_yaml(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_that_are_no_words_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\nvariants: b0\n1: 2\n")
+    with pytest.raises(UserError):
+        ExperimentSpec.parse(ExperimentSpec.fields_from_yaml(path))
+
+
+def test_a_missing_file_or_a_folder_is_told_with_its_path(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing.yaml"):
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            ExperimentSpec.fields_from_yaml(path)
+
+
+def test_a_specification_is_a_value() -> None:
+    first, second = ExperimentSpec.parse(FULL), ExperimentSpec.parse(FULL)
+    assert first == second
+    with pytest.raises(Exception, match="frozen"):
+        first.workers = 3  # type: ignore[misc]

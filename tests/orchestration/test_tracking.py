@@ -1,0 +1,334 @@
+"""Runs, metrics and models on a real MLflow server: every call may be repeated, and nothing appears twice."""
+
+import itertools
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from torch import nn
+
+from effnet_cluster.datasets import Manifest
+from effnet_cluster.effnet import EfficientNet, variant
+from effnet_cluster.orchestration.classifier import ServedClassifier
+from effnet_cluster.orchestration.errors import EngineError, UserError
+from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan
+from effnet_cluster.orchestration.report import compare
+from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking import MetricLog, Outcome, Tracker, log_model
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def plan(digits: Manifest) -> Plan:
+    fields = {"name": "x", "variants": "b0-b1", "activations": "relu", "shortcuts": "none,residual", "seeds": [4]}
+    return make_plan(ExperimentSpec.parse(fields), digits)
+
+
+@pytest.fixture
+def tracker(mlflow_uri: str) -> Tracker:
+    """A tracker of an experiment of this test's own."""
+    return Tracker(mlflow_uri, f"test-{next(_numbers)}")
+
+
+@pytest.fixture
+def again(tracker: Tracker) -> Callable[[], Tracker]:
+    """Another object for the same experiment, as a restarted process would have it."""
+    return lambda: Tracker(tracker.uri, tracker.experiment)
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    return {"data": "digits", "data_digest": plan.data_digest, "workers": 2}
+
+
+def start(tracker: Tracker, plan: Plan, number: int = 0) -> str:
+    return tracker.ensure_trial(plan.trials[number], tracker.ensure_parent(plan), facts(plan))
+
+
+def runs(tracker: Tracker) -> list[Any]:
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_experiment_by_name(tracker.experiment)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def history(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]:
+    points = MlflowClient(tracker.uri).get_metric_history(run_id, name)
+    return sorted((point.step, point.value) for point in points)
+
+
+def test_the_same_sweep_and_trial_are_the_same_runs_for_ever(
+    tracker: Tracker, again: Callable[[], Tracker], plan: Plan
+) -> None:
+    parents = {t.ensure_parent(plan) for t in (tracker, tracker, again())}
+    assert len(parents) == 1
+    (parent,) = parents
+    children = {
+        t.ensure_trial(trial, parent, facts(plan)) for t in (tracker, tracker, again()) for trial in plan.trials
+    }
+    assert len(children) == len(plan.trials) == 4
+    assert {run.info.run_id for run in runs(tracker)} == parents | children
+
+
+def test_a_trials_run_stands_under_its_sweep_with_what_tells_it_apart(tracker: Tracker, plan: Plan) -> None:
+    parent = tracker.ensure_parent(plan)
+    by_id = {}
+    for trial in plan.trials:
+        run_id = tracker.ensure_trial(trial, parent, facts(plan))
+        by_id[run_id] = trial
+    client = MlflowClient(tracker.uri)
+    for run_id, trial in by_id.items():
+        run = client.get_run(run_id)
+        assert run.info.run_name == trial.trial_id
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        assert {n: run.data.tags[n] for n in ("variant", "activation", "shortcut")} == {
+            "variant": trial.variant,
+            "activation": "relu",
+            "shortcut": trial.model.shortcut,
+        }
+        found = run.data.params
+        assert int(found["params"]) == trial.params
+        assert int(found["macs"]) == trial.macs
+        assert (found["seed"], found["image_size"]) == ("4", str(trial.image_size))
+        assert float(found["lr"]) == trial.recipe.lr
+        assert float(found["dropout"]) == trial.model.dropout
+        assert (found["workers"], found["data"]) == ("2", "digits")
+        assert run.data.tags["data.digest"] == plan.data_digest
+    assert len({(r["variant"], r["shortcut"]) for r in (client.get_run(i).data.params for i in by_id)}) == 4
+
+
+def test_the_sweeps_run_holds_the_specification_that_repeats_it(tracker: Tracker, plan: Plan) -> None:
+    parent = tracker.ensure_parent(plan)
+    client = MlflowClient(tracker.uri)
+    path = client.download_artifacts(parent, "experiment.yaml")
+    assert ExperimentSpec.parse(ExperimentSpec.fields_from_yaml(Path(path))) == plan.spec
+    assert client.get_run(parent).data.params["variants"] == "b0,b1"
+
+
+def test_a_run_whose_worker_was_lost_while_creating_it_gets_its_parameters(tracker: Tracker, plan: Plan) -> None:
+    """What is left when a process dies between making the run and describing it."""
+    parent, trial = tracker.ensure_parent(plan), plan.trials[0]
+    tags = {"effnet.role": "trial", "effnet.trial": trial.trial_id, "outcome": "running"}
+    lost = MlflowClient(tracker.uri).create_run(tracker.experiment_id, tags=tags).info.run_id
+    assert compare(tracker.trials()) == []
+    assert tracker.ensure_trial(trial, parent, facts(plan)) == lost
+    (row,) = compare(tracker.trials())
+    assert (row.trial, row.params) == (trial.trial_id, trial.params)
+
+
+def test_reading_the_trials_of_an_experiment_that_is_not_there_creates_nothing(mlflow_uri: str) -> None:
+    tracker = Tracker(mlflow_uri, "never-submitted")
+    assert tracker.trials() == []
+    tracker.cancel_unfinished()
+    assert MlflowClient(mlflow_uri).get_experiment_by_name("never-submitted") is None
+
+
+def test_trials_are_read_back_in_the_order_in_which_they_started(
+    tracker: Tracker, again: Callable[[], Tracker], plan: Plan
+) -> None:
+    order = [2, 0, 3, 1]
+    for number in order:
+        start(tracker, plan, number)
+        time.sleep(0.002)  # MLflow's clock ticks in milliseconds
+    records = again().trials()
+    assert [record.trial_id for record in records] == [plan.trials[number].trial_id for number in order]
+    assert {record.outcome for record in records} == {Outcome.RUNNING}
+
+
+def test_no_step_is_logged_twice_also_not_by_a_worker_that_replays(
+    tracker: Tracker, again: Callable[[], Tracker], plan: Plan
+) -> None:
+    run_id = start(tracker, plan)
+    first = MetricLog(tracker, run_id)
+    first.log(1, {"a": 0.5, "b": 1.0})
+    first.log(1, {"a": 9.0})
+    first.log_steps([(2, {"a": 0.25}), (3, {"a": 0.125})])
+    replayed = MetricLog(again(), run_id)
+    replayed.log_steps([(1, {"a": 7.0, "b": 7.0}), (3, {"a": 7.0}), (4, {"a": 0.0625, "b": 4.0})])
+    replayed.log(0, {"a": 7.0})
+    assert history(tracker, run_id, "a") == [(1, 0.5), (2, 0.25), (3, 0.125), (4, 0.0625)]
+    assert history(tracker, run_id, "b") == [(1, 1.0), (4, 4.0)]
+
+
+def test_step_0_counts(tracker: Tracker, plan: Plan) -> None:
+    run_id = start(tracker, plan)
+    for _ in range(2):
+        MetricLog(tracker, run_id).log(0, {"a": 1.0})
+    assert history(tracker, run_id, "a") == [(0, 1.0)]
+
+
+def test_more_metrics_than_a_request_holds_all_arrive_once(
+    tracker: Tracker, again: Callable[[], Tracker], plan: Plan
+) -> None:
+    run_id = start(tracker, plan)
+    points = [(step, {"loss": step / 7, "lr": 1.0}) for step in range(1300)]
+    MetricLog(tracker, run_id).log_steps(points)
+    MetricLog(again(), run_id).log_steps([*points, (1300, {"loss": 0.0})])
+    assert history(tracker, run_id, "loss") == [(step, step / 7) for step in range(1300)] + [(1300, 0.0)]
+    assert len(history(tracker, run_id, "lr")) == 1300
+
+
+def test_a_loss_that_is_no_number_is_logged_as_such(tracker: Tracker, plan: Plan) -> None:
+    run_id = start(tracker, plan)
+    MetricLog(tracker, run_id).log(1, {"loss": float("nan")})
+    ((step, value),) = history(tracker, run_id, "loss")
+    assert step == 1
+    assert np.isnan(value)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Outcome.COMPLETED, "FINISHED"),
+        (Outcome.STOPPED, "FINISHED"),
+        (Outcome.FAILED, "FAILED"),
+        (Outcome.CANCELLED, "KILLED"),
+    ],
+)
+def test_outcomes_are_mlflows_nearest_status_and_read_back_exactly(
+    tracker: Tracker, again: Callable[[], Tracker], plan: Plan, outcome: Outcome, status: str
+) -> None:
+    run_id = start(tracker, plan)
+    client = MlflowClient(tracker.uri)
+    assert client.get_run(run_id).info.status == "RUNNING"
+    tracker.finish(run_id, outcome, "because")
+    run = client.get_run(run_id)
+    assert run.info.status == status
+    assert run.data.tags["outcome.reason"] == "because"
+    (record,) = again().trials()
+    assert record.outcome is outcome
+    assert record.outcome.is_terminal
+
+
+def test_only_running_is_not_terminal() -> None:
+    assert [outcome for outcome in Outcome if not outcome.is_terminal] == [Outcome.RUNNING]
+
+
+def test_a_failed_run_that_is_resumed_runs_again_and_finishes(tracker: Tracker, plan: Plan) -> None:
+    run_id = start(tracker, plan)
+    tracker.finish(run_id, Outcome.FAILED, "lost")
+    client = MlflowClient(tracker.uri)
+    assert start(tracker, plan) == run_id
+    assert client.get_run(run_id).info.status == "RUNNING"
+    assert [record.outcome for record in tracker.trials()] == [Outcome.RUNNING]
+    MetricLog(tracker, run_id).log(5, {"a": 1.0})
+    tracker.finish(run_id, Outcome.COMPLETED)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time >= run.info.start_time
+    assert run.data.metrics["a"] == 1
+
+
+def test_a_very_long_reason_is_cut_rather_than_refused(tracker: Tracker, plan: Plan) -> None:
+    run_id = start(tracker, plan)
+    tracker.finish(run_id, Outcome.FAILED, "x" * 100_000)
+    assert MlflowClient(tracker.uri).get_run(run_id).info.status == "FAILED"
+
+
+def test_cancelling_ends_what_runs_and_leaves_what_has_ended(tracker: Tracker, plan: Plan) -> None:
+    ended = {
+        start(tracker, plan, 0): Outcome.COMPLETED,
+        start(tracker, plan, 1): Outcome.FAILED,
+        start(tracker, plan, 2): Outcome.STOPPED,
+    }
+    for run_id, outcome in ended.items():
+        tracker.finish(run_id, outcome)
+    alive = start(tracker, plan, 3)
+    for _ in range(2):
+        tracker.cancel_unfinished()
+        found = {record.run_id: record.outcome for record in tracker.trials()}
+        assert found == ended | {alive: Outcome.CANCELLED}
+    statuses = {run.info.run_id: run.info.status for run in runs(tracker)}
+    assert statuses[alive] == "KILLED"
+    assert statuses[tracker.ensure_parent(plan)] == "KILLED"
+
+
+def served_network(plan_of: TrialPlan) -> nn.Module:
+    torch.manual_seed(0)
+    network = EfficientNet(variant("b0", width=0.25, depth=0.25, num_classes=10))
+    return ServedClassifier(network, plan_of.image_size, plan_of.eval_resize).eval()
+
+
+def test_a_logged_model_predicts_on_other_batches_and_sizes_and_is_registered_once(
+    tracker: Tracker, again: Callable[[], Tracker], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, model = start(tracker, plan), served_network(plan.trials[0])
+    random = np.random.default_rng(0)
+    example = random.integers(0, 256, (2, 36, 32, 3), dtype=np.uint8)
+    uri = log_model(tracker, run_id, model, example, 0.75)
+    assert log_model(again(), run_id, model, example, 0.5) == uri
+    client = MlflowClient(tracker.uri)
+    (logged,) = client.search_logged_models([tracker.experiment_id])
+    assert logged.source_run_id == run_id
+    assert {metric.key: metric.value for metric in logged.metrics} == {"model/top1": 0.75}
+    (record,) = tracker.trials()
+    assert record.model_uri == uri
+
+    address = tracker.register(run_id, uri)
+    assert again().register(run_id, uri) == address == f"models:/{tracker.experiment}@champion"
+    (version,) = client.search_model_versions(f"name='{tracker.experiment}'")
+    assert version.run_id == run_id
+    assert client.get_model_version_by_alias(tracker.experiment, "champion").version == version.version
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
+    for place in (uri, address):
+        loaded = mlflow.pyfunc.load_model(place)
+        for count, height, width in ((1, 32, 32), (3, 32, 32), (2, 36, 32), (5, 50, 41), (1, 16, 90), (4, 200, 301)):
+            images = random.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+            with torch.inference_mode():
+                expected = model(torch.from_numpy(images)).numpy()
+            found = loaded.predict(images)
+            assert found.shape == (count, 10)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_better_trial_becomes_the_champion(tracker: Tracker, plan: Plan) -> None:
+    """Registering another run's model adds a version and moves the alias."""
+    client = MlflowClient(tracker.uri)
+    uris = []
+    for number in (0, 1):
+        run_id = start(tracker, plan, number)
+        model = client.create_logged_model(tracker.experiment_id, name="model", source_run_id=run_id)
+        client.finalize_logged_model(model.model_id, "READY")
+        uris.append((run_id, f"models:/{model.model_id}"))
+    for run_id, uri in uris:
+        tracker.register(run_id, uri)
+        assert client.get_model_version_by_alias(tracker.experiment, "champion").run_id == run_id
+    assert len(client.search_model_versions(f"name='{tracker.experiment}'")) == 2
+
+
+def test_an_experiment_that_was_deleted_is_told_and_not_revived(tracker: Tracker, plan: Plan) -> None:
+    client = MlflowClient(tracker.uri)
+    client.delete_experiment(client.create_experiment(tracker.experiment))
+    for call in (lambda: tracker.ensure_parent(plan), tracker.trials, tracker.cancel_unfinished):
+        with pytest.raises(UserError, match=f"^experiment '{tracker.experiment}' was deleted in MLflow at") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    found = client.get_experiment_by_name(tracker.experiment)
+    assert found is not None
+    assert found.lifecycle_stage == "deleted"
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line_with_its_address(plan: Plan) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    started = time.monotonic()
+    with pytest.raises(EngineError, match=re.escape(f"MLflow server {uri}: ")) as caught:
+        Tracker(uri, "x").ensure_parent(plan)
+    assert time.monotonic() - started < 15
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def test_a_run_that_is_not_there_is_an_engines_error(tracker: Tracker) -> None:
+    with pytest.raises(EngineError, match="not found"):
+        tracker.finish("0" * 32, Outcome.COMPLETED)
