@@ -3,14 +3,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
-# The demo keeps its services and runs apart from those of real work.
-export EFFNET_CLUSTER_HOME ?= $(HOME)/.effnet-cluster
 ROOMS := effnet datasets orchestration cluster
 
 .PHONY: demo test unit check format lock clean
 
 demo: $(VENV)/.installed
-	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 6
+	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 8
 
 test: check
 	$(BIN)/pytest

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import psutil
 import pytest
 
-from .conftest import Cli, wait_for
+from .conftest import COMMAND, Cli, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 NAME, EPOCHS = "recovery", 3
@@ -17,11 +18,18 @@ FIRST, SECOND = "digits-b0-silu-s0", "digits-b0-silu-s1"
 
 def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli) -> None:
     args = ("--variants", "b0", "--seeds", "0,1", "--workers", "2", "--epochs", str(EPOCHS), "--name", NAME)
-    submitted = cli("submit", *args, "--detach")
-    assert f"logs {NAME} -f" in submitted.stderr
+    command = [COMMAND, "submit", *args]
+    following = subprocess.Popen(command, cwd=cli.home, env=cli.env, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: epochs_logged(cli, FIRST) == 1, 180, "the first epoch of the first trial")
+
+    # Ctrl-C ends the command that follows, not the experiment.
+    following.send_signal(signal.SIGINT)
+    _, said = following.communicate(timeout=30)
+    assert following.returncode == 0
+    assert f"logs {NAME} -f" in said
+    assert "Traceback" not in said
 
     # A rank is lost in the second epoch of the first trial.
-    wait_for(lambda: epochs_logged(cli, FIRST) == 1, 180, "the first epoch of the first trial")
     before = cli.trial_runs(NAME)[FIRST].info.run_id
     killed = train_workers(cli)
     assert len(killed) == 2
