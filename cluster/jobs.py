@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = ("effnet", "datasets", "orchestration", "cluster")
+_ANSWER_TIMEOUT_S = 10
 _STOP_TIMEOUT_S = 60
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
@@ -47,6 +48,8 @@ class Jobs:
         with _engine_errors(self.address):
             from ray.job_submission import JobSubmissionClient
 
+            # Ray's client waits without end for an address that takes the connection and then says nothing.
+            requests.get(f"{self.address}/api/version", timeout=_ANSWER_TIMEOUT_S)
             self._client: JobSubmissionClient = JobSubmissionClient(self.address)
 
     def submit(self, request: ExperimentRequest, job_id: str) -> None:
@@ -118,6 +121,8 @@ def _engine_errors(address: str) -> Iterator[None]:
     saved: Any = os.environ.pop("RAY_ADDRESS", None)
     try:
         yield
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise EngineError(f"Ray at {address}: no answer; is a Ray dashboard running there?") from error
     except (ConnectionError, RuntimeError, ValueError, KeyError, RayError, requests.RequestException) as error:
         line = " ".join(str(error).split())
         raise EngineError(f"Ray at {address}: {line[:300]}") from error

@@ -96,7 +96,7 @@ def _conclude(plan: Plan, tracker: Tracker, parent_id: str) -> bool:
     tracker.finish(parent_id, Outcome.COMPLETED if complete else Outcome.FAILED, reason)
     for record in records:
         if record.outcome is Outcome.FAILED:
-            print(f"error: {record.trial_id}: {record.tags.get('outcome.reason', 'failed')}", file=sys.stderr)
+            print(f"error: {record.trial_id}: {record.reason}", file=sys.stderr)
     return complete
 
 

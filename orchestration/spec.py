@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
 from .errors import UserError
 
-_RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d+)-(?P<stem2>[a-z_]*)(?P<last>\d+)$")
+_RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # The generators of torch on the CPU take no more than 32 bits of a seed; larger ones would repeat each other.
 _MAX_SEED = 2**32 - 1

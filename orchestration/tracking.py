@@ -29,6 +29,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 _ROLE, _TRIAL, _MODEL = "effnet.role", "effnet.trial", "effnet.model_uri"
+_REASON = "outcome.reason"
 _MODEL_NAME = "model"
 CHAMPION = "champion"
 
@@ -77,6 +78,11 @@ class TrialRecord:
         """MLflow address of the logged model, once there is one."""
         return self.tags.get(_MODEL)
 
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line."""
+        return self.tags.get(_REASON, "failed")
+
 
 class Tracker:
     """The runs of one experiment on one tracking server.
@@ -124,7 +130,7 @@ class Tracker:
             self._log_params(run.info.run_id, {name: value for name, value in spec.items() if value is not None})
             with _server_errors(self.uri):
                 self.client.log_text(run.info.run_id, plan.spec.to_yaml(), "experiment.yaml")
-        self._set_outcome(run.info.run_id, Outcome.RUNNING)
+        self._reopen(run)
         return str(run.info.run_id)
 
     def ensure_trial(self, trial: TrialPlan, parent_id: str, plan_facts: Mapping[str, Any]) -> str:
@@ -145,14 +151,14 @@ class Tracker:
                 run = self.client.create_run(self.experiment_id, tags=tags)
         if not run.data.params:  # also where a process was lost between creating the run and this
             self._log_params(run.info.run_id, _trial_params(trial) | dict(plan_facts))
-        self._set_outcome(run.info.run_id, Outcome.RUNNING)
+        self._reopen(run)
         return str(run.info.run_id)
 
     def finish(self, run_id: str, outcome: Outcome, reason: str = "") -> None:
         """Close a run. `reason` says in one line why it failed."""
         with _server_errors(self.uri):
             if reason:
-                self.client.set_tag(run_id, "outcome.reason", reason[:500])
+                self.client.set_tag(run_id, _REASON, reason[:500])
             self._set_outcome(run_id, outcome)
 
     def trials(self) -> list[TrialRecord]:
@@ -220,6 +226,13 @@ class Tracker:
 
     def _find(self, tags: Mapping[str, str]) -> Run | None:
         return next(iter(self._search(tags)), None)
+
+    def _reopen(self, run: Run) -> None:
+        """Mark a run as running, also one that ended before."""
+        with _server_errors(self.uri):
+            if _REASON in run.data.tags:
+                self.client.delete_tag(run.info.run_id, _REASON)
+        self._set_outcome(run.info.run_id, Outcome.RUNNING)
 
     def _set_outcome(self, run_id: str, outcome: Outcome) -> None:
         with _server_errors(self.uri):

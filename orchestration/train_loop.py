@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -68,6 +69,8 @@ class EpochResult(NamedTuple):
 
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point of a Ray Train worker. `config` is `TrialJob.to_dict()`."""
+    # Ray Train writes every report of every rank to the root logger; `logs` should show one line an epoch.
+    logging.getLogger().setLevel(logging.WARNING)
     _Worker(TrialJob.from_dict(config)).run()
 
 
