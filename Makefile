@@ -8,7 +8,7 @@ ROOMS := effnet datasets orchestration cluster
 .PHONY: demo test unit check format lock clean
 
 demo: $(VENV)/.installed
-	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 8
+	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 7
 
 test: check
 	$(BIN)/pytest

@@ -72,7 +72,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 
 DEMO = "demo"
-DEMO_EPOCHS = 8
+DEMO_EPOCHS = 7
 
 
 @pytest.fixture(scope="session")
