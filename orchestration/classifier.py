@@ -53,12 +53,15 @@ class ServedClassifier(nn.Module):
         height, width = x.shape[-2], x.shape[-1]
         short = torch.sym_min(height, width)
         # Written without a branch on the size, so that one exported program serves all sizes.
-        side = torch.sym_ite(short > self.image_size, self.eval_resize, self.image_size)
-        size = [height * side // short, width * side // short]
+        resized = torch.sym_ite(short > self.image_size, self.eval_resize, self.image_size)
+        size = [height * resized // short, width * resized // short]
         x = F.interpolate(x, size, mode="bicubic", antialias=True)  # type: ignore[arg-type]  # symbolic ints
         x = x.round().clamp(0, 255)  # Pillow's resize ends in uint8 too
         top, left = _half(x.shape[-2] - self.image_size), _half(x.shape[-1] - self.image_size)
-        x = x[:, :, top : top + self.image_size, left : left + self.image_size]
+        # By index and not by slice: a slice's memory layout depends on the image's size, and torch.export would take
+        # the layout that it saw for the only one and refuse images of other sizes.
+        side = torch.arange(self.image_size, device=x.device)
+        x = x.index_select(2, top + side).index_select(3, left + side)
         return self.model(x).softmax(-1)  # type: ignore[no-any-return]
 
 
