@@ -17,6 +17,8 @@ from .scaling import CompoundScale, compound_scaling, round_channels, round_repe
 from .variants import NORM_NAMES, NORMS, VARIANTS, variant
 
 if TYPE_CHECKING:
+    from .cam import ActivationMaps, class_activation_map, grad_cam
+    from .export import ExportError, Interface, export_model
     from .model import EfficientNet
     from .weights import convert_state_dict, load_weights
 
@@ -31,21 +33,27 @@ __all__ = [
     "SHORTCUTS",
     "SOURCES",
     "VARIANTS",
+    "ActivationMaps",
     "BlockKind",
     "Complexity",
     "CompoundScale",
     "EfficientNet",
     "EfficientNetConfig",
     "EvalTransform",
+    "ExportError",
+    "Interface",
     "Padding",
     "ShortcutKind",
     "Source",
     "StageConfig",
     "StageRow",
     "WeightsInfo",
+    "class_activation_map",
     "complexity",
     "compound_scaling",
     "convert_state_dict",
+    "export_model",
+    "grad_cam",
     "load_pretrained",
     "load_weights",
     "make_activation",
@@ -54,7 +62,17 @@ __all__ = [
     "variant",
 ]
 
-_NEEDS_TORCH = {"EfficientNet": ".model", "convert_state_dict": ".weights", "load_weights": ".weights"}
+_NEEDS_TORCH = {
+    "ActivationMaps": ".cam",
+    "EfficientNet": ".model",
+    "ExportError": ".export",
+    "Interface": ".export",
+    "class_activation_map": ".cam",
+    "convert_state_dict": ".weights",
+    "export_model": ".export",
+    "grad_cam": ".cam",
+    "load_weights": ".weights",
+}
 
 
 def __getattr__(name: str) -> object:
