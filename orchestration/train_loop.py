@@ -21,6 +21,7 @@ from . import checkpoint
 from .checkpoint import Progress
 from .classifier import NormalizedModel, ServedClassifier
 from .distributed import average_buffers, check_ranks_agree, evaluate, sum_over_ranks
+from .models import ModelFacts
 from .plan import TrialPlan
 from .recipe import initialise_head, learning_rate, make_optimizer, seed_step_randomness, set_learning_rate
 from .tracking import MetricLog, Tracker, log_model
@@ -101,7 +102,12 @@ class _Worker:
             gradient_as_bucket_view=True,
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
-        self.train_loader, self.val_loader = self._loaders()
+        manifest = open_dataset(job.data, Path(job.cache_root))
+        _check_digest(manifest, job.data_digest)
+        self.facts = ModelFacts(
+            self.trial.model, tuple(manifest.classes), self.trial.image_size, self.trial.eval_resize
+        ).to_dict()
+        self.train_loader, self.val_loader = self._loaders(manifest)
         self.metrics = MetricLog(self._tracker(), job.run_id) if self.rank == 0 else None
 
     def run(self) -> None:
@@ -202,7 +208,7 @@ class _Worker:
             ray.train.report(report)
             return
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), self.network, self.optimizer, self.progress, self.job.spec_digest)
+            checkpoint.save(Path(folder), self.network, self.optimizer, self.progress, self.job.spec_digest, self.facts)
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _resume(self) -> None:
@@ -228,11 +234,9 @@ class _Worker:
         # Two images: torch.export would fix a batch of one as the only size. Higher than wide, so that both stay free.
         first = next(iter(self.val_loader)).images[:2].permute(0, 2, 3, 1)
         example = torch.cat([first, first[:, :4]], dim=1).contiguous().numpy()
-        log_model(self._tracker(), self.job.run_id, served, example, self.progress.best_top1)
+        log_model(self._tracker(), self.job.run_id, served, example, self.progress.best_top1, self.facts)
 
-    def _loaders(self) -> tuple[TrainLoader, EvalLoader]:
-        manifest = open_dataset(self.job.data, Path(self.job.cache_root))
-        _check_digest(manifest, self.job.data_digest)
+    def _loaders(self, manifest: Manifest) -> tuple[TrainLoader, EvalLoader]:
         shared = {"rank": self.rank, "world_size": self.world_size, "loader_workers": self.job.loader_workers}
         train = TrainLoader(
             manifest,

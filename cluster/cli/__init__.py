@@ -22,6 +22,8 @@ _VERBS = {
     "compare": "compare",
     "data": "data",
     "describe": "describe",
+    "predict": "predict",
+    "export": "export",
 }
 
 
