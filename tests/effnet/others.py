@@ -50,7 +50,7 @@ PAIRS = [
 
 
 def materialise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a model without storage weights and BatchNorm statistics that are random, and so that signals keep their size.
+    """Give a model without storage random weights and BatchNorm statistics, such that signals keep their size.
 
     All from one pool of numbers: drawing 66 million of them for each of many models takes longer than the comparison.
     """
