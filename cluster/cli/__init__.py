@@ -22,6 +22,7 @@ _VERBS = {
     "compare": "compare",
     "data": "data",
     "describe": "describe",
+    "scale": "scale",
 }
 
 

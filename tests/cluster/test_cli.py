@@ -28,7 +28,7 @@ from effnet_cluster.orchestration.spec import ExperimentSpec, Recipe
 
 from .conftest import Cli
 
-VERBS = ["submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "data", "describe"]
+VERBS = ["submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "data", "describe", "scale"]
 
 
 def contents(home: Home) -> dict[Path, bytes]:
