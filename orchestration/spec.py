@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
+from ..effnet.naming import canonical_name
 from .errors import UserError
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
@@ -20,13 +21,17 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MAX_SEED = 2**32 - 1
 
 
-def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
+def parse_names(
+    text: str, known: Iterable[str], what: str, canonical: Callable[[str], str] | None = None
+) -> tuple[str, ...]:
     """Expand a comma list with ranges: `"b0-b2,b5"` → `("b0", "b1", "b2", "b5")`, duplicates dropped.
 
     Args:
         text: what the user typed.
         known: the names that exist.
         what: the word for one of them in an error, such as "variant".
+        canonical: the one way to write a name that is not in `known`; raises `ValueError` if it means nothing. Without
+            it, there are no other names.
 
     Raises:
         UserError: a name that does not exist, a range that runs backwards, or nothing at all.
@@ -46,9 +51,15 @@ def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
             names.append(part)
     if not names:
         raise UserError(f"no {what} given; choose from {', '.join(known)}")
-    for name in names:
-        if name not in known:
+    for number, name in enumerate(names):
+        if name in known:
+            continue
+        if canonical is None:
             raise UserError(f"unknown {what} '{name}'; choose from {', '.join(known)}")
+        try:
+            names[number] = canonical(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     return tuple(dict.fromkeys(names))
 
 
@@ -113,7 +124,9 @@ class ExperimentSpec(BaseModel):
             "shortcuts": SHORTCUTS,
         }
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        return parse_names(text, known[info.field_name], info.field_name.removesuffix("s"))
+        # Variants have names beyond the list: scaled ones, such as b0-w1.4 and b2.5.
+        canonical = canonical_name if info.field_name == "variants" else None
+        return parse_names(text, known[info.field_name], info.field_name.removesuffix("s"), canonical)
 
     @field_validator("seeds")
     @classmethod

@@ -24,6 +24,7 @@ _VERBS = {
     "describe": "describe",
     "predict": "predict",
     "export": "export",
+    "scale": "scale",
 }
 
 

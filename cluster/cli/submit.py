@@ -26,7 +26,7 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 
 
 @click.command("submit")
-@click.option("--variants", help="EfficientNet variants, such as b0-b7 or b0,b3.")
+@click.option("--variants", help="EfficientNet variants, such as b0-b7, b0,b2.5 or b0-w1.4,b0-d2.")
 @click.option("--activations", help="Activations, such as silu,relu,leaky_relu.  [default: silu]")
 @click.option("--shortcuts", help="residual (the paper's), none, identity_conv.  [default: residual]")
 @click.option("--seeds", help="Seeds, such as 0,1,2.  [default: 0]")

@@ -100,6 +100,15 @@ def test_trial_ids_are_unique_readable_and_start_with_the_data(digits: Manifest)
     assert trial_id("flowers", "b3", "silu", "residual", 0) == "flowers-b3-silu-s0"
 
 
+def test_a_scaled_variant_is_planned_under_its_canonical_name_with_the_recipes_overrides(digits: Manifest) -> None:
+    wide, half = plan(digits, variants="b0-w1.40,b0.5", image_size=64, recipe={"stochastic_depth": 0.1}).trials
+    assert (wide.trial_id, wide.variant, wide.model.name) == ("digits-b0-w1.4-silu-s0", "b0-w1.4", "b0-w1.4")
+    assert (wide.model.width, wide.model.depth, wide.model.num_classes) == (1.4, 1.0, 10)
+    assert (half.model.stochastic_depth, half.trial_id) == (0.1, "digits-b0.5-silu-s0")
+    assert half.model.depth == pytest.approx(1.2**0.5)
+    assert TrialPlan.from_dict(json.loads(json.dumps(wide.to_dict()))) == wide
+
+
 @pytest.mark.parametrize("data", ["Flower Photos (2)", "it's", "a/../b", "花", "x" * 300, "", "-_-", "a\nb"])
 def test_a_trial_id_is_a_file_name_and_a_word_whatever_the_data_are_called(data: str) -> None:
     assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,80}", trial_id(data, "b0", "leaky_relu", "identity_conv", 2**32 - 1))

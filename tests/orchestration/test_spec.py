@@ -85,6 +85,29 @@ def test_an_unknown_name_is_told_with_the_ones_that_exist(text: str) -> None:
         parse_names(text, VARIANTS, "variant")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("b0-b7", "b0 b1 b2 b3 b4 b5 b6 b7"),
+        ("b6-9", "b6 b7 b8 b9"),
+        ("b0,b0-w1.4,b0-d2.0,b0-r1.3", "b0 b0-w1.4 b0-d2 b0-r1.3"),
+        ("B0-W1.40, b0-w1.4, b0-w1.0, b0", "b0-w1.4 b0"),
+        ("b0-d1.4-w1.2,b2.50,b0-d2", "b0-w1.2-d1.4 b2.5 b0-d2"),
+    ],
+)
+def test_scaled_variants_have_one_name_each_beside_ranges(text: str, expected: str) -> None:
+    written = spec(variants=text)
+    assert written.variants == tuple(expected.split())
+    assert spec(variants=list(written.variants)) == written
+
+
+@pytest.mark.parametrize("text", ["b0-b30", "b0-x2", "b0-w0", "b2.5-b3.5", "b0-w1.2-w1.3", "b9-b7"])
+def test_a_scaled_variant_that_means_nothing_is_told_in_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^(unknown )?variant ") as caught:
+        spec(variants=text)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["", " ", ",", " , ,"])
 def test_nothing_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"^no variant given; choose from b0, "):
@@ -144,7 +167,7 @@ def test_yaml_of_a_person_is_read(tmp_path: Path) -> None:
         ({"seeds": 3}, "seeds"),
         ({"seeds": [2**32]}, "seeds"),
         ({"max_failures": -1}, "max_failures"),
-        ({"variants": "b9"}, "variant"),
+        ({"variants": "b0-x9"}, "variant"),
         ({"variants": 5}, "variant"),
         ({"activations": "swish"}, "activation"),
         ({"activations": []}, "activation"),
