@@ -10,7 +10,7 @@ from .scaling import compound_scaling
 from .variants import VARIANTS, variant
 
 MAX_PHI = 8
-"""The largest φ that has a name: a million times the compute of B0."""
+"""The largest φ that has a name. Nobody has trained the rule beyond; a typing mistake such as b77 should be told."""
 
 _NUMBER = r"(?:0|[1-9]\d*)(?:\.\d{1,4})?"
 _PHI = re.compile(rf"b({_NUMBER})")
