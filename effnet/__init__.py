@@ -1,4 +1,4 @@
-"""EfficientNet in plain PyTorch: configurations, cost arithmetic, and the network.
+"""EfficientNet and its relatives in plain PyTorch: configurations, cost arithmetic, the network, published weights.
 
 Everything but the network itself imports without torch, so that planning stays quick; the names that need torch load it
 when they are first used.
@@ -9,33 +9,52 @@ from typing import TYPE_CHECKING
 
 from .activations import ACTIVATION_NAMES, ACTIVATIONS, make_activation
 from .complexity import Complexity, StageRow, complexity
-from .config import SHORTCUTS, VARIANTS, EfficientNetConfig, ShortcutKind, StageConfig, variant
+from .config import BLOCK_KINDS, SHORTCUTS, BlockKind, EfficientNetConfig, ShortcutKind, StageConfig
+from .layouts import SOURCES, Source
+from .padding import PADDINGS, Padding
+from .pretrained import PRETRAINED, EvalTransform, WeightsInfo, load_pretrained
 from .scaling import CompoundScale, compound_scaling, round_channels, round_repeats
+from .variants import NORM_NAMES, NORMS, VARIANTS, variant
 
 if TYPE_CHECKING:
     from .model import EfficientNet
+    from .weights import convert_state_dict, load_weights
 
 __all__ = [
     "ACTIVATIONS",
     "ACTIVATION_NAMES",
+    "BLOCK_KINDS",
+    "NORMS",
+    "NORM_NAMES",
+    "PADDINGS",
+    "PRETRAINED",
     "SHORTCUTS",
+    "SOURCES",
     "VARIANTS",
+    "BlockKind",
     "Complexity",
     "CompoundScale",
     "EfficientNet",
     "EfficientNetConfig",
+    "EvalTransform",
+    "Padding",
     "ShortcutKind",
+    "Source",
     "StageConfig",
     "StageRow",
+    "WeightsInfo",
     "complexity",
     "compound_scaling",
+    "convert_state_dict",
+    "load_pretrained",
+    "load_weights",
     "make_activation",
     "round_channels",
     "round_repeats",
     "variant",
 ]
 
-_NEEDS_TORCH = {"EfficientNet": ".model"}
+_NEEDS_TORCH = {"EfficientNet": ".model", "convert_state_dict": ".weights", "load_weights": ".weights"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,31 +1,71 @@
-"""The building blocks of EfficientNet: every module here maps (N, C, H, W) to (N, C', H', W')."""
+"""The building blocks of the networks: every module here maps (N, C, H, W) to (N, C', H', W')."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .activations import make_activation
-from .config import BlockConfig
+from .config import BlockConfig, BlockKind
+from .padding import Padding, pads_ahead, same_padding
 
 
 class NormAct(NamedTuple):
-    """What follows the convolutions of a model: its activation and its BatchNorm settings (torch's convention)."""
+    """What goes with the convolutions of a model: its activation, BatchNorm settings (torch's convention), padding."""
 
     activation: str
     bn_momentum: float
     bn_eps: float
+    padding: Padding = "symmetric"
+
+
+def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """Pad (N, C, H, W) with ``value`` as TensorFlow's "SAME" would for a kernel and a stride."""
+    height, width = x.shape[-2:]
+    pads = (*same_padding(width, kernel, stride), *same_padding(height, kernel, stride))
+    return F.pad(x, pads, value=value) if any(pads) else x
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "SAME" padding, which depends on the size of the input; square kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of ``input``, each edge of n pixels becoming ceil(n / stride)."""
+        return super().forward(pad_same(input, self.kernel_size[0], self.stride[0]))
+
+
+class MaxPool(nn.Module):
+    """The maximum over 3x3 windows with stride 2: an edge of n pixels becomes ceil(n / 2)."""
+
+    def __init__(self, padding: Padding) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` pooled; padded pixels never win."""
+        if pads_ahead(self.padding, kernel=3, stride=2):
+            return F.max_pool2d(pad_same(x, 3, 2, value=float("-inf")), 3, 2)
+        return F.max_pool2d(x, 3, 2, padding=1)
 
 
 def conv2d(
-    in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, bias: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    padding: Padding = "symmetric",
 ) -> nn.Conv2d:
     """Build a convolution that maps an edge of ``n`` pixels to ``ceil(n / stride)``, for odd kernels.
 
     The weights follow N(0, sqrt(2 / fan_out)), the bias is 0. The fan-out of a depthwise convolution is k² as in the
     reference implementation; ``kaiming_normal_`` would forget the groups and start it far too small.
     """
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
+    # Where the two paddings are equal, torch's own is the faster: it copies nothing.
+    layer, pad = (SameConv2d, 0) if pads_ahead(padding, kernel, stride) else (nn.Conv2d, kernel // 2)
+    conv = layer(in_channels, out_channels, kernel, stride=stride, padding=pad, groups=groups, bias=bias)
     fan_out = kernel**2 * out_channels // groups
     nn.init.normal_(conv.weight, std=(2.0 / fan_out) ** 0.5)
     if conv.bias is not None:
@@ -48,7 +88,7 @@ class ConvNormAct(nn.Sequential):
         activate: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = conv2d(in_channels, out_channels, kernel, stride, groups)
+        self.conv = conv2d(in_channels, out_channels, kernel, stride, groups, padding=norm_act.padding)
         self.norm = nn.BatchNorm2d(out_channels, eps=norm_act.bn_eps, momentum=norm_act.bn_momentum)
         if activate:
             self.act = make_activation(norm_act.activation, out_channels)
@@ -118,6 +158,15 @@ def make_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module
     return nn.Sequential(*steps) if steps else nn.Identity()
 
 
+def block_shortcut(block: BlockConfig, norm_act: NormAct) -> nn.Module | None:
+    """Build the shortcut of ``block``; None where it has none."""
+    if block.projects:
+        return ConvNormAct(block.in_channels, block.out_channels, norm_act, stride=block.stride, activate=False)
+    if block.has_shortcut:
+        return make_shortcut(block.in_channels, block.out_channels, block.stride)
+    return None
+
+
 class MBConv(nn.Module):
     """Mobile inverted bottleneck: expand, depthwise convolution, squeeze-and-excitation, project, and the shortcut.
 
@@ -140,9 +189,7 @@ class MBConv(nn.Module):
         )
         self.project = ConvNormAct(expanded, block.out_channels, norm_act, activate=False)
         self.drop = StochasticDepth(block.drop_rate)
-        self.shortcut = (
-            make_shortcut(block.in_channels, block.out_channels, block.stride) if block.has_shortcut else None
-        )
+        self.shortcut = block_shortcut(block, norm_act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output for ``x`` of shape (N, in_channels, H, W)."""
@@ -150,3 +197,37 @@ class MBConv(nn.Module):
         if self.shortcut is None:
             return branch
         return torch.add(self.drop(branch), self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """Reduce, convolve, project, add the shortcut, activate (He et al. 2015, arXiv:1512.03385).
+
+    The stride is in the k x k convolution, as in torchvision and in most ResNet-50s since. Maps (N, in_channels, H, W)
+    to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, block: BlockConfig, norm_act: NormAct) -> None:
+        super().__init__()
+        inner = block.expanded_channels
+        self.reduce = ConvNormAct(block.in_channels, inner, norm_act)
+        self.spatial = ConvNormAct(inner, inner, norm_act, kernel=block.kernel, stride=block.stride)
+        self.project = ConvNormAct(inner, block.out_channels, norm_act, activate=False)
+        self.drop = StochasticDepth(block.drop_rate)
+        self.shortcut = block_shortcut(block, norm_act)
+        self.act = make_activation(norm_act.activation, block.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output for ``x`` of shape (N, in_channels, H, W)."""
+        branch: Tensor = self.project(self.spatial(self.reduce(x)))
+        if self.shortcut is not None:
+            branch = torch.add(self.drop(branch), self.shortcut(x))
+        activated: Tensor = self.act(branch)
+        return activated
+
+
+_BLOCKS: dict[BlockKind, type[MBConv] | type[Bottleneck]] = {"mbconv": MBConv, "bottleneck": Bottleneck}
+
+
+def make_block(block: BlockConfig, norm_act: NormAct) -> MBConv | Bottleneck:
+    """Build the block that ``block`` describes."""
+    return _BLOCKS[block.kind](block, norm_act)

@@ -1,21 +1,23 @@
-"""The EfficientNet architecture as frozen data: the B0 table, the variants' coefficients, the resulting blocks."""
+"""The architecture as frozen data: the B0 table, how coefficients scale it, the resulting blocks."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from .activations import activation_spec
-from .scaling import round_channels, round_repeats
+from .padding import PADDINGS, Padding
+from .scaling import ALPHA, BETA, GAMMA, compound_scaling, round_channels, round_repeats
 from .validation import (
     COUNT,
     FRACTION,
+    NATURAL,
     ODD,
     POSITIVE,
     PROBABILITY,
     as_sequence,
     check_choice,
     check_fields,
+    check_flag,
     check_number,
 )
 
@@ -23,14 +25,32 @@ ShortcutKind = Literal["residual", "none", "identity_conv"]
 SHORTCUTS: tuple[ShortcutKind, ...] = get_args(ShortcutKind)
 """Where a block adds its input to its output.
 
-``residual``: where the shape is kept (the paper's). ``none``: nowhere (ablation). ``identity_conv``: everywhere; where
-the shape changes, average pooling takes the stride and a 1x1 convolution that starts as the identity the channels.
+``residual``: as published, which is where the shape is kept; in bottleneck blocks also where it changes, by a strided
+1x1 convolution with BatchNorm. ``none``: nowhere (ablation). ``identity_conv``: everywhere; where the shape changes,
+average pooling takes the stride and a 1x1 convolution that starts as the identity the channels.
+"""
+
+BlockKind = Literal["mbconv", "bottleneck"]
+BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
+"""What a stage is made of.
+
+``mbconv``: wide inside, depthwise (MobileNetV2's inverted residual; EfficientNet's with squeeze-and-excitation).
+``bottleneck``: narrow inside, dense (ResNet-50's, with the stride in the k x k convolution).
 """
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One row of the paper's table 1 before scaling: ``repeats`` MBConv blocks, of which the first has the stride.
+    """One row of the paper's table 1 before scaling: ``repeats`` blocks, of which the first has the stride.
+
+    Attributes:
+        expand: an mbconv is inside ``expand`` times as wide as its input; a bottleneck's output is ``expand`` times as
+            wide as its inside.
+        kernel: edge of the convolution inside.
+        stride: stride of the convolution inside the first block.
+        channels: an mbconv's output channels; a bottleneck's channels inside.
+        repeats: number of blocks.
+        block: a name in ``BLOCK_KINDS``.
 
     Raises:
         ValueError: a field is out of range.
@@ -41,10 +61,15 @@ class StageConfig:
     stride: int
     channels: int
     repeats: int
+    block: BlockKind = "mbconv"
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_number(f"stage {field.name}", getattr(self, field.name), ODD if field.name == "kernel" else COUNT)
+        for name, rule in _STAGE_NUMBERS.items():
+            check_number(f"stage {name}", getattr(self, name), rule)
+        check_choice("stage block", self.block, BLOCK_KINDS)
+
+
+_STAGE_NUMBERS = {"expand": COUNT, "kernel": ODD, "stride": COUNT, "channels": COUNT, "repeats": COUNT}
 
 
 B0_STAGES = (
@@ -61,19 +86,21 @@ B0_STAGES = (
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One MBConv block with every number resolved.
+    """One block with every number resolved.
 
     Attributes:
         stage: index of its stage in ``EfficientNetConfig.stages``.
         index: its position among all blocks of the model.
         in_channels: channels of its input.
         out_channels: channels of its output.
-        expand: the expansion ratio; 1 means no expanding convolution.
+        expand: the expansion ratio, see ``StageConfig``; 1 means no expanding convolution in an mbconv.
         squeeze_channels: width of the squeeze-and-excitation bottleneck; 0 means none.
-        kernel: edge of the depthwise convolution.
-        stride: stride of the depthwise convolution.
+        kernel: edge of the convolution inside.
+        stride: stride of the convolution inside.
         drop_rate: the chance, in training, that a sample skips the block's residual branch; 0 without a shortcut.
         has_shortcut: whether the block adds its (possibly reshaped) input to its output.
+        kind: what it is.
+        projects: whether its shortcut is a strided 1x1 convolution with BatchNorm.
     """
 
     stage: int
@@ -86,11 +113,13 @@ class BlockConfig:
     stride: int
     drop_rate: float
     has_shortcut: bool
+    kind: BlockKind = "mbconv"
+    projects: bool = False
 
     @property
     def expanded_channels(self) -> int:
-        """Channels of the depthwise convolution."""
-        return self.in_channels * self.expand
+        """Channels of the convolution inside: an mbconv expands its input to them, a bottleneck them to its output."""
+        return self.in_channels * self.expand if self.kind == "mbconv" else self.out_channels // self.expand
 
 
 _NUMBERS = {
@@ -104,14 +133,15 @@ _NUMBERS = {
     "stochastic_depth": PROBABILITY,
     "num_classes": COUNT,
     "stem_channels": COUNT,
-    "head_channels": COUNT,
+    "stem_kernel": ODD,
+    "head_channels": NATURAL,
     "se_ratio": FRACTION,
 }
 
 
 @dataclass(frozen=True)
 class EfficientNetConfig:
-    """Everything that determines an EfficientNet.
+    """Everything that determines an EfficientNet, or another backbone that scales by the same rule.
 
     Attributes:
         name: what people call it, such as ``b0``.
@@ -129,11 +159,17 @@ class EfficientNetConfig:
         num_classes: outputs of the classifier.
         stages: the unscaled stages.
         stem_channels: unscaled output channels of the first convolution.
-        head_channels: unscaled output channels of the last convolution.
+        head_channels: unscaled output channels of the last convolution; 0 leaves it out.
         se_ratio: squeeze-and-excitation bottleneck relative to a block's *input* channels; 0 leaves the layer out.
+            Bottleneck blocks have none.
+        padding: a name in ``PADDINGS``.
+        fixed_ends: whether, as in EfficientNet-Lite, the coefficients leave alone the channels of stem and head and the
+            repeats of the first and the last stage.
+        stem_kernel: edge of the first convolution.
+        stem_pool: whether a 3x3 maximum pooling of stride 2 follows it.
 
     Raises:
-        ValueError: a field is out of range, or the activation or the shortcut is unknown.
+        ValueError: a field is out of range, a name is unknown, or a bottleneck block would need squeeze-and-excitation.
     """
 
     name: str
@@ -152,40 +188,61 @@ class EfficientNetConfig:
     stem_channels: int = 32
     head_channels: int = 1280
     se_ratio: float = 0.25
+    padding: Padding = "symmetric"
+    fixed_ends: bool = False
+    stem_kernel: int = 3
+    stem_pool: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise ValueError(f"name must be a string, not {self.name!r}")
         for name, rule in _NUMBERS.items():
             check_number(name, getattr(self, name), rule)
+        for name in ("fixed_ends", "stem_pool"):
+            check_flag(name, getattr(self, name))
         activation_spec(self.activation)
         check_choice("shortcut", self.shortcut, SHORTCUTS)
+        check_choice("padding", self.padding, PADDINGS)
         stages = self.stages
         if not (isinstance(stages, tuple) and stages and all(isinstance(stage, StageConfig) for stage in stages)):
             raise ValueError(f"stages must be a non-empty tuple of StageConfig, not {stages!r}")
+        if self.se_ratio and any(stage.block == "bottleneck" for stage in stages):
+            raise ValueError(f"se_ratio must be 0 with bottleneck blocks, not {self.se_ratio!r}")
 
     @property
     def scaled_stem_channels(self) -> int:
         """Output channels of the first convolution."""
-        return round_channels(self.stem_channels, self.width)
+        return self.stem_channels if self.fixed_ends else round_channels(self.stem_channels, self.width)
 
     @property
     def scaled_head_channels(self) -> int:
-        """Output channels of the last convolution, which are the features that the classifier sees."""
-        return round_channels(self.head_channels, self.width)
+        """Channels of the last feature map, which the classifier sees: the last convolution's, or the last block's."""
+        if not self.head_channels:
+            return self._out_channels(self.stages[-1])
+        return self.head_channels if self.fixed_ends else round_channels(self.head_channels, self.width)
+
+    def _out_channels(self, stage: StageConfig) -> int:
+        channels = round_channels(stage.channels, self.width)
+        return channels if stage.block == "mbconv" else channels * stage.expand
+
+    def _repeats(self, number: int) -> int:
+        fixed = self.fixed_ends and number in (0, len(self.stages) - 1)
+        return round_repeats(self.stages[number].repeats, 1.0 if fixed else self.depth)
 
     @property
     def blocks(self) -> tuple[BlockConfig, ...]:
-        """All MBConv blocks in order, scaled and rounded."""
-        repeats = [round_repeats(stage.repeats, self.depth) for stage in self.stages]
+        """All blocks in order, scaled and rounded."""
+        repeats = [self._repeats(number) for number in range(len(self.stages))]
         blocks: list[BlockConfig] = []
         in_channels = self.scaled_stem_channels
         for number, stage in enumerate(self.stages):
-            out_channels = round_channels(stage.channels, self.width)
+            out_channels = self._out_channels(stage)
             for repeat in range(repeats[number]):
                 stride = stage.stride if repeat == 0 else 1
                 keeps_shape = stride == 1 and in_channels == out_channels
-                has_shortcut = self.shortcut == "identity_conv" or (self.shortcut == "residual" and keeps_shape)
+                residual = self.shortcut == "residual"
+                projects = residual and stage.block == "bottleneck" and not keeps_shape
+                has_shortcut = self.shortcut == "identity_conv" or (residual and keeps_shape) or projects
                 index = len(blocks)
                 blocks.append(
                     BlockConfig(
@@ -200,6 +257,8 @@ class EfficientNetConfig:
                         # Over the index in the whole model, as in the reference implementation, not within the stage.
                         drop_rate=self.stochastic_depth * index / sum(repeats) if has_shortcut else 0.0,
                         has_shortcut=has_shortcut,
+                        kind=stage.block,
+                        projects=projects,
                     )
                 )
                 in_channels = out_channels
@@ -223,6 +282,23 @@ class EfficientNetConfig:
             eval_resize=round(resolution * self.eval_resize / self.resolution),
         )
 
+    def compound_scaled(
+        self, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA
+    ) -> "EfficientNetConfig":
+        """Return this architecture scaled by equation 3 of the paper: depth * alpha^φ, width * beta^φ, edge * gamma^φ.
+
+        The present coefficients and resolution are the baseline, so that φ = 0 changes only the name. The resolution is
+        rounded to whole pixels. Not the published B1 to B7, see ``compound_scaling``.
+
+        Raises:
+            ValueError: a resulting coefficient is out of range.
+        """
+        scale = compound_scaling(phi, alpha, beta, gamma)
+        scaled = self.scaled(
+            self.width * scale.width, self.depth * scale.depth, round(self.resolution * scale.resolution)
+        )
+        return replace(scaled, name=f"{self.name}-phi{phi:g}")
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-safe dict that ``from_dict`` turns back into an equal config."""
         return {**asdict(self), "stages": [asdict(stage) for stage in self.stages]}
@@ -234,47 +310,17 @@ class EfficientNetConfig:
         Raises:
             ValueError: a field is unknown, missing or out of range.
         """
-        required = [field.name for field in fields(cls) if field.default is MISSING]
-        check_fields("config", data, [field.name for field in fields(cls)], required)
+        check_fields("config", data, [field.name for field in fields(cls)], _without_default(cls))
         values = dict(data)
         if "stages" in values:
             values["stages"] = tuple(_stage(row) for row in as_sequence("stages", values["stages"]))
         return cls(**values)
 
 
+def _without_default(cls: type) -> list[str]:
+    return [field.name for field in fields(cls) if field.default is MISSING]
+
+
 def _stage(row: Any) -> StageConfig:
-    names = [field.name for field in fields(StageConfig)]
-    check_fields("stage", row, names, required=names)
+    check_fields("stage", row, [field.name for field in fields(StageConfig)], _without_default(StageConfig))
     return StageConfig(**row)
-
-
-# The coefficients of the reference implementation (tensorflow/tpu, `efficientnet_builder`). BatchNorm as torchvision's
-# weights were trained: torch's defaults up to B4, TensorFlow's (momentum 0.99, eps 1e-3) from B5. The resize before the
-# central crop is torchvision's too (its B2 alone crops 288 pixels, more than the resolution it trains at).
-#       width depth  res resize dropout momentum eps
-_TABLE: Mapping[str, tuple[float, float, int, int, float, float, float]] = {
-    "b0": (1.0, 1.0, 224, 256, 0.2, 0.1, 1e-5),
-    "b1": (1.0, 1.1, 240, 256, 0.2, 0.1, 1e-5),
-    "b2": (1.1, 1.2, 260, 288, 0.3, 0.1, 1e-5),
-    "b3": (1.2, 1.4, 300, 320, 0.3, 0.1, 1e-5),
-    "b4": (1.4, 1.8, 380, 384, 0.4, 0.1, 1e-5),
-    "b5": (1.6, 2.2, 456, 456, 0.4, 0.01, 1e-3),
-    "b6": (1.8, 2.6, 528, 528, 0.5, 0.01, 1e-3),
-    "b7": (2.0, 3.1, 600, 600, 0.5, 0.01, 1e-3),
-}
-
-VARIANTS: Mapping[str, EfficientNetConfig] = MappingProxyType(
-    {name: EfficientNetConfig(name, *coefficients) for name, coefficients in _TABLE.items()}
-)
-"""Variant name (``b0`` to ``b7``) → its configuration for ImageNet."""
-
-
-def variant(name: str, /, **overrides: Any) -> EfficientNetConfig:
-    """Return the configuration of a named variant with some fields replaced, as in ``variant("b0", num_classes=5)``.
-
-    Raises:
-        ValueError: the variant or an overridden field is unknown, or a value is out of range.
-    """
-    check_choice("variant", name, VARIANTS)
-    check_fields("config", overrides, [field.name for field in fields(EfficientNetConfig)])
-    return replace(VARIANTS[name], **overrides)

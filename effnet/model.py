@@ -2,43 +2,48 @@
 
 from torch import Tensor, nn
 
-from .blocks import ConvNormAct, MBConv, NormAct
+from .blocks import ConvNormAct, MaxPool, NormAct, make_block
 from .config import EfficientNetConfig
 
 
 class EfficientNet(nn.Module):
     """EfficientNet (Tan & Le 2019, arXiv:1905.11946) as ``config`` describes it, with fresh weights.
 
+    The other backbones of ``VARIANTS`` are built of the same parts; what they lack is an identity.
+
     Attributes:
         config: what it was built from.
-        stem: the first convolution, stride 2.
-        stages: the MBConv stages in order; ``stages[i][j]`` is block ``j`` of stage ``i``.
-        head: the last convolution, 1x1.
+        stem: the first convolution, stride 2; in ResNet with the pooling after it as ``pool``.
+        stages: the stages in order; ``stages[i][j]`` is block ``j`` of stage ``i``.
+        head: the last convolution, 1x1; ResNet has none.
         classifier: the linear layer; initialised to U(-1/sqrt(classes), 1/sqrt(classes)), bias 0, like the reference.
     """
 
     def __init__(self, config: EfficientNetConfig) -> None:
         super().__init__()
         self.config = config
-        norm_act = NormAct(config.activation, config.bn_momentum, config.bn_eps)
+        norm_act = NormAct(config.activation, config.bn_momentum, config.bn_eps, config.padding)
         blocks = config.blocks
-        self.stem = ConvNormAct(3, config.scaled_stem_channels, norm_act, kernel=3, stride=2)
+        features = config.scaled_head_channels
+        self.stem = ConvNormAct(3, config.scaled_stem_channels, norm_act, kernel=config.stem_kernel, stride=2)
+        if config.stem_pool:
+            self.stem.pool = MaxPool(config.padding)
         self.stages = nn.Sequential(
             *(
-                nn.Sequential(*(MBConv(block, norm_act) for block in blocks if block.stage == stage))
+                nn.Sequential(*(make_block(block, norm_act) for block in blocks if block.stage == stage))
                 for stage in range(len(config.stages))
             )
         )
-        self.head = ConvNormAct(blocks[-1].out_channels, config.scaled_head_channels, norm_act)
+        self.head = ConvNormAct(blocks[-1].out_channels, features, norm_act) if config.head_channels else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.scaled_head_channels, config.num_classes)
+        self.classifier = nn.Linear(features, config.num_classes)
         bound = config.num_classes**-0.5
         nn.init.uniform_(self.classifier.weight, -bound, bound)
         nn.init.zeros_(self.classifier.bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (N, 3, H, W) to the last feature map (N, head channels, h, w).
+        """Map images (N, 3, H, W) to the last feature map (N, ``config.scaled_head_channels``, h, w).
 
         Each of the five strides of 2 takes an edge of n pixels to ceil(n / 2), so 224 pixels become 7.
         """

@@ -13,6 +13,7 @@ class Rule(NamedTuple):
     words: str
 
 
+NATURAL = Rule(int, lambda value: value >= 0, "an integer >= 0")
 COUNT = Rule(int, lambda value: value >= 1, "an integer >= 1")
 ODD = Rule(int, lambda value: value >= 1 and value % 2 == 1, "an odd integer >= 1")
 POSITIVE = Rule(float, lambda value: value > 0, "a number > 0")
@@ -30,6 +31,12 @@ def check_number(name: str, value: object, rule: Rule) -> None:
         or not rule.holds(value)
     ):
         raise ValueError(f"{name} must be {rule.words}, not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError, naming the field, unless ``value`` is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, not {value!r}")
 
 
 def check_choice(what: str, value: object, known: Collection[str]) -> None:

@@ -28,8 +28,8 @@ def test_variants_have_the_published_blocks_and_channels(name: str) -> None:
     assert (len(config.blocks), config.scaled_stem_channels, config.scaled_head_channels) == SHAPES[name]
 
 
-def test_there_are_eight_variants() -> None:
-    assert list(VARIANTS) == list(SHAPES)
+def test_the_papers_eight_variants_come_first() -> None:
+    assert list(VARIANTS)[:8] == list(SHAPES)
     assert all(config.name == name for name, config in VARIANTS.items())
 
 
@@ -78,7 +78,7 @@ def test_scaled_replaces_the_coefficients_and_nothing_else() -> None:
 def test_a_config_is_frozen_and_hashable() -> None:
     with pytest.raises(FrozenInstanceError):
         VARIANTS["b0"].width = 2.0  # type: ignore[misc]
-    assert len({*VARIANTS.values(), variant("b0")}) == 8
+    assert len({*VARIANTS.values(), variant("b0")}) == len(VARIANTS)
 
 
 @pytest.mark.parametrize(
