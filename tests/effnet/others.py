@@ -50,7 +50,7 @@ PAIRS = [
 
 
 def materialise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a model without storage weights and BatchNorm statistics that are random, and so that signals keep their size.
+    """Give a model without storage random weights and BatchNorm statistics that keep signals at their size.
 
     All from one pool of numbers: drawing 66 million of them for each of many models takes longer than the comparison.
     """
@@ -73,13 +73,4 @@ def materialise(model: nn.Module, seed: int = 0) -> nn.Module:
                     value.copy_(draw(value.shape) / math.sqrt(value[0].numel()))
                 else:
                     value.copy_(0.2 * draw(value.shape))
-    return model
-
-
-def without_storage(model: nn.Module) -> nn.Module:
-    """Fill every parameter and buffer with NaN, so that whatever is not loaded shows."""
-    model.to_empty(device="cpu")
-    for value in [*model.parameters(), *model.buffers()]:
-        if value.is_floating_point():
-            nn.init.constant_(value, math.nan)
     return model

@@ -7,8 +7,19 @@ import torch
 from torch import nn
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.effnet.blocks import MBConv, NormAct, SqueezeExcitation, StochasticDepth, conv2d, make_shortcut
+from effnet_cluster.effnet.blocks import (
+    Bottleneck,
+    ConvNormAct,
+    MaxPool,
+    MBConv,
+    NormAct,
+    SqueezeExcitation,
+    StochasticDepth,
+    conv2d,
+    make_shortcut,
+)
 from effnet_cluster.effnet.config import BlockConfig
+from effnet_cluster.effnet.padding import Padding, same_padding
 
 NORM_ACT = NormAct("silu", bn_momentum=0.1, bn_eps=1e-5)
 BLOCK = BlockConfig(
@@ -143,3 +154,93 @@ def test_biases_start_at_0() -> None:
     bias = conv2d(8, 8, bias=True).bias
     assert bias is not None
     assert not bias.any()
+
+
+@pytest.mark.parametrize(
+    ("edge", "kernel", "stride", "expected"),
+    [
+        (224, 3, 2, (0, 1)),
+        (225, 3, 2, (1, 1)),
+        (112, 5, 2, (1, 2)),
+        (15, 5, 2, (2, 2)),
+        (7, 7, 2, (3, 3)),
+        (14, 5, 1, (2, 2)),
+        (14, 1, 2, (0, 0)),
+        (9, 3, 3, (0, 0)),
+        (1, 3, 2, (1, 1)),
+    ],
+)
+def test_same_padding_is_tensorflows(edge: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
+    assert same_padding(edge, kernel, stride) == expected
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_convolutions_round_the_size_up(kernel: int, stride: int, padding: Padding) -> None:
+    for size in ((1, 2), (7, 8), (9, 13)):
+        out = conv2d(2, 3, kernel, stride, padding=padding)(torch.randn(1, 2, *size))
+        assert out.shape == (1, 3, *(-(-edge // stride) for edge in size))
+
+
+def test_the_paddings_differ_only_by_a_stride_and_an_even_edge() -> None:
+    torch.manual_seed(0)
+    same, symmetric = conv2d(2, 3, 3, 2, padding="same"), conv2d(2, 3, 3, 2)
+    same.load_state_dict(symmetric.state_dict())
+    odd, even = torch.randn(1, 2, 9, 9), torch.randn(1, 2, 8, 8)
+    torch.testing.assert_close(same(odd), symmetric(odd))
+    assert not torch.allclose(same(even), symmetric(even))
+    # "Same" starts at the first pixel, where the symmetric one starts on the image without its first row and column.
+    torch.testing.assert_close(same(even)[..., 1:, 1:], symmetric(even[..., 1:, 1:])[..., 1:, 1:])
+    assert type(conv2d(2, 3, 3, 1, padding="same")) is type(conv2d(2, 3, 1, 2, padding="same")) is nn.Conv2d
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_padded_pixels_never_win_the_maximum(padding: Padding) -> None:
+    pool = MaxPool(padding)
+    for size in ((8, 8), (9, 7)):
+        x = -1 - torch.rand(1, 2, *size)
+        y = pool(x)
+        assert y.shape == (1, 2, *(-(-edge // 2) for edge in size))
+        assert (y < -1).all()
+        assert y.max() == x.max()
+
+
+BOTTLENECK = BlockConfig(
+    stage=0,
+    index=0,
+    in_channels=16,
+    out_channels=16,
+    expand=4,
+    squeeze_channels=0,
+    kernel=3,
+    stride=1,
+    drop_rate=0.0,
+    has_shortcut=True,
+    kind="bottleneck",
+)
+
+
+def test_a_bottleneck_is_narrow_inside_and_activates_after_the_sum() -> None:
+    block = Bottleneck(BOTTLENECK, NORM_ACT).eval()
+    assert block.spatial.conv.weight.shape == (4, 4, 3, 3)
+    nn.init.zeros_(block.project.norm.weight)
+    x = torch.randn(2, 16, 6, 6)
+    torch.testing.assert_close(block(x), nn.functional.silu(x))
+
+
+def test_a_bottleneck_projects_where_the_shape_changes() -> None:
+    config = replace(BOTTLENECK, out_channels=32, stride=2, projects=True)
+    block = Bottleneck(config, NORM_ACT).eval()
+    assert isinstance(block.shortcut, ConvNormAct)
+    assert block.shortcut.conv.stride == (2, 2)
+    assert block(torch.randn(2, 16, 7, 6)).shape == (2, 32, 4, 3)
+    assert Bottleneck(replace(config, has_shortcut=False, projects=False), NORM_ACT).shortcut is None
+
+
+def test_a_dropped_bottleneck_is_its_activated_shortcut() -> None:
+    torch.manual_seed(0)
+    block = Bottleneck(replace(BOTTLENECK, drop_rate=0.5), NORM_ACT)
+    x = torch.randn(64, 16, 4, 4)
+    unchanged = (block(x) == nn.functional.silu(x)).flatten(1).all(dim=1)
+    assert 10 < unchanged.sum() < 54

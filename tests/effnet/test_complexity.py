@@ -12,6 +12,7 @@ from effnet_cluster.effnet import (
     VARIANTS,
     EfficientNet,
     EfficientNetConfig,
+    StageConfig,
     complexity,
     variant,
 )
@@ -29,6 +30,35 @@ GMACS = {
     "b6": 19.068,
     "b7": 37.746,
 }
+
+
+OTHERS = ["lite0", "lite3", "tf_b1", "tf_lite2", "mobilenetv2", "resnet50"]
+
+# 10⁶ parameters: d-li14/efficientnet-lite.pytorch for Lite, torchvision for the others
+PARAMS = {
+    "lite0": 4.652,
+    "lite1": 5.417,
+    "lite2": 6.092,
+    "lite3": 8.197,
+    "lite4": 13.007,
+    "tf_lite4": 13.007,
+    "tf_b0": 5.289,
+    "mobilenetv2": 3.505,
+    "resnet50": 25.557,
+}
+
+# Width, depth, resolution, 10⁹ FLOPs, and the share by which we are off: the paper does not say how it rounds a ResNet.
+TABLE_3 = [
+    ("mobilenetv2", 1, 1, 1, 0.3, 0),
+    ("mobilenetv2", 1, 4, 1, 1.2, 0),
+    ("mobilenetv2", 2, 1, 1, 1.1, 0),
+    ("mobilenetv2", 1, 1, 2, 1.2, 0),
+    ("resnet50", 1, 1, 1, 4.1, 0),
+    ("resnet50", 1, 1, 2, 16.4, 0),
+    ("resnet50", 1, 4, 1, 16.2, 0.11),
+    ("resnet50", 2, 1, 1, 14.7, 0.1),
+    ("resnet50", 1.2, 1.4, 1.3, 16.7, 0.05),
+]
 
 
 def counted_macs(config: EfficientNetConfig, size: tuple[int, int]) -> int:
@@ -66,6 +96,35 @@ def test_macs_equal_torchs_flop_counter(name: str, shortcut: str) -> None:
     assert complexity(config, (65, 96)).macs == counted_macs(config, (65, 96))
 
 
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_networks_cost_what_torch_counts(name: str, shortcut: str) -> None:
+    config = variant(name, shortcut=shortcut, num_classes=10)
+    assert complexity(config, (65, 96)).macs == counted_macs(config, (65, 96))
+    assert complexity(config).params == parameter_count(meta_model(config))
+
+
+@pytest.mark.parametrize("phi", [0, 1, 2.5])
+@pytest.mark.parametrize("name", ["mobilenetv2", "resnet50"])
+def test_scaled_backbones_cost_what_torch_counts(name: str, phi: float) -> None:
+    config = variant(name).compound_scaled(phi)
+    assert complexity(config, 64).macs == counted_macs(config, (64, 64))
+    assert complexity(config).params == parameter_count(meta_model(config))
+
+
+@pytest.mark.parametrize(("name", "params"), PARAMS.items())
+def test_the_other_networks_have_the_published_parameters(name: str, params: float) -> None:
+    assert complexity(VARIANTS[name]).params / 1e6 == pytest.approx(params, abs=0.0006)
+
+
+@pytest.mark.parametrize(("name", "width", "depth", "resolution", "flops", "off"), TABLE_3)
+def test_scaling_other_baselines_costs_what_the_papers_table_3_says(
+    name: str, width: float, depth: float, resolution: float, flops: float, off: float
+) -> None:
+    macs = complexity(VARIANTS[name].scaled(width, depth, round(224 * resolution))).macs
+    assert macs / 1e9 == pytest.approx(flops, abs=0.051 + off * flops)
+
+
 def test_macs_without_squeeze_and_excitation_equal_torchs_flop_counter() -> None:
     config = variant("b0", se_ratio=0)
     assert complexity(config).macs == counted_macs(config, (224, 224))
@@ -99,6 +158,40 @@ def test_activation_bytes_are_what_autograd_keeps(options: dict[str, Any]) -> No
     assert complexity(config, (45, 64)).activation_bytes == pytest.approx(per_image, rel=1e-3)
 
 
+# Stages that no published network has: a strided convolution as the first layer of a block, where "same" copies what
+# the block reads, after every kind of producer; and a stride at which some sizes need no padding.
+ODD_STAGES = (
+    StageConfig(expand=1, kernel=3, stride=2, channels=8, repeats=1),
+    StageConfig(expand=2, kernel=3, stride=2, channels=8, repeats=1, block="bottleneck"),
+    StageConfig(expand=1, kernel=5, stride=2, channels=16, repeats=2),
+    StageConfig(expand=2, kernel=3, stride=3, channels=24, repeats=1),
+)
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize(
+    ("base", "size"),
+    [
+        *((base, (64, 45)) for base in ("tf_lite0", "tf_b0", "mobilenetv2", "resnet50", "resnet50-same")),
+        *((base, size) for base in ("odd", "odd-pool") for size in ((64, 45), (96, 72))),
+    ],
+)
+def test_activation_bytes_of_the_other_networks(
+    base: str, activation: str, shortcut: str, size: tuple[int, int]
+) -> None:
+    options: dict[str, Any] = {"width": 0.3, "depth": 0.5, "num_classes": 3}
+    if base == "resnet50-same":
+        options |= {"padding": "same"}
+    if base.startswith("odd"):
+        options |= {"padding": "same", "stages": ODD_STAGES, "se_ratio": 0, "stem_pool": base == "odd-pool"}
+    name = {"odd": "b0", "odd-pool": "b0", "resnet50-same": "resnet50"}.get(base, base)
+    config = variant(name, activation=activation, shortcut=shortcut, **options)
+    model = EfficientNet(config)
+    per_image = (saved_bytes(model, 4, size) - saved_bytes(model, 2, size)) / 2
+    assert complexity(config, size).activation_bytes == pytest.approx(per_image, rel=1e-3)
+
+
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_the_stages_add_up(shortcut: str) -> None:
     total = complexity(variant("b2", shortcut=shortcut))
@@ -122,8 +215,21 @@ def test_the_stages_of_b0_are_the_papers_table_1() -> None:
     ]
 
 
-def test_every_row_counts_its_own_modules() -> None:
-    config = variant("b1", shortcut="identity_conv", activation="prelu")
+def test_the_rows_of_resnet_50_are_its_papers_table_1() -> None:
+    rows = complexity(VARIANTS["resnet50"]).stages
+    assert [(row.operator, row.resolution[0], row.channels, row.layers) for row in rows] == [
+        ("Conv7x7 & MaxPool", 224, 64, 1),
+        ("Bottleneck, k3x3", 56, 256, 3),
+        ("Bottleneck, k3x3", 56, 512, 4),
+        ("Bottleneck, k3x3", 28, 1024, 6),
+        ("Bottleneck, k3x3", 14, 2048, 3),
+        ("Pooling & FC", 7, 2048, 1),
+    ]
+
+
+@pytest.mark.parametrize(("name", "shortcut"), [("b1", "identity_conv"), ("resnet50", "residual")])
+def test_every_row_counts_its_own_modules(name: str, shortcut: str) -> None:
+    config = variant(name, shortcut=shortcut, activation="prelu")
     model = meta_model(config)
     parts = [parameter_count(part) for part in (model.stem, *model.stages, model.head)]
     parts[-1] += parameter_count(model.classifier)
