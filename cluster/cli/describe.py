@@ -13,19 +13,21 @@ from .console import print_data
 
 @click.command("describe")
 @click.argument("name", metavar="VARIANT")
-@click.option("--activation", default="silu", show_default=True)
+@click.option("--activation", help="[default: the variant's own]")
 @click.option("--shortcut", default="residual", show_default=True)
 @click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--image-size", type=click.IntRange(min=1), help="Input side in pixels.  [default: the variant's own]")
-def command(name: str, activation: str, shortcut: str, classes: int, image_size: int | None) -> None:
+def command(name: str, activation: str | None, shortcut: str, classes: int, image_size: int | None) -> None:
     """Print the stages of VARIANT as the paper's table 1 has them, with parameters and multiply-adds."""
     try:
-        config = variant(name, activation=activation, shortcut=shortcut, num_classes=classes)
+        config = variant(
+            name, shortcut=shortcut, num_classes=classes, **({"activation": activation} if activation else {})
+        )
         cost = complexity(config, image_size)
     except ValueError as error:
         raise UserError(str(error)) from None
     table = Table(
-        title=f"EfficientNet-{name.upper()}: width {config.width}, depth {config.depth}, {activation}, {shortcut}",
+        title=f"EfficientNet-{name.upper()}: width {config.width}, depth {config.depth}, {config.activation}, {shortcut}",
         title_justify="left",
         show_footer=True,
     )
