@@ -27,7 +27,7 @@ def command(name: str, activation: str | None, shortcut: str, classes: int, imag
     except ValueError as error:
         raise UserError(str(error)) from None
     table = Table(
-        title=f"EfficientNet-{name.upper()}: width {config.width}, depth {config.depth}, {config.activation}, {shortcut}",
+        title=f"{name}: width {config.width}, depth {config.depth}, {config.activation}, {shortcut} shortcuts",
         title_justify="left",
         show_footer=True,
     )
