@@ -75,6 +75,11 @@ class Experiments:
         taken = set(self.names())
         return next(n for n in (wanted, *(f"{wanted}-{i}" for i in range(2, 10**6))) if n not in taken)
 
+    def require_free(self, name: str) -> None:
+        """Raise `UserError` if there is an experiment of that name."""
+        if name in self.names():
+            raise UserError(f"experiment '{name}' exists; choose another --name or `effnet-cluster resume {name}`")
+
     def new(self, request: ExperimentRequest, engines: Engines) -> Experiment:
         """A record for a first job; `save` keeps it."""
         return Experiment(

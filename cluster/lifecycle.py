@@ -15,11 +15,7 @@ from .jobs import Jobs
 def launch(home: Home, request: ExperimentRequest, engines: Engines) -> Experiment:
     """Submit a new experiment and record it. Nothing is recorded if the cluster refuses the job."""
     experiments = Experiments(home)
-    if request.spec.name in experiments.names():
-        raise UserError(
-            f"experiment '{request.spec.name}' exists; choose another --name or "
-            f"`effnet-cluster resume {request.spec.name}`"
-        )
+    experiments.require_free(request.spec.name)
     experiment = experiments.new(request, engines)
     Jobs(engines.address).submit(request, experiment.job)
     experiments.save(experiment)

@@ -1,6 +1,8 @@
 """Weights of other libraries in our networks, checked key by key."""
 
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -64,9 +66,10 @@ def load_weights(model: EfficientNet, state: State, source: Source, *, keep_clas
     model.load_state_dict(_convert(state, source, model.config, shapes, keep_classifier), strict=keep_classifier)
 
 
-def _shapes(config: EfficientNetConfig) -> dict[str, torch.Size]:
+@lru_cache(maxsize=8)
+def _shapes(config: EfficientNetConfig) -> Mapping[str, torch.Size]:
     with torch.device("meta"):
-        return {key: value.shape for key, value in EfficientNet(config).state_dict().items()}
+        return MappingProxyType({key: value.shape for key, value in EfficientNet(config).state_dict().items()})
 
 
 def _key_map(keys: list[str], config: EfficientNetConfig, source: Source) -> dict[str, str]:

@@ -13,8 +13,8 @@ from .spec import Recipe
 def initialise_head(classifier: nn.Linear) -> None:
     """Draw the classifier's weights from N(0, 0.01²), so that training starts from nearly equal class scores.
 
-    The paper's U(±1/√classes) suits its 1000 classes. With ten, the first scores are so large and so wrong that the
-    digits take 20 epochs to reach the accuracy that they have after three from here.
+    The paper's U(±1/√classes) suits its 1000 classes. With ten, the first scores are large and wrong: after eight
+    epochs on the digits B0 had a val top-1 of 0.75, and 0.98 from here (32 px, lr 2e-3, one process, n = 1 each).
     """
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)

@@ -15,24 +15,25 @@ from .console import print_data
 
 @click.command("describe")
 @click.argument("name", metavar="VARIANT")
-@click.option("--activation", default="silu", show_default=True)
+@click.option("--activation", help="[default: the variant's own]")
 @click.option("--shortcut", default="residual", show_default=True)
 @click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--image-size", type=click.IntRange(min=1), help="Input side in pixels.  [default: the variant's own]")
-def command(name: str, activation: str, shortcut: str, classes: int, image_size: int | None) -> None:
+def command(name: str, activation: str | None, shortcut: str, classes: int, image_size: int | None) -> None:
     """Print the stages of VARIANT as the paper's table 1 has them, with their costs for one image.
 
-    VARIANT is b0 to b7, b2.5 for another φ, or a scaled one such as b0-w1.4-d1.2-r1.3. Activations are what training
-    keeps for the backward pass, in float32.
+    VARIANT is b0 to b7, b2.5 for another φ, a scaled one such as b0-w1.4-d1.2-r1.3, or another network of the README's
+    list. Activations are what training keeps for the backward pass, in float32.
     """
+    own = {"activation": activation} if activation else {}
     try:
-        config = resolve_variant(name.lower(), activation=activation, shortcut=shortcut, num_classes=classes)
+        config = resolve_variant(name.lower(), shortcut=shortcut, num_classes=classes, **own)
         cost = complexity(config, image_size)
     except ValueError as error:
         raise UserError(str(error)) from None
     scale = f"width {config.width:.4g}, depth {config.depth:.4g}"
     table = Table(
-        title=f"EfficientNet-{config.name.upper()}: {scale}, {activation}, {shortcut}",
+        title=f"{config.name}: {scale}, {config.activation}, {shortcut} shortcuts",
         title_justify="left",
         show_footer=True,
     )

@@ -11,7 +11,7 @@ import click
 from ...datasets import Manifest, open_dataset
 from ...orchestration.driver import ExperimentRequest
 from ...orchestration.errors import UserError
-from ...orchestration.plan import Plan, make_plan
+from ...orchestration.plan import make_plan
 from ...orchestration.spec import ExperimentSpec, Recipe, slug
 from ..engines import ensure_engines
 from ..experiments import Experiments
@@ -83,7 +83,7 @@ def command(
     if dry_run:
         print_data(plan_table(plan))
         return
-    _check_name_is_free(experiments, plan)
+    experiments.require_free(spec.name)  # before services are started; `launch` checks again
     talk().print(plan_table(plan))
     engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
     request = ExperimentRequest(
@@ -134,14 +134,6 @@ def _default_name(fields: dict[str, Any], manifest: Manifest) -> str:
     variants = fields["variants"]
     text = variants if isinstance(variants, str) else ",".join(variants)
     return f"{slug(manifest.name)}-{slug(text)}"[:50]
-
-
-def _check_name_is_free(experiments: Experiments, plan: Plan) -> None:
-    """Before services are started; `launch` checks again."""
-    if plan.spec.name in experiments.names():
-        raise UserError(
-            f"experiment '{plan.spec.name}' exists; choose another --name or `effnet-cluster resume {plan.spec.name}`"
-        )
 
 
 def _storage(given: str | None, experiments: Experiments, name: str) -> str:

@@ -44,7 +44,7 @@ def rooms(paths: set[str]) -> set[str]:
 def test_the_reader_of_imports_sees_them_all() -> None:
     """Otherwise every test here would pass on a house without imports."""
     found = set(imports(Path("cluster/cli/submit.py")))
-    assert {"click", "effnet_cluster.datasets.Manifest", "effnet_cluster.orchestration.plan.Plan"} <= found
+    assert {"click", "effnet_cluster.datasets.Manifest", "effnet_cluster.orchestration.plan.make_plan"} <= found
     assert "effnet_cluster.cluster.cli.console.talk" in found
     assert "effnet_cluster.cluster.home.Home" in found
     assert "mlflow" in set(imports(Path("orchestration/tracking.py")))  # inside a function

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ class Cli:
         return status
 
     def client(self) -> MlflowClient:
-        return MlflowClient(self.services()["mlflow"]["url"])
+        return MlflowClient(self._mlflow_url)
+
+    @cached_property
+    def _mlflow_url(self) -> str:
+        return str(self.services()["mlflow"]["url"])
 
     def trial_runs(self, experiment: str) -> dict[str, Run]:
         """The child runs by trial id; fails if a trial has two."""

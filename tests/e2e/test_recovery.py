@@ -20,7 +20,16 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     args = ("--variants", "b0", "--seeds", "0,1", "--workers", "2", "--epochs", str(EPOCHS), "--name", NAME)
     command = [COMMAND, "submit", *args]
     following = subprocess.Popen(command, cwd=cli.home, env=cli.env, stderr=subprocess.PIPE, text=True)
+    head = psutil.Process(cli.services()["ray"]["pid"])
     wait_for(lambda: epochs_logged(cli, FIRST) == 1, 180, "the first epoch of the first trial")
+    before = cli.trial_runs(NAME)[FIRST].info.run_id
+
+    # A rank is lost in the second epoch of the first trial, as soon as the first has left its checkpoint.
+    snapshot = cli.home / "experiments" / NAME / "trials" / FIRST / "checkpoint_manager_snapshot.json"
+    wait_for(snapshot.exists, 30, "the first checkpoint")
+    killed = train_workers(head)
+    assert len(killed) == 2
+    os.kill(killed[-1].pid, signal.SIGKILL)
 
     # Ctrl-C ends the command that follows, not the experiment.
     following.send_signal(signal.SIGINT)
@@ -29,11 +38,6 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert f"logs {NAME} -f" in said
     assert "Traceback" not in said
 
-    # A rank is lost in the second epoch of the first trial.
-    before = cli.trial_runs(NAME)[FIRST].info.run_id
-    killed = train_workers(cli)
-    assert len(killed) == 2
-    os.kill(killed[-1].pid, signal.SIGKILL)
     wait_for(lambda: outcome(cli, FIRST) == "completed", 240, "the end of the first trial")
     assert cli.trial_runs(NAME)[FIRST].info.run_id == before
     assert f"[{FIRST}] resumed after epoch 1" in cli("logs", NAME).stdout
@@ -49,7 +53,7 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert stopped[SECOND].data.tags["outcome"] == "cancelled"
     assert stopped[FIRST].info.status == "FINISHED"
     assert cli.parent_run(NAME).data.tags["outcome"] == "cancelled"
-    assert train_workers(cli) == []
+    assert train_workers(head) == []
 
     # And goes on with it.
     resumed = cli("resume", NAME)
@@ -85,7 +89,6 @@ def outcome(cli: Cli, trial: str) -> str:
     return run.data.tags["outcome"] if run else ""
 
 
-def train_workers(cli: Cli) -> list[psutil.Process]:
+def train_workers(head: psutil.Process) -> list[psutil.Process]:
     """The DDP workers below our own Ray head, and nobody else's."""
-    head = psutil.Process(cli.services()["ray"]["pid"])
     return [p for p in head.children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline()[:1])]

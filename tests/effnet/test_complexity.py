@@ -32,7 +32,7 @@ GMACS = {
 }
 
 
-OTHERS = ["lite0", "lite3", "tf_b1", "tf_lite2", "mobilenetv2", "resnet50"]
+OTHERS = ["lite3", "tf_lite2", "mobilenetv2", "resnet50"]
 
 # 10⁶ parameters: d-li14/efficientnet-lite.pytorch for Lite, torchvision for the others
 PARAMS = {

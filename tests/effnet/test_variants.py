@@ -79,7 +79,7 @@ def test_phi_0_changes_only_the_name(name: str) -> None:
 
 def test_phi_multiplies_the_present_coefficients() -> None:
     scaled = variant("resnet50", width=2.0).compound_scaled(2)
-    assert (scaled.width, scaled.depth, scaled.resolution) == (pytest.approx(2.42), pytest.approx(1.44), 296)
+    assert (scaled.width, scaled.depth, scaled.resolution) == pytest.approx((2.42, 1.44, 296))
     assert scaled.name == "resnet50-phi2"
     assert VARIANTS["b0"].compound_scaled(1, alpha=2, beta=1.5, gamma=3).resolution == 672
 
