@@ -11,10 +11,11 @@ from .activations import ACTIVATION_NAMES, ACTIVATIONS, make_activation
 from .complexity import Complexity, StageRow, complexity
 from .config import BLOCK_KINDS, SHORTCUTS, BlockKind, EfficientNetConfig, ShortcutKind, StageConfig
 from .layouts import SOURCES, Source
+from .naming import variant
 from .padding import PADDINGS, Padding
 from .pretrained import PRETRAINED, EvalTransform, WeightsInfo, load_pretrained
 from .scaling import CompoundScale, compound_scaling, round_channels, round_repeats
-from .variants import NORM_NAMES, NORMS, VARIANTS, variant
+from .variants import NORM_NAMES, NORMS, VARIANTS
 
 if TYPE_CHECKING:
     from .cam import ActivationMaps, class_activation_map, grad_cam

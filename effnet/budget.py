@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from .memory import Prediction, predict
-from .naming import MAX_PHI, phi_name, resolve_variant, scaled_name
+from .naming import MAX_PHI, phi_name, scaled_name, variant
 from .scaling import compound_scaling
 
 _PHI_STEPS = 100
@@ -71,14 +71,14 @@ def largest_phi(budget: Budget, batch: int = 32, **overrides: Any) -> Prediction
     Args:
         budget: what it must fit in.
         batch: images of one device at a time.
-        overrides: as in ``resolve_variant``, such as ``num_classes``.
+        overrides: as in ``variant``, such as ``num_classes``.
 
     Raises:
-        ValueError: the batch is not positive, or as ``resolve_variant``.
+        ValueError: the batch is not positive, or as ``variant``.
     """
 
     def at(phi: float) -> Prediction:
-        return predict(resolve_variant(phi_name(phi), **overrides), batch)
+        return predict(variant(phi_name(phi), **overrides), batch)
 
     candidates = phis()
     index = _count_fitting(candidates, lambda phi: budget.holds(at(phi))) - 1
@@ -87,7 +87,7 @@ def largest_phi(budget: Budget, batch: int = 32, **overrides: Any) -> Prediction
 
 def largest_of(names: Sequence[str], budget: Budget, batch: int = 32, **overrides: Any) -> Prediction | None:
     """Return the fitting model with the most multiply-accumulates among ``names``; None if none fits."""
-    found = [predict(resolve_variant(name, **overrides), batch) for name in names]
+    found = [predict(variant(name, **overrides), batch) for name in names]
     return max(filter(budget.holds, found), key=lambda prediction: prediction.cost.macs, default=None)
 
 
@@ -105,7 +105,7 @@ def largest_on_grid(
     grid = grid or Grid()
 
     def at(width: float, depth: float, resolution: float) -> Prediction:
-        return predict(resolve_variant(scaled_name(base, width, depth, resolution), **overrides), batch)
+        return predict(variant(scaled_name(base, width, depth, resolution), **overrides), batch)
 
     def fitting(candidates: Sequence[float], width: float, depth: float) -> int:
         return _count_fitting(candidates, lambda resolution: budget.holds(at(width, depth, resolution)))

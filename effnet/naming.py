@@ -7,7 +7,7 @@ from typing import Any
 
 from .config import EfficientNetConfig
 from .scaling import compound_scaling
-from .variants import VARIANTS, variant
+from .variants import VARIANTS, published
 
 MAX_PHI = 8
 """The largest φ that has a name. Nobody has trained the rule beyond; a typing mistake such as b77 should be told."""
@@ -39,7 +39,7 @@ def canonical_name(name: str) -> str:
     """Return the one way to write ``name``: ``b0-d2.0-w1.40`` is ``b0-w1.4-d2``, ``b0-w1.0`` is ``b0``.
 
     Raises:
-        ValueError: as ``resolve_variant``.
+        ValueError: as ``variant``.
     """
     return _parse(name).text
 
@@ -68,7 +68,7 @@ def scaled_name(base: str, width: float = 1.0, depth: float = 1.0, resolution: f
     return canonical_name("-".join([base, *(f"{sign}{round(factor, 4):g}" for sign, factor in factors)]))
 
 
-def resolve_variant(name: str, /, **overrides: Any) -> EfficientNetConfig:
+def variant(name: str, /, **overrides: Any) -> EfficientNetConfig:
     """Return the configuration that ``name`` stands for, under its canonical name, with some fields replaced.
 
     Names are, in lower case:
@@ -84,16 +84,16 @@ def resolve_variant(name: str, /, **overrides: Any) -> EfficientNetConfig:
 
     Args:
         name: what people write.
-        overrides: as in ``variant``; they win over what the name says.
+        overrides: as in ``published``; they win over what the name says.
 
     Raises:
-        ValueError: no such model, in one line that says why; or as ``variant``.
+        ValueError: no such model, in one line that says why; or as ``published``.
     """
     parsed = _parse(name)
     if parsed.phi is None and not parsed.factors:
-        return variant(parsed.base, **overrides)
-    published = parsed.base if parsed.phi is None else "b0"
-    base = VARIANTS[published]
+        return published(parsed.base, **overrides)
+    base_name = parsed.base if parsed.phi is None else "b0"
+    base = VARIANTS[base_name]
     scale = compound_scaling(parsed.phi or 0.0)
     exact = base.resolution * scale.resolution * parsed.factors.get("r", 1.0)
     resolution = max(_RESOLUTION_STEP, round(exact / _RESOLUTION_STEP) * _RESOLUTION_STEP)
@@ -108,7 +108,7 @@ def resolve_variant(name: str, /, **overrides: Any) -> EfficientNetConfig:
     }
     if parsed.phi is not None:
         fields["dropout"] = round(min(_DROPOUT_B0 + (_DROPOUT_B7 - _DROPOUT_B0) * parsed.phi / 7, _DROPOUT_B7), 4)
-    return variant(published, **(fields | overrides))
+    return published(base_name, **(fields | overrides))
 
 
 def _parse(name: str) -> _Name:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..datasets import BatchPlan, Manifest
 from ..effnet import VARIANTS, Complexity, EfficientNetConfig, complexity
-from ..effnet.naming import resolve_variant
+from ..effnet.naming import variant
 from .spec import ExperimentSpec, Recipe, slug
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
@@ -95,9 +95,7 @@ def _plan_trial(
     for field in ("dropout", "stochastic_depth"):
         if getattr(recipe, field) is not None:
             overrides[field] = getattr(recipe, field)
-    model = resolve_variant(
-        name, activation=activation, shortcut=shortcut, num_classes=len(manifest.classes), **overrides
-    )
+    model = variant(name, activation=activation, shortcut=shortcut, num_classes=len(manifest.classes), **overrides)
     image_size = spec.image_size or scaled_resolution(model.resolution, manifest.image_size)
     cost: Complexity = complexity(model, image_size)
     return TrialPlan(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
+from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS, variant
 from ..effnet.naming import canonical_name
 from .errors import UserError
 
@@ -19,6 +19,8 @@ _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # The generators of torch on the CPU take no more than 32 bits of a seed; larger ones would repeat each other.
 _MAX_SEED = 2**32 - 1
+OWN = "own"
+"""In place of an activation: the one that each variant was published with."""
 
 
 def parse_names(
@@ -86,6 +88,8 @@ class Recipe(BaseModel):
     augment: bool = True
     min_crop: Annotated[float, Field(gt=0, le=1, description="smallest area of a training crop")] | None = None
     amp: Annotated[bool, Field(description="mixed precision where the device has it (CUDA)")] = True
+    compile: Annotated[bool, Field(description="torch.compile: minutes at first, then faster steps")] = False
+    checkpoint_activations: Annotated[bool, Field(description="less memory for about a third more compute")] = False
 
 
 class ExperimentSpec(BaseModel):
@@ -96,7 +100,7 @@ class ExperimentSpec(BaseModel):
     name: str
     data: Annotated[str, Field(description="'digits' or a folder written by `effnet-cluster data prepare`")] = "digits"
     variants: tuple[str, ...]
-    activations: tuple[str, ...] = ("silu",)
+    activations: Annotated[tuple[str, ...], Field(description="'own' is each variant's own")] = (OWN,)
     shortcuts: tuple[str, ...] = ("residual",)
     seeds: tuple[int, ...] = (0,)
     image_size: Annotated[int, Field(ge=8)] | None = None
@@ -120,7 +124,7 @@ class ExperimentSpec(BaseModel):
     def _expand(cls, value: Any, info: Any) -> Any:
         known: dict[str, Iterable[str]] = {
             "variants": VARIANTS,
-            "activations": ACTIVATION_NAMES,
+            "activations": (*ACTIVATION_NAMES, OWN),
             "shortcuts": SHORTCUTS,
         }
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -165,5 +169,7 @@ class ExperimentSpec(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def combinations(self) -> Sequence[tuple[str, str, str, int]]:
-        """(variant, activation, shortcut, seed) of every trial, smallest variant first."""
-        return list(itertools.product(self.variants, self.activations, self.shortcuts, self.seeds))
+        """(variant, activation, shortcut, seed) of every trial, smallest variant first, each once."""
+        product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)
+        named = ((name, variant(name).activation if act == OWN else act, *rest) for name, act, *rest in product)
+        return list(dict.fromkeys(named))

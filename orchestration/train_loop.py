@@ -87,8 +87,8 @@ class _Worker:
         _tune_backend(self.device)
 
         torch.manual_seed(self.trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
-        network = EfficientNet(self.trial.model).to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)
+        network = EfficientNet(self.trial.model, checkpoint_activations=self.recipe.checkpoint_activations)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
         initialise_head(self.network.classifier)
         self.model = NormalizedModel(self.network).to(self.device)
         self.optimizer = make_optimizer(self.network, self.recipe, self.device)
@@ -101,6 +101,9 @@ class _Worker:
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
+        if self.recipe.compile:
+            # The wrapper, so that DDP's buckets still overlap with the backward pass; in place, so that no key changes.
+            self.ddp.compile()
         self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
         manifest = open_dataset(job.data, Path(job.cache_root))
         _check_digest(manifest, job.data_digest)

@@ -6,7 +6,7 @@ import click
 from rich.table import Table
 
 from ...effnet import complexity
-from ...effnet.naming import resolve_variant
+from ...effnet.naming import variant
 from ...orchestration.errors import UserError
 from ..follow import count
 from ..quantities import show_bytes
@@ -27,7 +27,7 @@ def command(name: str, activation: str | None, shortcut: str, classes: int, imag
     """
     own = {"activation": activation} if activation else {}
     try:
-        config = resolve_variant(name.lower(), shortcut=shortcut, num_classes=classes, **own)
+        config = variant(name.lower(), shortcut=shortcut, num_classes=classes, **own)
         cost = complexity(config, image_size)
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -12,7 +12,7 @@ from rich.table import Table
 from ...effnet import VARIANTS
 from ...effnet.budget import Budget, base_grid, largest_of, largest_on_grid, largest_phi
 from ...effnet.memory import Prediction, predict
-from ...effnet.naming import resolve_variant, scaled_name
+from ...effnet.naming import scaled_name, variant
 from ...orchestration.errors import UserError
 from ..follow import count
 from ..quantities import parse_bytes, parse_count, show_bytes
@@ -67,7 +67,7 @@ def command(
     except ValueError as error:
         raise UserError(str(error)) from None
     if not found:
-        raise UserError(_nothing_fits(budget, predict(resolve_variant("b0", **overrides), batch)))
+        raise UserError(_nothing_fits(budget, predict(variant("b0", **overrides), batch)))
     if as_json:
         click.echo(
             json.dumps([_fields(label, prediction) for label, prediction in found], indent=2, ensure_ascii=False)

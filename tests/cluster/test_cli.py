@@ -302,7 +302,7 @@ def keep(home: Home, name: str, address: str = "http://127.0.0.1:1", tracking_ur
         (["--variants", "b3-b1"], ["runs backwards"]),
         ([], ["no variants given", "--variants"]),
         (["--variants", ""], ["no variants given"]),
-        (["--variants", "b0", "--activations", "swish"], ["unknown activation 'swish'", "silu"]),
+        (["--variants", "b0", "--activations", "swosh"], ["unknown activation 'swosh'", "silu"]),
         (["--variants", "b0", "--shortcuts", "x"], ["unknown shortcut 'x'", "residual"]),
         (["--variants", "b0", "--seeds", "1,x"], ["seeds"]),
         (["--variants", "b0", "--seeds", "-1"], ["seeds"]),

@@ -9,7 +9,7 @@ import pytest
 
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.effnet import VARIANTS, complexity
-from effnet_cluster.effnet.naming import resolve_variant
+from effnet_cluster.effnet.naming import variant
 
 from .conftest import Cli
 
@@ -34,7 +34,7 @@ def test_the_json_keeps_the_budget_and_says_what_the_models_are(rows: Rows) -> N
     assert [row["why"] for row in found[:2]] == ["largest φ", "published"]
     assert {row["why"] for row in found[2:]} == {"grid"}
     for row in found:
-        config = resolve_variant(row["name"], num_classes=5)
+        config = variant(row["name"], num_classes=5)
         assert (row["width"], row["depth"], row["resolution"]) == (config.width, config.depth, config.resolution)
         assert row["macs"] == complexity(config).macs <= 2e9
         assert row["params"] == complexity(config).params <= 1e7
@@ -75,7 +75,7 @@ def test_the_table_shows_the_same_models(cli: Cli, rows: Rows) -> None:
         (["--max-macs", "1M"], ["nothing fits: even b0 needs 386M MACs (allowed: 1M)"]),
         (["--max-macs", "1M", "--max-params", "1M"], ["386M MACs (allowed: 1M) and 5.29M parameters (allowed: 1M)"]),
         (["--max-memory", "1GiB"], ["training memory at batch 32 (allowed: 1 GiB)"]),
-        (["--max-macs", "1G", "--activation", "swish"], ["unknown activation 'swish'"]),
+        (["--max-macs", "1G", "--activation", "swosh"], ["unknown activation 'swosh'"]),
         (["grid", "--flops", "2.03", "--tolerance", "0", "--step", "0.5"], ["no α, β, γ"]),
     ],
 )
@@ -118,7 +118,7 @@ def test_describe_takes_scaled_names_and_shows_what_each_stage_keeps(cli: Cli) -
     assert result.exit_code == 0
     assert "EfficientNet-B0-W1.4: width 1.4, depth 1" in result.stdout
     cells = [line.strip("│ ").split("│")[-1].strip() for line in result.stdout.splitlines() if line.startswith("│")]
-    kept = [row.activation_bytes for row in complexity(resolve_variant("b0-w1.4")).stages]
+    kept = [row.activation_bytes for row in complexity(variant("b0-w1.4")).stages]
     units = {"KiB": 2**10, "MiB": 2**20}
     shown = [float(cell.split()[0]) * units[cell.split()[1]] for cell in cells]
     assert shown == pytest.approx([*kept, sum(kept)], rel=6e-3)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from effnet_cluster.effnet import EfficientNet, EfficientNetConfig
 from effnet_cluster.effnet.memory import predict
-from effnet_cluster.effnet.naming import resolve_variant
+from effnet_cluster.effnet.naming import variant
 
 from .helpers import meta_model, parameter_count
 
@@ -75,7 +75,7 @@ def one_thread() -> Any:
 
 @pytest.mark.parametrize("name", SCALED)
 def test_the_counts_of_a_scaled_model_are_torchs(name: str) -> None:
-    config = resolve_variant(name, num_classes=10)
+    config = variant(name, num_classes=10)
     model = meta_model(config).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(torch.empty(1, 3, config.resolution, config.resolution, device="meta"))
@@ -95,7 +95,7 @@ def test_the_counts_of_a_scaled_model_are_torchs(name: str) -> None:
     ],
 )
 def test_training_memory_is_what_torchs_tracker_sees(name: str, size: int, batch: int, options: dict[str, Any]) -> None:
-    config = resolve_variant(name, **options)
+    config = variant(name, **options)
     memory, seen = predict(config, batch, size).memory, tracked_peak(config, batch, size)
     assert memory.weights == seen["PARAM"]
     assert memory.gradients == seen["GRAD"]
@@ -121,12 +121,12 @@ def test_training_memory_is_near_what_the_allocator_gives_out(
     name: str, size: int, batch: int, options: dict[str, Any]
 ) -> None:
     """Batches that fill it: oneDNN's workspace for depthwise kernels, up to 30 MB in B0, outweighs smaller ones."""
-    config = resolve_variant(name, **options)
+    config = variant(name, **options)
     assert predict(config, batch, size).memory.total == pytest.approx(allocated_peak(config, batch, size), rel=0.1)
 
 
 def test_only_activations_and_their_gradients_grow_with_the_batch() -> None:
-    one, many = (predict(resolve_variant("b0"), batch).memory for batch in (1, 50))
+    one, many = (predict(variant("b0"), batch).memory for batch in (1, 50))
     assert (many.weights, many.gradients, many.optimizer) == (one.weights, one.gradients, one.optimizer)
     assert many.activations == 50 * one.activations
     assert many.transient > one.transient
@@ -135,4 +135,4 @@ def test_only_activations_and_their_gradients_grow_with_the_batch() -> None:
 
 def test_a_batch_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="batch must be at least 1 image, not 0"):
-        predict(resolve_variant("b0"), 0)
+        predict(variant("b0"), 0)

@@ -92,7 +92,7 @@ def test_an_unknown_name_is_told_with_the_ones_that_exist(text: str) -> None:
     ("text", "expected"),
     [
         ("b0-b7", "b0 b1 b2 b3 b4 b5 b6 b7"),
-        ("b6-9", "b6 b7 b8 b9"),
+        ("b6-8", "b6 b7 b8"),
         ("b0,b0-w1.4,b0-d2.0,b0-r1.3", "b0 b0-w1.4 b0-d2 b0-r1.3"),
         ("B0-W1.40, b0-w1.4, b0-w1.0, b0", "b0-w1.4 b0"),
         ("b0-d1.4-w1.2,b2.50,b0-d2", "b0-w1.2-d1.4 b2.5 b0-d2"),
@@ -136,6 +136,13 @@ def test_everything_known_can_be_named() -> None:
     assert everything.shortcuts == tuple(SHORTCUTS)
 
 
+def test_a_variant_has_its_own_activation_unless_told_otherwise() -> None:
+    own = [trial[:2] for trial in spec(variants="b0,lite0,resnet50,lite0-w1.4").combinations()]
+    assert own == [("b0", "silu"), ("lite0", "relu6"), ("resnet50", "relu"), ("lite0-w1.4", "relu6")]
+    both = [trial[:2] for trial in spec(variants="b0,lite0", activations="own,silu").combinations()]
+    assert both == [("b0", "silu"), ("lite0", "relu6"), ("lite0", "silu")]
+
+
 def test_duplicate_seeds_are_dropped() -> None:
     assert spec(seeds=[2, 0, 2]).seeds == (2, 0)
 
@@ -172,7 +179,7 @@ def test_yaml_of_a_person_is_read(tmp_path: Path) -> None:
         ({"max_failures": -1}, "max_failures"),
         ({"variants": "b0-x9"}, "variant"),
         ({"variants": 5}, "variant"),
-        ({"activations": "swish"}, "activation"),
+        ({"activations": "swosh"}, "activation"),
         ({"activations": []}, "activation"),
         ({"shortcuts": "dense"}, "shortcut"),
         ({"learning_rate": 1}, "learning_rate"),
