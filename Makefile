@@ -19,7 +19,7 @@ unit: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(VENV)/typing $(BIN)/mypy $(foreach room,$(ROOMS),-p effnet_cluster.$(room))
+	MYPYPATH=$(VENV)/typing $(BIN)/mypy $(foreach room,$(ROOMS) benchmarks,-p effnet_cluster.$(room))
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -9,7 +9,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.jit import is_scripting  # type: ignore[attr-defined]
 from torch.nn import functional as F
+
+
+class SiLU(nn.Module):
+    """x · sigmoid(x), as ``torch.nn.SiLU``; overwrites its input where no gradient will need it.
+
+    In place under autograd it would copy the input first: the same memory, and slower.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of ``x``, in its shape."""
+        return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+class RReLU(nn.Module):
+    """Leaky ReLU with slopes drawn from U(1/8, 1/3) in training and their mean in evaluation, as ``torch.nn.RReLU``.
+
+    Evaluation says so in plain terms, because no exporter knows the random one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of ``x``, in its place."""
+        if self.training:
+            return F.rrelu(x, 1 / 8, 1 / 3, training=True, inplace=True)
+        return F.leaky_relu(x, (1 / 8 + 1 / 3) / 2, inplace=True)
 
 
 class _SoftsignFunction(torch.autograd.Function):
@@ -25,7 +50,8 @@ class _SoftsignFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return gradient * (1 - y.abs()).square()
+        slope: Tensor = (1 - y.abs()).square()
+        return gradient * slope
 
 
 class _LogSigmoidFunction(torch.autograd.Function):
@@ -41,7 +67,8 @@ class _LogSigmoidFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return -gradient * y.expm1()
+        slope: Tensor = -y.expm1()
+        return gradient * slope
 
 
 class _SwishFunction(torch.autograd.Function):
@@ -71,9 +98,10 @@ class Softsign(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of ``x``, in its shape."""
-        if torch.jit.is_scripting() or not self.training:
+        if is_scripting() or not self.training:
             return F.softsign(x)
-        return _softsign(x)
+        kept: Tensor = _softsign(x)
+        return kept
 
 
 class LogSigmoid(nn.Module):
@@ -81,9 +109,10 @@ class LogSigmoid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of ``x``, in its shape."""
-        if torch.jit.is_scripting() or not self.training:
+        if is_scripting() or not self.training:
             return F.logsigmoid(x)
-        return _logsigmoid(x)
+        kept: Tensor = _logsigmoid(x)
+        return kept
 
 
 class Swish(nn.Module):
@@ -100,22 +129,23 @@ class Swish(nn.Module):
         """Return the activation of ``x`` of shape (N, channels, H, W)."""
         # In the input's type: under autocast a float32 factor would turn everything after it into float32.
         beta = self.beta.to(x.dtype).view(-1, 1, 1)
-        if torch.jit.is_scripting() or not self.training:
+        if is_scripting() or not self.training:
             return _swish(x, beta)
-        return _learned_swish(x, beta)
+        kept: Tensor = _learned_swish(x, beta)
+        return kept
 
 
 # Behind functions that the script compiler does not enter.
-@torch.jit.ignore
+@torch.jit.ignore  # type: ignore[untyped-decorator]
 def _softsign(x: Tensor) -> Tensor:
     return _SoftsignFunction.apply(x)  # type: ignore[no-any-return]
 
 
-@torch.jit.ignore
+@torch.jit.ignore  # type: ignore[untyped-decorator]
 def _logsigmoid(x: Tensor) -> Tensor:
     return _LogSigmoidFunction.apply(x)  # type: ignore[no-any-return]
 
 
-@torch.jit.ignore
+@torch.jit.ignore  # type: ignore[untyped-decorator]
 def _learned_swish(x: Tensor, beta: Tensor) -> Tensor:
     return _SwishFunction.apply(x, beta)  # type: ignore[no-any-return]

@@ -53,13 +53,13 @@ _FROM_OUTPUT: Any = {"kept": 0, "reads_output": True}
 
 ACTIVATIONS: Mapping[str, ActivationSpec] = MappingProxyType(
     {
-        "silu": ActivationSpec("SiLU"),
+        "silu": ActivationSpec("SiLU", own=True),
         "swish": ActivationSpec("Swish", per_channel=True, own=True),
         "relu": ActivationSpec("ReLU", **_FROM_OUTPUT, options=_INPLACE),
         "relu6": ActivationSpec("ReLU6"),
         "leaky_relu": ActivationSpec("LeakyReLU", **_FROM_OUTPUT, options=_INPLACE),
         "prelu": ActivationSpec("PReLU", per_channel=True),
-        "rrelu": ActivationSpec("RReLU", reads_output=True, options=_INPLACE),
+        "rrelu": ActivationSpec("RReLU", reads_output=True, own=True),
         "elu": ActivationSpec("ELU", **_FROM_OUTPUT, options=_INPLACE),
         "celu": ActivationSpec("CELU", **_FROM_OUTPUT, options=_INPLACE),
         "selu": ActivationSpec("SELU", **_FROM_OUTPUT, options=_INPLACE),

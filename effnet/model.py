@@ -1,7 +1,7 @@
 """The network."""
 
-import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]
 
 from .blocks import ConvNormAct, MaxPool, NormAct, make_block
 from .checkpointing import checkpointed
@@ -55,10 +55,10 @@ class EfficientNet(nn.Module):
         Each of the five strides of 2 takes an edge of n pixels to ceil(n / 2), so 224 pixels become 7.
         """
         x = self.stem(x)
-        if self.checkpoint_activations and self.training and not torch.jit.is_scripting():
+        if self.checkpoint_activations and self.training and not is_scripting():
             # Blocks rather than stages: their ends are narrow and their insides wide, so their inputs take little.
-            for stage in self.stages:
-                for block in stage:
+            for stage in self.stages.children():
+                for block in stage.children():
                     x = checkpointed(block, x)
         else:
             x = self.stages(x)

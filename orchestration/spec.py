@@ -171,5 +171,5 @@ class ExperimentSpec(BaseModel):
     def combinations(self) -> Sequence[tuple[str, str, str, int]]:
         """(variant, activation, shortcut, seed) of every trial, smallest variant first, each once."""
         product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)
-        named = ((name, variant(name).activation if act == OWN else act, *rest) for name, act, *rest in product)
+        named = ((name, variant(name).activation if act == OWN else act, cut, seed) for name, act, cut, seed in product)
         return list(dict.fromkeys(named))

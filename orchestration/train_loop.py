@@ -88,12 +88,16 @@ class _Worker:
 
         torch.manual_seed(self.trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
         network = EfficientNet(self.trial.model, checkpoint_activations=self.recipe.checkpoint_activations)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         initialise_head(self.network.classifier)
         self.model = NormalizedModel(self.network).to(self.device)
         self.optimizer = make_optimizer(self.network, self.recipe, self.device)
         self.progress = Progress()
         self._resume()
+        if self.recipe.compile:
+            # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
+            # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
+            self.model.compile()
         self.ddp = DistributedDataParallel(
             self.model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
@@ -101,9 +105,6 @@ class _Worker:
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
-        if self.recipe.compile:
-            # The wrapper, so that DDP's buckets still overlap with the backward pass; in place, so that no key changes.
-            self.ddp.compile()
         self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
         manifest = open_dataset(job.data, Path(job.cache_root))
         _check_digest(manifest, job.data_digest)

@@ -25,6 +25,7 @@ _VERBS = {
     "predict": "predict",
     "export": "export",
     "scale": "scale",
+    "bench": "bench",
 }
 
 

@@ -116,7 +116,7 @@ def test_submit_plans_scaled_models_under_their_canonical_names(cli: Cli, shards
 def test_describe_takes_scaled_names_and_shows_what_each_stage_keeps(cli: Cli) -> None:
     result = cli("describe", "b0-w1.40", "--image-size", 224)
     assert result.exit_code == 0
-    assert "EfficientNet-B0-W1.4: width 1.4, depth 1" in result.stdout
+    assert "b0-w1.4: width 1.4, depth 1" in result.stdout
     cells = [line.strip("│ ").split("│")[-1].strip() for line in result.stdout.splitlines() if line.startswith("│")]
     kept = [row.activation_bytes for row in complexity(variant("b0-w1.4")).stages]
     units = {"KiB": 2**10, "MiB": 2**20}

@@ -1,4 +1,4 @@
-"""Exported files compute what the network computes, at any batch size. About 60 s on one core."""
+"""Exported files compute what the network computes, at any batch size."""
 
 import json
 import subprocess
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet_cluster.effnet import ACTIVATION_NAMES, SHORTCUTS, EfficientNet, EfficientNetConfig, variant
-from effnet_cluster.effnet.export import TOLERANCE, ExportError, Format, Interface, export_model
-
-from .helpers import meta_model
+from effnet_cluster.effnet.export import FORMATS, TOLERANCE, ExportError, Format, Interface, export_model
 
 CLASSES = 7
 EFFICIENTNETS = [f"b{size}" for size in range(8)]
@@ -33,11 +31,27 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make_network(config: EfficientNetConfig) -> EfficientNet:
+def make_network(config: EfficientNetConfig, *size: int) -> EfficientNet:
+    """The first of some random networks on which float32 itself is precise enough to tell a mistake from rounding.
+
+    Steps (Hardshrink) and steep parts can turn what is rounded off into more than the tolerance.
+    """
+    images = make_images(16, *size)
+    for seed in range(5):
+        network = random_network(config, images, seed)
+        with torch.no_grad():
+            logits = network(images[:8])
+            rounding = (logits - deepcopy(network).double()(images[:8].double())).abs().max()
+        if rounding < TOLERANCE / 2:
+            assert 0.2 < logits.std(0).mean() < 5, "a network that says the same of every image would test little"
+            return network
+    raise AssertionError(f"float32 alone is off by {rounding:.1e}: these networks would test rounding")
+
+
+def random_network(config: EfficientNetConfig, images: Tensor, seed: int) -> EfficientNet:
     """A network whose logits are of the order of 1 and depend on the image: a fresh one's hide every mistake."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = EfficientNet(replace(config, num_classes=CLASSES))
-    images = make_images(16)
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -49,10 +63,6 @@ def make_network(config: EfficientNetConfig) -> EfficientNet:
         features = network.features(images).mean((2, 3))
         network.classifier.weight.copy_(torch.randn(network.classifier.weight.shape) / features.std(0).norm())
         network.classifier.bias.copy_(torch.randn(CLASSES) - network.classifier(features.mean(0)))
-        logits = network(images[:8])
-        rounding = (logits - deepcopy(network).double()(images[:8].double())).abs().max()
-    assert 0.2 < logits.std(0).mean() < 5, "a network that says the same of every image would test little"
-    assert rounding < TOLERANCE / 2, f"float32 alone is off by {rounding:.1e}: this network would test rounding"
     return network
 
 
@@ -61,9 +71,9 @@ def make_images(count: int, height: int = 61, width: int = 64) -> Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(count))
 
 
-def check(network: EfficientNet, form: Format, path: Path) -> None:
+def check(network: EfficientNet, form: Format, path: Path, *size: int) -> None:
     """Export, then run the file by its own engine, apart from the check that `export_model` makes itself."""
-    pool = make_images(16)
+    pool = make_images(16, *size)
     assert export_model(network, path, form, [pool[:3], *(pool[part] for part in BATCHES)], Interface()) <= TOLERANCE
     for part in BATCHES:
         images = pool[part]
@@ -87,40 +97,26 @@ def tiny(config: EfficientNetConfig) -> EfficientNetConfig:
     return replace(config, depth=0.1, stages=(config.stages[2],))
 
 
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", [*EFFICIENTNETS, *OTHER_FAMILIES])
-def test_every_variant_s_widths_as_onnx(name: str, tmp_path: Path) -> None:
-    check(make_network(tiny(variant(name))), "onnx", tmp_path / "model.onnx")
+def test_every_variant_s_widths(name: str, form: Format, tmp_path: Path) -> None:
+    check(make_network(tiny(variant(name))), form, tmp_path / f"model.{form}")
 
 
-def test_a_network_as_pt2(tmp_path: Path) -> None:
-    check(make_network(tiny(variant("b0"))), "pt2", tmp_path / "model.pt2")
-
-
-def test_b0_in_full(tmp_path: Path) -> None:
-    check(make_network(variant("b0")), "onnx", tmp_path / "model.onnx")
-
-
-@pytest.mark.e2e  # five minutes for all; the operators are those of the tests above
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.e2e  # two minutes for all
 @pytest.mark.parametrize("name", EFFICIENTNETS)
-def test_every_variant_in_full(name: str, form: Format, tmp_path: Path) -> None:
-    check(make_network(variant(name)), form, tmp_path / f"model.{form}")
+def test_every_variant_in_full(name: str, tmp_path: Path) -> None:
+    network = make_network(variant(name))
+    for form in FORMATS:
+        check(network, form, tmp_path / f"model.{form}")
 
 
-@pytest.mark.parametrize("name", EFFICIENTNETS)
-def test_every_variant_in_full_is_one_graph(name: str) -> None:
-    """Without storage, so only that it traces; the test above runs it."""
-    model = meta_model(variant(name, num_classes=CLASSES)).eval()
-    batch = {0: torch.export.Dim("batch", min=1)}
-    program = torch.export.export(model, (make_images(2).to("meta"),), dynamic_shapes=(batch,))
-    (output,) = (node.meta["val"] for node in program.graph.output_node().args[0])
-    assert output.shape[1] == CLASSES
-    assert not isinstance(output.shape[0], int)
-
-
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("activation", ACTIVATION_NAMES)
-def test_every_activation_as_onnx(activation: str, tmp_path: Path) -> None:
-    check(make_network(tiny(variant("b0", activation=activation))), "onnx", tmp_path / "model.onnx")
+def test_every_activation(activation: str, form: Format, tmp_path: Path) -> None:
+    # Hardshrink jumps: of fewer pixels, none is so near the edge that rounding decides.
+    size = (21, 24) if activation == "hardshrink" else (61, 64)
+    check(make_network(tiny(variant("b0", activation=activation)), *size), form, tmp_path / f"model.{form}", *size)
 
 
 @pytest.mark.parametrize("shortcut", [kind for kind in SHORTCUTS if kind != "residual"])
@@ -174,7 +170,7 @@ class Untraceable(nn.Module):
         return images * float(images.sum().item() > 0 and images.numel())
 
 
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_file_that_disagrees_is_not_kept(form: Format, tmp_path: Path) -> None:
     path = tmp_path / f"model.{form}"
     path.write_bytes(b"the one before")
