@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS, variant
+from ..effnet import VARIANTS, variant
+from ..effnet.activations import ACTIVATION_NAMES
+from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
 

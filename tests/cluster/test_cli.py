@@ -30,7 +30,7 @@ from .conftest import Cli
 
 VERBS = [
     *("submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "data", "describe"),
-    *("predict", "export", "scale"),
+    *("predict", "export", "scale", "bench"),
 ]
 
 

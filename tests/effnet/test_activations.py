@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from effnet_cluster.effnet import ACTIVATION_NAMES, ACTIVATIONS, EfficientNet, make_activation, variant
+from effnet_cluster.effnet import ACTIVATIONS, EfficientNet, variant
+from effnet_cluster.effnet.activations import ACTIVATION_NAMES, make_activation
 
 
 @pytest.mark.parametrize("name", ACTIVATION_NAMES)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet_cluster.effnet import SHORTCUTS
 from effnet_cluster.effnet.budget import Budget, Grid, base_grid, largest_of, largest_on_grid, largest_phi, phis
+from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.effnet.memory import Prediction, predict
 from effnet_cluster.effnet.naming import phi_name, scaled_name, variant
 

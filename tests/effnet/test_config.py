@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from effnet_cluster.effnet import ACTIVATIONS, SHORTCUTS, VARIANTS, EfficientNetConfig, StageConfig, variant
+from effnet_cluster.effnet import ACTIVATIONS, VARIANTS, EfficientNetConfig, variant
+from effnet_cluster.effnet.config import SHORTCUTS, StageConfig
 
 # blocks, stem channels, head channels: read off the reference implementation's models
 SHAPES = {

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effnet_cluster.effnet import ACTIVATION_NAMES, SHORTCUTS, EfficientNet, EfficientNetConfig, variant
+from effnet_cluster.effnet import EfficientNet, EfficientNetConfig, variant
+from effnet_cluster.effnet.activations import ACTIVATION_NAMES
+from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.effnet.export import FORMATS, TOLERANCE, ExportError, Format, Interface, export_model
 
 CLASSES = 7

@@ -11,7 +11,8 @@ import torch.multiprocessing as mp
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from effnet_cluster.effnet import EfficientNet, StageConfig, variant
+from effnet_cluster.effnet import EfficientNet, variant
+from effnet_cluster.effnet.config import StageConfig
 from effnet_cluster.orchestration.classifier import NormalizedModel
 
 RANKS = 2

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from effnet_cluster.datasets import DataError, Manifest
-from effnet_cluster.effnet import ACTIVATION_NAMES, SHORTCUTS
+from effnet_cluster.effnet.activations import ACTIVATION_NAMES
+from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan, scaled_resolution, trial_id
 from effnet_cluster.orchestration.spec import ExperimentSpec
 

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet_cluster.effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
+from effnet_cluster.effnet import VARIANTS
+from effnet_cluster.effnet.activations import ACTIVATION_NAMES
+from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.spec import ExperimentSpec, Recipe, parse_names
 
