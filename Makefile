@@ -10,16 +10,17 @@ ROOMS := effnet datasets orchestration cluster
 demo: $(VENV)/.installed
 	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 7
 
-test: check
-	$(BIN)/pytest
+test: check unit
+	$(BIN)/pytest -m e2e
 
+# A file of tests a core, one thread each.
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not e2e"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e" --numprocesses auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(VENV)/typing $(BIN)/mypy $(foreach room,$(ROOMS),-p effnet_cluster.$(room))
+	MYPYPATH=$(VENV)/typing $(BIN)/mypy $(foreach room,$(ROOMS) benchmarks,-p effnet_cluster.$(room))
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -36,7 +36,7 @@ def ensure_engines(
     """
     # Named engines first: a wrong address should not leave services started for nothing.
     if tracking_uri:
-        _check_mlflow(tracking_uri)
+        check_mlflow(tracking_uri)
     if address:
         Jobs(address)
     services = Services(home)
@@ -45,7 +45,8 @@ def ensure_engines(
     return Engines(ray_address, mlflow_uri, local_ray=not address, local_mlflow=not tracking_uri)
 
 
-def _check_mlflow(uri: str) -> None:
+def check_mlflow(uri: str) -> None:
+    """Raise `EngineError` unless a healthy MLflow server answers within seconds."""
     if not uri.startswith(("http://", "https://")):
         raise EngineError(f"--tracking-uri {uri}: expected an MLflow server, such as http://mlflow:5000")
     try:

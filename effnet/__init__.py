@@ -1,60 +1,49 @@
-"""EfficientNet and its relatives in plain PyTorch: configurations, cost arithmetic, the network, published weights.
+"""EfficientNet and its relatives in plain PyTorch; the names below are the public interface (docs/effnet.md).
 
-Everything but the network itself imports without torch, so that planning stays quick; the names that need torch load it
-when they are first used.
+What does not compute with tensors imports without torch, so that planning stays quick; the other names load it when
+they are first used. Everything else is in the modules, by concern.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .activations import ACTIVATION_NAMES, ACTIVATIONS, make_activation
-from .complexity import Complexity, StageRow, complexity
-from .config import BLOCK_KINDS, SHORTCUTS, BlockKind, EfficientNetConfig, ShortcutKind, StageConfig
-from .layouts import SOURCES, Source
-from .padding import PADDINGS, Padding
-from .pretrained import PRETRAINED, EvalTransform, WeightsInfo, load_pretrained
-from .scaling import CompoundScale, compound_scaling, round_channels, round_repeats
-from .variants import NORM_NAMES, NORMS, VARIANTS, variant
+from .activations import ACTIVATIONS
+from .budget import Budget, largest_phi
+from .complexity import complexity
+from .config import EfficientNetConfig
+from .naming import variant
+from .pretrained import load_pretrained
+from .variants import VARIANTS
 
 if TYPE_CHECKING:
+    from .cam import class_activation_map, grad_cam
+    from .export import export_model
     from .model import EfficientNet
-    from .weights import convert_state_dict, load_weights
+    from .weights import load_weights
 
 __all__ = [
     "ACTIVATIONS",
-    "ACTIVATION_NAMES",
-    "BLOCK_KINDS",
-    "NORMS",
-    "NORM_NAMES",
-    "PADDINGS",
-    "PRETRAINED",
-    "SHORTCUTS",
-    "SOURCES",
     "VARIANTS",
-    "BlockKind",
-    "Complexity",
-    "CompoundScale",
+    "Budget",
     "EfficientNet",
     "EfficientNetConfig",
-    "EvalTransform",
-    "Padding",
-    "ShortcutKind",
-    "Source",
-    "StageConfig",
-    "StageRow",
-    "WeightsInfo",
+    "class_activation_map",
     "complexity",
-    "compound_scaling",
-    "convert_state_dict",
+    "export_model",
+    "grad_cam",
+    "largest_phi",
     "load_pretrained",
     "load_weights",
-    "make_activation",
-    "round_channels",
-    "round_repeats",
     "variant",
 ]
 
-_NEEDS_TORCH = {"EfficientNet": ".model", "convert_state_dict": ".weights", "load_weights": ".weights"}
+_NEEDS_TORCH = {
+    "EfficientNet": ".model",
+    "class_activation_map": ".cam",
+    "export_model": ".export",
+    "grad_cam": ".cam",
+    "load_weights": ".weights",
+}
 
 
 def __getattr__(name: str) -> object:

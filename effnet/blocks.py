@@ -108,7 +108,8 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` gated, in its own shape."""
         gate: Tensor = self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
-        return x * gate
+        # The gradient of either factor needs the other, so only without gradients in place.
+        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
 
 
 class StochasticDepth(nn.Module):
@@ -196,7 +197,8 @@ class MBConv(nn.Module):
         branch: Tensor = self.project(self.se(self.depthwise(self.expand(x))))
         if self.shortcut is None:
             return branch
-        return torch.add(self.drop(branch), self.shortcut(x))
+        out: Tensor = self.drop(branch).add_(self.shortcut(x))  # in place: no gradient needs the branch
+        return out
 
 
 class Bottleneck(nn.Module):
@@ -220,7 +222,7 @@ class Bottleneck(nn.Module):
         """Return the block's output for ``x`` of shape (N, in_channels, H, W)."""
         branch: Tensor = self.project(self.spatial(self.reduce(x)))
         if self.shortcut is not None:
-            branch = torch.add(self.drop(branch), self.shortcut(x))
+            branch = self.drop(branch).add_(self.shortcut(x))
         activated: Tensor = self.act(branch)
         return activated
 

@@ -180,8 +180,8 @@ def _norm(channels: int, size: Size) -> _Cost:
 
 
 def _act(activation: ActivationSpec, channels: int, size: Size, read: bool = True) -> _Cost:
-    """``read``: whether the next layer keeps the output. An activation that needs its output keeps it itself if not."""
-    kept = activation.kept if read or activation.kept else 1
+    """``read``: whether the next layer keeps the output. An activation that reads its output keeps it itself if not."""
+    kept = activation.kept + (activation.reads_output and not read)
     return _Cost(params=activation.parameters(channels), kept=kept * channels * _area(size))
 
 

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .layouts import Source
+from .naming import variant
 from .validation import check_choice
-from .variants import variant
 
 if TYPE_CHECKING:
     from .model import EfficientNet

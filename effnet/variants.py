@@ -15,7 +15,7 @@ NORMS: Mapping[str, tuple[float, float]] = MappingProxyType({"torch": (0.1, 1e-5
 """
 
 NORM_NAMES = (*NORMS, "torchvision")
-"""The names that ``variant`` takes. ``torchvision`` is what torchvision trained the size with: ``paper`` from B5 on."""
+"""The names of presets. ``torchvision`` is what torchvision trained the size with: ``paper`` from B5 on."""
 
 # The coefficients of the reference implementation (tensorflow/tpu, `efficientnet_builder`). The resize before the
 # central crop is torchvision's (its B2 alone crops 288 pixels, more than the resolution it trains at).
@@ -155,8 +155,8 @@ implementation, in TensorFlow; for its weights. ``mobilenetv2`` and ``resnet50``
 """
 
 
-def variant(name: str, /, norm: str | None = None, **overrides: Any) -> EfficientNetConfig:
-    """Return the configuration of a named variant with some fields replaced, as in ``variant("b0", num_classes=5)``.
+def published(name: str, /, norm: str | None = None, **overrides: Any) -> EfficientNetConfig:
+    """Return the configuration of a named variant with some fields replaced, as in ``published("b0", num_classes=5)``.
 
     Args:
         name: a name in ``VARIANTS``.

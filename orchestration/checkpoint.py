@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,29 @@ class Progress:
     best_epoch: int = -1
 
 
-def save(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, digest: str) -> None:
-    """Write a checkpoint into `folder`. `network` is the bare model: no `module.` in its keys."""
+def save(
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    digest: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint into `folder`.
+
+    Args:
+        folder: exists.
+        network: the bare model: no `module.` in its keys.
+        optimizer: its optimizer.
+        progress: where training stands.
+        digest: of the specification that it belongs to.
+        facts: `ModelFacts.to_dict()`; with them the file alone says what network it holds.
+    """
     state = {
         "format": _FORMAT,
         "spec_digest": digest,
         "progress": vars(progress),
+        "facts": dict(facts),
         "model": network.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
@@ -49,6 +67,27 @@ def read(folder: Path, digest: str, device: torch.device) -> dict[str, Any]:
     if state["spec_digest"] != digest:
         raise UserError(f"checkpoint {folder} was written by another specification; submit under another --name")
     return state
+
+
+def read_model(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The state dict and the facts of a checkpoint, on the CPU; unpickles tensors and plain values only.
+
+    Args:
+        path: a checkpoint's folder, or its file.
+
+    Raises:
+        UserError: it is no checkpoint of ours, damaged, or of another format; the message names it.
+    """
+    file = path / _FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path} is no checkpoint: it has no {_FILE}")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # what the zip reader and the unpickler raise on foreign files has no common type
+        raise UserError(f"{file} is no checkpoint, or a damaged one ({type(error).__name__})") from None
+    if not isinstance(state, dict) or state.get("format") != _FORMAT or "model" not in state:
+        raise UserError(f"{file} is no checkpoint in this version's format {_FORMAT}")
+    return dict(state["model"]), dict(state.get("facts") or {})
 
 
 def restore(state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 # The channel statistics of ImageNet that all reference weights were trained with (torchvision, timm, the paper's code).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+_HALF_UP = 0.5 + 2**-10
 
 
 class NormalizedModel(nn.Module):
@@ -69,7 +70,10 @@ class ServedClassifier(nn.Module):
 def _resize(x: Tensor, height: int | torch.SymInt, width: int | torch.SymInt) -> Tensor:
     """Bicubic resize to whole levels from 0 to 255."""
     size = [height, width]
-    return F.interpolate(x, size, mode="bicubic", antialias=True).round().clamp(0, 255)  # type: ignore[arg-type]
+    x = F.interpolate(x, size, mode="bicubic", antialias=True)  # type: ignore[arg-type]
+    # Halves, which rational factors make often, go up as in Pillow, and by more than float32 can be off: another engine
+    # that computes 0.49999 for them must not come out a level lower.
+    return (x + _HALF_UP).floor().clamp(0, 255)
 
 
 def _half(margin: int | torch.SymInt) -> int | torch.SymInt:

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
+from ..effnet import VARIANTS, variant
+from ..effnet.activations import ACTIVATION_NAMES
+from ..effnet.config import SHORTCUTS
+from ..effnet.naming import canonical_name
 from .errors import UserError
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # The generators of torch on the CPU take no more than 32 bits of a seed; larger ones would repeat each other.
 _MAX_SEED = 2**32 - 1
+OWN = "own"
+"""In place of an activation: the one that each variant was published with."""
 
 
-def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
+def parse_names(
+    text: str, known: Iterable[str], what: str, canonical: Callable[[str], str] | None = None
+) -> tuple[str, ...]:
     """Expand a comma list with ranges: `"b0-b2,b5"` → `("b0", "b1", "b2", "b5")`, duplicates dropped.
 
     Args:
         text: what the user typed.
         known: the names that exist.
         what: the word for one of them in an error, such as "variant".
+        canonical: the one way to write a name that is not in `known`; raises `ValueError` if it means nothing. Without
+            it, there are no other names.
 
     Raises:
         UserError: a name that does not exist, a range that runs backwards, or nothing at all.
@@ -46,9 +55,15 @@ def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
             names.append(part)
     if not names:
         raise UserError(f"no {what} given; choose from {', '.join(known)}")
-    for name in names:
-        if name not in known:
+    for number, name in enumerate(names):
+        if name in known:
+            continue
+        if canonical is None:
             raise UserError(f"unknown {what} '{name}'; choose from {', '.join(known)}")
+        try:
+            names[number] = canonical(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     return tuple(dict.fromkeys(names))
 
 
@@ -75,6 +90,8 @@ class Recipe(BaseModel):
     augment: bool = True
     min_crop: Annotated[float, Field(gt=0, le=1, description="smallest area of a training crop")] | None = None
     amp: Annotated[bool, Field(description="mixed precision where the device has it (CUDA)")] = True
+    compile: Annotated[bool, Field(description="torch.compile: minutes at first, then faster steps")] = False
+    checkpoint_activations: Annotated[bool, Field(description="less memory for about a third more compute")] = False
 
 
 class ExperimentSpec(BaseModel):
@@ -85,7 +102,7 @@ class ExperimentSpec(BaseModel):
     name: str
     data: Annotated[str, Field(description="'digits' or a folder written by `effnet-cluster data prepare`")] = "digits"
     variants: tuple[str, ...]
-    activations: tuple[str, ...] = ("silu",)
+    activations: Annotated[tuple[str, ...], Field(description="'own' is each variant's own")] = (OWN,)
     shortcuts: tuple[str, ...] = ("residual",)
     seeds: tuple[int, ...] = (0,)
     image_size: Annotated[int, Field(ge=8)] | None = None
@@ -109,11 +126,13 @@ class ExperimentSpec(BaseModel):
     def _expand(cls, value: Any, info: Any) -> Any:
         known: dict[str, Iterable[str]] = {
             "variants": VARIANTS,
-            "activations": ACTIVATION_NAMES,
+            "activations": (*ACTIVATION_NAMES, OWN),
             "shortcuts": SHORTCUTS,
         }
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        return parse_names(text, known[info.field_name], info.field_name.removesuffix("s"))
+        # Variants have names beyond the list: scaled ones, such as b0-w1.4 and b2.5.
+        canonical = canonical_name if info.field_name == "variants" else None
+        return parse_names(text, known[info.field_name], info.field_name.removesuffix("s"), canonical)
 
     @field_validator("seeds")
     @classmethod
@@ -152,5 +171,7 @@ class ExperimentSpec(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def combinations(self) -> Sequence[tuple[str, str, str, int]]:
-        """(variant, activation, shortcut, seed) of every trial, smallest variant first."""
-        return list(itertools.product(self.variants, self.activations, self.shortcuts, self.seeds))
+        """(variant, activation, shortcut, seed) of every trial, smallest variant first, each once."""
+        product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)
+        named = ((name, variant(name).activation if act == OWN else act, cut, seed) for name, act, cut, seed in product)
+        return list(dict.fromkeys(named))

@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 # Progress bars of uploads and the same two links for every trial would only fill the job's log.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# Our models are exported programs. A pickled one, which could run any code, is refused instead of opened.
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 _ROLE, _TRIAL, _MODEL = "effnet.role", "effnet.trial", "effnet.model_uri"
 _REASON = "outcome.reason"
 _MODEL_NAME = "model"
+_RUNS = "runs:/"
+# How MLflow says that a name, a version, an alias or a run is not there.
+_NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 CHAMPION = "champion"
 
 
@@ -290,7 +295,9 @@ class MetricLog:
         return self._last[name]
 
 
-def log_model(tracker: Tracker, run_id: str, model: torch.nn.Module, example: Any, top1: float) -> str:
+def log_model(
+    tracker: Tracker, run_id: str, model: torch.nn.Module, example: Any, top1: float, metadata: Mapping[str, Any]
+) -> str:
     """Log `model` to a run as an exported program that needs no code of ours to be loaded; returns its address.
 
     A run that has a model already keeps it (a worker may be lost right after logging).
@@ -301,6 +308,7 @@ def log_model(tracker: Tracker, run_id: str, model: torch.nn.Module, example: An
         model: takes uint8 images (N, H, W, 3), returns float32 (N, classes); in eval mode, on the CPU.
         example: uint8 array (N ≥ 2, H, W, 3).
         top1: the model's validation top-1, noted with the model.
+        metadata: JSON-safe facts that are kept with the model, see `models.ModelFacts`.
     """
     import mlflow
     import numpy as np
@@ -330,6 +338,7 @@ def log_model(tracker: Tracker, run_id: str, model: torch.nn.Module, example: An
             pytorch_model=model,
             signature=signature,
             input_example=example,
+            metadata=dict(metadata),
             serialization_format="pt2",
             # Given, so that MLflow does not load the model in another process to find them.
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
@@ -338,6 +347,44 @@ def log_model(tracker: Tracker, run_id: str, model: torch.nn.Module, example: An
         tracker.client.log_metric(run_id, "model/top1", top1, model_id=info.model_id)
         tracker.client.set_tag(run_id, _MODEL, info.model_uri)
     return str(info.model_uri)
+
+
+def read_model(uri: str, model_uri: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The state dict and the metadata of a logged model.
+
+    `model_uri` is an address of MLflow's, such as `models:/NAME@champion`, or `runs:/ID` for the model of a trial. A
+    model without metadata is none of `log_model`'s: it is not opened, and both are empty.
+
+    Raises:
+        UserError: the server has no such model.
+        EngineError: the server cannot be reached or refuses, or MLflow refuses what the model's file holds.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(uri)
+    with _server_errors(uri):
+        try:
+            if model_uri.startswith(_RUNS):
+                model_uri = _model_of_run(mlflow.MlflowClient(uri), model_uri)
+            info = mlflow.models.get_model_info(model_uri)
+            if not info.metadata:
+                return {}, {}
+            program = mlflow.pytorch.load_model(model_uri)
+        except MlflowException as error:
+            if error.error_code not in _NOT_FOUND:
+                raise
+            raise UserError(f"no model {model_uri} at MLflow server {uri}: {_one_line(error)}") from None
+    return dict(program.state_dict()), dict(info.metadata)
+
+
+def _model_of_run(client: MlflowClient, address: str) -> str:
+    """The address of a run's model. MLflow's own `runs:/ID/NAME` does not find models that are logged from outside."""
+    run_id = address.removeprefix(_RUNS).partition("/")[0]
+    model_uri = client.get_run(run_id).data.tags.get(_MODEL)
+    if model_uri is None:
+        raise UserError(f"run {run_id} has no model; a trial logs its model when it has finished")
+    return str(model_uri)
 
 
 def _trial_params(trial: TrialPlan) -> dict[str, Any]:
@@ -390,5 +437,8 @@ def _server_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
-        line = " ".join(str(error).split())
-        raise EngineError(f"MLflow server {uri}: {line[:300]}") from error
+        raise EngineError(f"MLflow server {uri}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

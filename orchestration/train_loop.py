@@ -21,6 +21,7 @@ from . import checkpoint
 from .checkpoint import Progress
 from .classifier import NormalizedModel, ServedClassifier
 from .distributed import average_buffers, check_ranks_agree, evaluate, sum_over_ranks
+from .models import ModelFacts
 from .plan import TrialPlan
 from .recipe import initialise_head, learning_rate, make_optimizer, seed_step_randomness, set_learning_rate
 from .tracking import MetricLog, Tracker, log_model
@@ -86,13 +87,17 @@ class _Worker:
         _tune_backend(self.device)
 
         torch.manual_seed(self.trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
-        network = EfficientNet(self.trial.model).to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)
+        network = EfficientNet(self.trial.model, checkpoint_activations=self.recipe.checkpoint_activations)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         initialise_head(self.network.classifier)
         self.model = NormalizedModel(self.network).to(self.device)
         self.optimizer = make_optimizer(self.network, self.recipe, self.device)
         self.progress = Progress()
         self._resume()
+        if self.recipe.compile:
+            # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
+            # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
+            self.model.compile()
         self.ddp = DistributedDataParallel(
             self.model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
@@ -101,7 +106,12 @@ class _Worker:
             gradient_as_bucket_view=True,
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
-        self.train_loader, self.val_loader = self._loaders()
+        manifest = open_dataset(job.data, Path(job.cache_root))
+        _check_digest(manifest, job.data_digest)
+        self.facts = ModelFacts(
+            self.trial.model, tuple(manifest.classes), self.trial.image_size, self.trial.eval_resize
+        ).to_dict()
+        self.train_loader, self.val_loader = self._loaders(manifest)
         self.metrics = MetricLog(self._tracker(), job.run_id) if self.rank == 0 else None
 
     def run(self) -> None:
@@ -202,7 +212,7 @@ class _Worker:
             ray.train.report(report)
             return
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), self.network, self.optimizer, self.progress, self.job.spec_digest)
+            checkpoint.save(Path(folder), self.network, self.optimizer, self.progress, self.job.spec_digest, self.facts)
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _resume(self) -> None:
@@ -228,11 +238,9 @@ class _Worker:
         # Two images: torch.export would fix a batch of one as the only size. Higher than wide, so that both stay free.
         first = next(iter(self.val_loader)).images[:2].permute(0, 2, 3, 1)
         example = torch.cat([first, first[:, :4]], dim=1).contiguous().numpy()
-        log_model(self._tracker(), self.job.run_id, served, example, self.progress.best_top1)
+        log_model(self._tracker(), self.job.run_id, served, example, self.progress.best_top1, self.facts)
 
-    def _loaders(self) -> tuple[TrainLoader, EvalLoader]:
-        manifest = open_dataset(self.job.data, Path(self.job.cache_root))
-        _check_digest(manifest, self.job.data_digest)
+    def _loaders(self, manifest: Manifest) -> tuple[TrainLoader, EvalLoader]:
         shared = {"rank": self.rank, "world_size": self.world_size, "loader_workers": self.job.loader_workers}
         train = TrainLoader(
             manifest,

@@ -22,6 +22,10 @@ _VERBS = {
     "compare": "compare",
     "data": "data",
     "describe": "describe",
+    "predict": "predict",
+    "export": "export",
+    "scale": "scale",
+    "bench": "bench",
 }
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from ...effnet import complexity, variant
+from ...effnet import complexity
+from ...effnet.naming import variant
 from ...orchestration.errors import UserError
 from ..follow import count
+from ..quantities import show_bytes
 from .console import print_data
 
 
@@ -18,16 +20,20 @@ from .console import print_data
 @click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--image-size", type=click.IntRange(min=1), help="Input side in pixels.  [default: the variant's own]")
 def command(name: str, activation: str | None, shortcut: str, classes: int, image_size: int | None) -> None:
-    """Print the stages of VARIANT as the paper's table 1 has them, with parameters and multiply-adds."""
+    """Print the stages of VARIANT as the paper's table 1 has them, with their costs for one image.
+
+    VARIANT is b0 to b7, b2.5 for another φ, a scaled one such as b0-w1.4-d1.2-r1.3, or another network of the README's
+    list. Activations are what training keeps for the backward pass, in float32.
+    """
+    own = {"activation": activation} if activation else {}
     try:
-        config = variant(
-            name, shortcut=shortcut, num_classes=classes, **({"activation": activation} if activation else {})
-        )
+        config = variant(name.lower(), shortcut=shortcut, num_classes=classes, **own)
         cost = complexity(config, image_size)
     except ValueError as error:
         raise UserError(str(error)) from None
+    scale = f"width {config.width:.4g}, depth {config.depth:.4g}"
     table = Table(
-        title=f"{name}: width {config.width}, depth {config.depth}, {config.activation}, {shortcut} shortcuts",
+        title=f"{config.name}: {scale}, {config.activation}, {shortcut} shortcuts",
         title_justify="left",
         show_footer=True,
     )
@@ -39,6 +45,7 @@ def command(name: str, activation: str | None, shortcut: str, classes: int, imag
         ("layers", str(sum(row.layers for row in cost.stages))),
         ("params", f"{cost.params:,}"),
         ("MACs", count(cost.macs)),
+        ("activations", show_bytes(cost.activation_bytes)),
     ):
         table.add_column(header, footer, justify="right")
     for row in cost.stages:
@@ -50,5 +57,6 @@ def command(name: str, activation: str | None, shortcut: str, classes: int, imag
             str(row.layers),
             f"{row.params:,}",
             count(row.macs),
+            show_bytes(row.activation_bytes),
         )
     print_data(table)

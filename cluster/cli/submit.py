@@ -26,8 +26,8 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 
 
 @click.command("submit")
-@click.option("--variants", help="EfficientNet variants, such as b0-b7 or b0,b3.")
-@click.option("--activations", help="Activations, such as silu,relu,leaky_relu.  [default: silu]")
+@click.option("--variants", help="EfficientNet variants, such as b0-b7, b0,b2.5 or b0-w1.4,b0-d2.")
+@click.option("--activations", help="Activations, such as silu,relu,leaky_relu.  [default: each variant's own]")
 @click.option("--shortcuts", help="residual (the paper's), none, identity_conv.  [default: residual]")
 @click.option("--seeds", help="Seeds, such as 0,1,2.  [default: 0]")
 @click.option("--data", help="'digits' or a folder written by `data prepare`.  [default: digits]")
@@ -49,6 +49,12 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 @click.option("--min-crop", type=float, help="Smallest area of a training crop.  [default: 0.25; 0.7 for small images]")
 @click.option("--augment/--no-augment", default=None)
 @click.option("--amp/--no-amp", default=None, help="Mixed precision on CUDA.")
+@click.option("--compile/--no-compile", default=None, help="torch.compile: minutes at first, then faster steps.")
+@click.option(
+    "--checkpoint-activations/--no-checkpoint-activations",
+    default=None,
+    help="Compute activations again in the backward pass: less memory, a third slower.",
+)
 @click.option("--name", help="Name of the experiment.  [default: from data and variants]")
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="YAML file with these settings; flags win.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the settings to a YAML file for --spec.")

@@ -57,7 +57,9 @@ def test_the_command_is_installed() -> None:
 def test_every_package_folder_is_listed_for_the_wheel() -> None:
     root = Path(__file__).parents[2]
     listed = set(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {path.parent.relative_to(root) for room in ROOMS for path in (root / room).rglob("__init__.py")}
+    found = {
+        path.parent.relative_to(root) for room in (*ROOMS, "benchmarks") for path in (root / room).rglob("__init__.py")
+    }
     assert listed == {".".join(("effnet_cluster", *folder.parts)) for folder in found}
     for room in ROOMS:
         assert {path.parent.relative_to(root) for path in (root / room).rglob("*.py")} <= found

@@ -16,11 +16,5 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def copy_by_order(source: nn.Module, target: nn.Module) -> None:
-    """Move a state dict between models of one architecture but different names; shapes must match one by one."""
-    names, values = list(target.state_dict()), list(source.state_dict().values())
-    target.load_state_dict(dict(zip(names, values, strict=True)), strict=True)
-
-
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())

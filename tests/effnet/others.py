@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from effnet_cluster.effnet import EfficientNetConfig, Source, variant
+from effnet_cluster.effnet import EfficientNetConfig, variant
+from effnet_cluster.effnet.layouts import Source
 
 
 class Pair(NamedTuple):

@@ -6,16 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from effnet_cluster.effnet import (
-    ACTIVATION_NAMES,
-    SHORTCUTS,
-    VARIANTS,
-    EfficientNet,
-    EfficientNetConfig,
-    StageConfig,
-    complexity,
-    variant,
-)
+from effnet_cluster.effnet import VARIANTS, EfficientNet, EfficientNetConfig, complexity, variant
+from effnet_cluster.effnet.activations import ACTIVATION_NAMES
+from effnet_cluster.effnet.config import SHORTCUTS, StageConfig
 
 from .helpers import meta_model, parameter_count
 

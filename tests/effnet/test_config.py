@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from effnet_cluster.effnet import ACTIVATIONS, SHORTCUTS, VARIANTS, EfficientNetConfig, StageConfig, variant
+from effnet_cluster.effnet import ACTIVATIONS, VARIANTS, EfficientNetConfig, variant
+from effnet_cluster.effnet.config import SHORTCUTS, StageConfig
 
 # blocks, stem channels, head channels: read off the reference implementation's models
 SHAPES = {
@@ -84,10 +85,10 @@ def test_a_config_is_frozen_and_hashable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "overrides", "expected"),
     [
-        (("b9",), {}, "unknown variant 'b9'; known: b0, b1, b2, b3, b4, b5, b6, b7"),
-        (("B0",), {}, "unknown variant 'B0'; known: b0, b1"),
+        (("b9",), {}, "variant 'b9': φ goes up to 8"),
+        (("B0",), {}, "unknown variant 'B0'; choose from b0, b1"),
         (("b0",), {"widht": 1.0}, "unknown config field 'widht'; known: name, width, depth"),
-        (("b0",), {"activation": "swish"}, "unknown activation 'swish'; known: silu, relu"),
+        (("b0",), {"activation": "swosh"}, "unknown activation 'swosh'; known: silu, swish, relu"),
         (("b0",), {"shortcut": "dense"}, "unknown shortcut 'dense'; known: residual, none, identity_conv"),
         (("b0",), {"num_classes": 0}, "num_classes must be an integer >= 1, not 0"),
         (("b0",), {"num_classes": True}, "num_classes must be an integer >= 1, not True"),

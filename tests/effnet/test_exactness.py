@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effnet_cluster.effnet import EfficientNet, convert_state_dict
-from effnet_cluster.effnet.weights import key_map
+from effnet_cluster.effnet import EfficientNet
+from effnet_cluster.effnet.weights import convert_state_dict, key_map
 
 from .helpers import meta_model, relative_error
 from .others import PAIRS, Pair, calibrate, materialise

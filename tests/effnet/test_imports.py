@@ -17,8 +17,9 @@ def modules_after(code: str) -> set[str]:
 
 def test_planning_does_not_import_torch() -> None:
     loaded = modules_after(
-        "from effnet_cluster.effnet import ACTIVATIONS, SHORTCUTS, complexity, compound_scaling, variant\n"
-        "complexity(variant('b7', activation='prelu'))"
+        "from effnet_cluster.effnet import ACTIVATIONS, Budget, complexity, largest_phi, variant\n"
+        "complexity(variant('b7', activation='prelu'))\n"
+        "largest_phi(Budget(macs=1e9, memory=1e10))"
     )
     assert "effnet_cluster" in loaded
     assert loaded.isdisjoint({"torch", "numpy", *ENGINES})

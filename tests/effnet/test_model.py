@@ -10,7 +10,7 @@ from torch import nn
 
 from effnet_cluster.effnet import VARIANTS, EfficientNet, variant
 
-from .helpers import copy_by_order, meta_model, parameter_count, relative_error
+from .helpers import meta_model, parameter_count
 
 PARAMS_5_CLASSES = {
     "b0": 4_013_953,
@@ -30,16 +30,6 @@ def torchvision_model(name: str, **options: Any) -> nn.Module:
     return model
 
 
-def randomise_batch_norm(model: nn.Module) -> None:
-    """Fresh BatchNorm layers are near the identity and would hide a missing or misplaced one."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.7, 1.3)
-
-
 @pytest.mark.parametrize("name", PARAMS_5_CLASSES)
 def test_parameters_equal_torchvisions(name: str) -> None:
     with torch.device("meta"):
@@ -52,38 +42,6 @@ def test_parameters_equal_torchvisions(name: str) -> None:
 @pytest.mark.parametrize("name", PARAMS_5_CLASSES)
 def test_parameters_with_5_classes(name: str) -> None:
     assert parameter_count(meta_model(variant(name, num_classes=5))) == PARAMS_5_CLASSES[name]
-
-
-@pytest.mark.parametrize("name", ["b0", "b1", "b5"])
-def test_logits_equal_torchvisions(name: str) -> None:
-    torch.manual_seed(0)
-    theirs = torchvision_model(name, num_classes=10)
-    randomise_batch_norm(theirs)
-    ours = EfficientNet(variant(name, num_classes=10))
-    copy_by_order(theirs, ours)
-    images = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        actual, expected = ours.eval()(images), theirs.eval()(images)
-    assert expected.std() > 0
-    assert relative_error(actual, expected) < 1e-5
-
-
-def test_a_training_step_equals_torchvisions() -> None:
-    """Same loss, gradients and running statistics after one step in float64, which leaves no room for luck."""
-    torch.manual_seed(0)
-    theirs = torchvision_model("b0", num_classes=10, dropout=0.0, stochastic_depth_prob=0.0).double()
-    randomise_batch_norm(theirs)
-    ours = EfficientNet(variant("b0", num_classes=10, dropout=0.0, stochastic_depth=0.0)).double()
-    copy_by_order(theirs, ours)
-    images, labels = torch.randn(4, 3, 64, 64, dtype=torch.float64), torch.tensor([0, 3, 6, 9])
-    for model in (ours, theirs):
-        nn.functional.cross_entropy(model(images), labels).backward()
-    for (name, actual), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert actual.grad is not None
-        assert expected.grad is not None
-        torch.testing.assert_close(actual.grad, expected.grad, atol=1e-9, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
-    for actual_buffer, expected_buffer in zip(ours.buffers(), theirs.buffers(), strict=True):
-        torch.testing.assert_close(actual_buffer, expected_buffer)
 
 
 def test_drop_rates_equal_torchvisions() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from effnet_cluster.effnet import PRETRAINED, VARIANTS, EfficientNet, EvalTransform, load_pretrained
+from effnet_cluster.effnet import VARIANTS, EfficientNet, load_pretrained
+from effnet_cluster.effnet.pretrained import PRETRAINED, EvalTransform
 
 INFO = PRETRAINED["tf_lite0"]
 

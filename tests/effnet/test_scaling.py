@@ -2,7 +2,7 @@
 
 import pytest
 
-from effnet_cluster.effnet import CompoundScale, compound_scaling, round_channels, round_repeats
+from effnet_cluster.effnet.scaling import CompoundScale, compound_scaling, round_channels, round_repeats
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from effnet_cluster.effnet import NORMS, VARIANTS, EfficientNet, EfficientNetConfig, StageConfig, variant
+from effnet_cluster.effnet import VARIANTS, EfficientNet, EfficientNetConfig, variant
+from effnet_cluster.effnet.config import StageConfig
+from effnet_cluster.effnet.variants import NORMS
 
 from .helpers import meta_model
 

@@ -17,6 +17,7 @@ from effnet_cluster.orchestration.spec import Recipe
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, warmup_epochs=0.5)
 STEPS = 4
+FACTS = {"image_size": 32}
 
 
 def fresh(seed: int) -> tuple[EfficientNet, torch.optim.Optimizer]:
@@ -47,7 +48,7 @@ def test_training_from_a_checkpoint_equals_uninterrupted_training_bit_for_bit(tm
     network, optimizer = fresh(0)
     train(network, optimizer, 0)
     progress = Progress(1, 0.5, 0)
-    checkpoint.save(tmp_path, network, optimizer, progress, "abc")
+    checkpoint.save(tmp_path, network, optimizer, progress, "abc", FACTS)
     train(network, optimizer, 1)
 
     other, other_optimizer = fresh(1)
@@ -60,7 +61,7 @@ def test_training_from_a_checkpoint_equals_uninterrupted_training_bit_for_bit(tm
 def test_restoring_gives_back_model_and_optimizer_exactly(tmp_path: Path) -> None:
     network, optimizer = fresh(0)
     train(network, optimizer, 0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc")
+    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc", FACTS)
     other, other_optimizer = fresh(1)
     checkpoint.restore(checkpoint.read(tmp_path, "abc", CPU), other, other_optimizer)
     assert same_bits(other, network)
@@ -84,7 +85,7 @@ def test_the_optimizer_matters(tmp_path: Path) -> None:
 
 def test_a_checkpoint_holds_plain_values_and_the_bare_networks_keys(tmp_path: Path) -> None:
     network, optimizer = fresh(0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(3, 0.25, 1), "abc")
+    checkpoint.save(tmp_path, network, optimizer, Progress(3, 0.25, 1), "abc", FACTS)
     (file,) = tmp_path.iterdir()
     state = torch.load(file, weights_only=True)
     assert state["model"].keys() == network.state_dict().keys()
@@ -94,7 +95,7 @@ def test_a_checkpoint_holds_plain_values_and_the_bare_networks_keys(tmp_path: Pa
 
 def test_a_checkpoint_of_another_specification_or_format_is_refused(tmp_path: Path) -> None:
     network, optimizer = fresh(0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc")
+    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc", FACTS)
     with pytest.raises(UserError, match=r"written by another specification; submit under another --name$"):
         checkpoint.read(tmp_path, "abd", CPU)
     (file,) = tmp_path.iterdir()
@@ -111,7 +112,7 @@ class _Attack:
 def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     network, optimizer = fresh(0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc")
+    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc", FACTS)
     (file,) = tmp_path.iterdir()
     torch.save(torch.load(file, weights_only=True) | {"progress": _Attack()}, file)
     with pytest.raises(Exception, match="weights_only"):

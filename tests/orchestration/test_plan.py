@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from effnet_cluster.datasets import DataError, Manifest
-from effnet_cluster.effnet import ACTIVATION_NAMES, SHORTCUTS
+from effnet_cluster.effnet.activations import ACTIVATION_NAMES
+from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan, scaled_resolution, trial_id
 from effnet_cluster.orchestration.spec import ExperimentSpec
 
@@ -98,6 +99,15 @@ def test_trial_ids_are_unique_readable_and_start_with_the_data(digits: Manifest)
     assert len({t.trial_id for t in trials}) == len(trials) == 8 * len(ACTIVATION_NAMES) * len(SHORTCUTS) * 3
     assert all(t.trial_id.startswith(f"digits-{t.variant}-{t.model.activation}-") for t in trials)
     assert trial_id("flowers", "b3", "silu", "residual", 0) == "flowers-b3-silu-s0"
+
+
+def test_a_scaled_variant_is_planned_under_its_canonical_name_with_the_recipes_overrides(digits: Manifest) -> None:
+    wide, half = plan(digits, variants="b0-w1.40,b0.5", image_size=64, recipe={"stochastic_depth": 0.1}).trials
+    assert (wide.trial_id, wide.variant, wide.model.name) == ("digits-b0-w1.4-silu-s0", "b0-w1.4", "b0-w1.4")
+    assert (wide.model.width, wide.model.depth, wide.model.num_classes) == (1.4, 1.0, 10)
+    assert (half.model.stochastic_depth, half.trial_id) == (0.1, "digits-b0.5-silu-s0")
+    assert half.model.depth == pytest.approx(1.2**0.5)
+    assert TrialPlan.from_dict(json.loads(json.dumps(wide.to_dict()))) == wide
 
 
 @pytest.mark.parametrize("data", ["Flower Photos (2)", "it's", "a/../b", "花", "x" * 300, "", "-_-", "a\nb"])

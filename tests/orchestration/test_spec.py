@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet_cluster.effnet import ACTIVATION_NAMES, SHORTCUTS, VARIANTS
+from effnet_cluster.effnet import VARIANTS
+from effnet_cluster.effnet.activations import ACTIVATION_NAMES
+from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.spec import ExperimentSpec, Recipe, parse_names
 
@@ -88,6 +90,29 @@ def test_an_unknown_name_is_told_with_the_ones_that_exist(text: str) -> None:
         parse_names(text, VARIANTS, "variant")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("b0-b7", "b0 b1 b2 b3 b4 b5 b6 b7"),
+        ("b6-8", "b6 b7 b8"),
+        ("b0,b0-w1.4,b0-d2.0,b0-r1.3", "b0 b0-w1.4 b0-d2 b0-r1.3"),
+        ("B0-W1.40, b0-w1.4, b0-w1.0, b0", "b0-w1.4 b0"),
+        ("b0-d1.4-w1.2,b2.50,b0-d2", "b0-w1.2-d1.4 b2.5 b0-d2"),
+    ],
+)
+def test_scaled_variants_have_one_name_each_beside_ranges(text: str, expected: str) -> None:
+    written = spec(variants=text)
+    assert written.variants == tuple(expected.split())
+    assert spec(variants=list(written.variants)) == written
+
+
+@pytest.mark.parametrize("text", ["b0-b30", "b0-x2", "b0-w0", "b2.5-b3.5", "b0-w1.2-w1.3", "b9-b7"])
+def test_a_scaled_variant_that_means_nothing_is_told_in_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^(unknown )?variant ") as caught:
+        spec(variants=text)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["", " ", ",", " , ,"])
 def test_nothing_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"^no variant given; choose from b0, "):
@@ -111,6 +136,13 @@ def test_everything_known_can_be_named() -> None:
     everything = spec(variants=",".join(VARIANTS), activations=ACTIVATION_NAMES, shortcuts=",".join(SHORTCUTS))
     assert (everything.variants, everything.activations) == (tuple(VARIANTS), tuple(ACTIVATION_NAMES))
     assert everything.shortcuts == tuple(SHORTCUTS)
+
+
+def test_a_variant_has_its_own_activation_unless_told_otherwise() -> None:
+    own = [trial[:2] for trial in spec(variants="b0,lite0,resnet50,lite0-w1.4").combinations()]
+    assert own == [("b0", "silu"), ("lite0", "relu6"), ("resnet50", "relu"), ("lite0-w1.4", "relu6")]
+    both = [trial[:2] for trial in spec(variants="b0,lite0", activations="own,silu").combinations()]
+    assert both == [("b0", "silu"), ("lite0", "relu6"), ("lite0", "silu")]
 
 
 def test_duplicate_seeds_are_dropped() -> None:
@@ -147,9 +179,9 @@ def test_yaml_of_a_person_is_read(tmp_path: Path) -> None:
         ({"seeds": 3}, "seeds"),
         ({"seeds": [2**32]}, "seeds"),
         ({"max_failures": -1}, "max_failures"),
-        ({"variants": "b9"}, "variant"),
+        ({"variants": "b0-x9"}, "variant"),
         ({"variants": 5}, "variant"),
-        ({"activations": "swish"}, "activation"),
+        ({"activations": "swosh"}, "activation"),
         ({"activations": []}, "activation"),
         ({"shortcuts": "dense"}, "shortcut"),
         ({"learning_rate": 1}, "learning_rate"),

@@ -263,8 +263,8 @@ def test_a_logged_model_predicts_on_other_batches_and_sizes_and_is_registered_on
     run_id, model = start(tracker, plan), served_network(plan.trials[0])
     random = np.random.default_rng(0)
     example = random.integers(0, 256, (2, 36, 32, 3), dtype=np.uint8)
-    uri = log_model(tracker, run_id, model, example, 0.75)
-    assert log_model(again(), run_id, model, example, 0.5) == uri
+    uri = log_model(tracker, run_id, model, example, 0.75, {"image_size": 8})
+    assert log_model(again(), run_id, model, example, 0.5, {"image_size": 8}) == uri
     client = MlflowClient(tracker.uri)
     (logged,) = client.search_logged_models([tracker.experiment_id])
     assert logged.source_run_id == run_id

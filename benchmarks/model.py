@@ -1,0 +1,148 @@
+"""Training step and inference of our networks against timm's and torchvision's, in one run.
+
+The same memory format, type, threads, batch and optimizer for all; random weights, random images. The command
+`effnet-cluster bench model` prints the table.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .pairing import Ratio, rate, ratio, take_turns
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OURS = "effnet"
+TASKS = ("train", "infer")
+# Images a step: a tenth of a second to a second of work on two cores.
+_BATCHES = {"b0": 8, "b1": 8, "b2": 4, "b3": 4, "b4": 2, "b5": 2, "b6": 1, "b7": 1}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all contestants share.
+
+    Attributes:
+        image_size: edge in pixels.
+        batch: images a step; by default by variant.
+        rounds: measured rounds.
+        threads: of torch on the CPU; by default torch's own choice.
+        device: ``cpu`` or ``cuda``.
+        dtype: ``float32``, or ``bfloat16`` for autocast.
+        channels_last: memory format; the other is torch's default.
+    """
+
+    image_size: int = 224
+    batch: int | None = None
+    rounds: int = 15
+    threads: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    channels_last: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row: images a second of every library, and how many times as fast as each other ours is."""
+
+    variant: str
+    task: str
+    batch: int
+    rates: dict[str, float]
+    ratios: dict[str, Ratio]
+
+
+def measure(variants: tuple[str, ...] = ("b0", "b4"), settings: Settings | None = None) -> Iterator[Result]:
+    """Yield a result for every variant and task; libraries that are not installed are left out.
+
+    Raises:
+        ValueError: a variant is none of b0 to b7.
+    """
+    import torch
+
+    settings = settings or Settings()
+    unknown = [name for name in variants if name not in _BATCHES]
+    if unknown:
+        raise ValueError(f"unknown variant '{unknown[0]}'; this benchmark has {', '.join(_BATCHES)}")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    for name in variants:
+        batch = settings.batch or _BATCHES[name]
+        for task in TASKS:
+            calls = {library: _call(build(name), task, batch, settings) for library, build in _libraries().items()}
+            seconds = take_turns(calls, settings.rounds, warmup=3)
+            yield Result(
+                name,
+                task,
+                batch,
+                {library: rate(batch, times) for library, times in seconds.items()},
+                {library: ratio(seconds[OURS], times) for library, times in seconds.items() if library != OURS},
+            )
+            del calls
+            gc.collect()
+
+
+def _libraries() -> dict[str, Callable[[str], nn.Module]]:
+    """Builders of the same network, dropout 0.2 and stochastic depth 0.2 in all."""
+    from ..effnet import EfficientNet, variant
+
+    found: dict[str, Callable[[str], nn.Module]] = {
+        OURS: lambda name: EfficientNet(variant(name, norm="torch", dropout=0.2))
+    }
+    try:
+        import timm
+
+        found["timm"] = lambda name: timm.create_model(f"efficientnet_{name}", drop_rate=0.2, drop_path_rate=0.2)
+    except ImportError:
+        pass
+    try:
+        import torchvision
+        from torch.nn import BatchNorm2d
+
+        def torchvisions(name: str) -> Any:
+            return getattr(torchvision.models, f"efficientnet_{name}")(dropout=0.2, norm_layer=BatchNorm2d)
+
+        found["torchvision"] = torchvisions
+    except ImportError:
+        pass
+    return found
+
+
+def _call(model: nn.Module, task: str, batch: int, settings: Settings) -> Callable[[], None]:
+    """One step of ``task``, finished when it returns."""
+    import torch
+
+    device = torch.device(settings.device)
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    model = model.to(device).to(memory_format=layout)
+    images = torch.randn(batch, 3, settings.image_size, settings.image_size, device=device).to(memory_format=layout)
+    labels = torch.arange(batch, device=device)
+    half = torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
+    finish: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    if task == "infer":
+        model.eval()
+
+        def infer() -> None:
+            with torch.inference_mode(), half:
+                model(images)
+            finish()
+
+        return infer
+
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with half:
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        finish()
+
+    return train

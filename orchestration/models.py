@@ -1,0 +1,179 @@
+"""Trained models: the facts that are kept with their weights, and how the network is built again from both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..effnet import EfficientNetConfig
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..effnet import EfficientNet
+    from ..effnet.export import Format
+    from .classifier import ServedClassifier
+
+# Where the bare network's weights are within `ServedClassifier`, which is what MLflow holds.
+_SERVED_PREFIX = "model.network."
+# Between the files and the model, in probability. Its resize ends in whole levels, and where a pixel comes out between
+# two, another engine's float32 may fall on the other side.
+_SERVED_TOLERANCE = 5e-3
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What weights alone do not say. `image_size` and `eval_resize` are the evaluation transform's, in pixels."""
+
+    config: EfficientNetConfig
+    classes: tuple[str, ...]
+    image_size: int
+    eval_resize: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-safe form, for MLflow's model metadata and for checkpoints."""
+        return vars(self) | {"config": self.config.to_dict(), "classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ModelFacts:
+        """The inverse of `to_dict`; fields of later versions are ignored.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        try:
+            config, classes = EfficientNetConfig.from_dict(fields["config"]), tuple(map(str, fields["classes"]))
+            facts = cls(config, classes, int(fields["image_size"]), int(fields["eval_resize"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        if len(facts.classes) != config.num_classes:
+            raise ValueError(f"{len(facts.classes)} class names for {config.num_classes} classes")
+        return facts
+
+    def class_index(self, name: str) -> int:
+        """The index of a class by its name.
+
+        Raises:
+            UserError: there is no such class; the message lists some.
+        """
+        if name in self.classes:
+            return self.classes.index(name)
+        more = f", … ({len(self.classes)} in all)" if len(self.classes) > 10 else ""
+        raise UserError(f"unknown class '{name}'; the model knows {', '.join(self.classes[:10])}{more}")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network in eval mode on the CPU with its facts; `source` is the address that it was read from."""
+
+    source: str
+    network: EfficientNet
+    facts: ModelFacts
+
+    def served(self) -> ServedClassifier:
+        """The model as MLflow serves it: uint8 images (N, H, W, 3) → probabilities."""
+        from .classifier import ServedClassifier
+
+        served = ServedClassifier(self.network, self.facts.image_size, self.facts.eval_resize)
+        return served.eval()
+
+
+def from_mlflow(tracking_uri: str, model_uri: str) -> TrainedModel:
+    """Build a logged model's network again.
+
+    What MLflow holds is an exported program, a frozen graph; its weights are the network's own under other names.
+
+    Raises:
+        UserError: there is no such model, or it was not logged by effnet-cluster.
+        EngineError: the server cannot be reached.
+    """
+    from .tracking import read_model
+
+    weights, metadata = read_model(tracking_uri, model_uri)
+    bare = {
+        name.removeprefix(_SERVED_PREFIX): value for name, value in weights.items() if name.startswith(_SERVED_PREFIX)
+    }
+    return _build(model_uri, bare, metadata)
+
+
+def from_checkpoint(path: Path) -> TrainedModel:
+    """Build the network of a checkpoint that the trainer wrote.
+
+    Args:
+        path: the checkpoint's folder, or its file.
+
+    Raises:
+        UserError: it is no such checkpoint.
+    """
+    from .checkpoint import read_model
+
+    return _build(str(path), *read_model(path))
+
+
+def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> TrainedModel:
+    from ..effnet import EfficientNet
+
+    if not fields:
+        raise UserError(
+            f"{source} does not say which network its weights belong to; it was not written by this version"
+        )
+    try:
+        facts = ModelFacts.from_dict(fields)
+        network = EfficientNet(facts.config)
+        network.load_state_dict(weights)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source} holds no network that this version can build: {reason}") from None
+    return TrainedModel(source, network.eval(), facts)
+
+
+def export_trained(trained: TrainedModel, path: Path, form: Format, *, logits: bool = False) -> float:
+    """Write a deployable file, checked on random images of several sizes; see `effnet.export.export_model`.
+
+    Args:
+        trained: the model.
+        path: the file to write or replace.
+        form: `onnx` or `pt2`.
+        logits: the bare network, float32 (N, 3, image_size, image_size) → logits, instead of the served model, uint8
+            (N, height, width, 3) → probabilities.
+
+    Returns:
+        The greatest difference between the file's outputs and the model's.
+
+    Raises:
+        ImportError: the packages of the extra `export` are missing.
+        ExportError: the exporter refuses the model, or the file computes something else.
+        OSError: the file cannot be written.
+    """
+    import torch
+
+    from ..effnet.export import Interface, export_model
+    from .classifier import NormalizedModel
+
+    facts, side = trained.facts, trained.facts.image_size
+    notes = {"classes": list(facts.classes), "image_size": side, "model": trained.source}
+    random = torch.Generator().manual_seed(0)
+    if logits:
+        normalise = NormalizedModel(torch.nn.Identity())
+        batches = (_smooth_images(count, side, side, random) for count in (2, 1, 5))
+        inputs = [normalise(batch.permute(0, 3, 1, 2)) for batch in batches]
+        return export_model(trained.network, path, form, inputs, Interface(notes=notes))
+    # Larger and smaller than the crop, high and wide: every way through the transform.
+    shapes = ((2, side + 9, side + 4), (1, max(1, side - 3), 2 * side), (5, side, side), (2, 3 * side, 2 * side))
+    images = [_smooth_images(*shape, random) for shape in shapes]
+    dynamic = {0: "batch", 1: "height", 2: "width"}
+    interface = Interface(output="probabilities", dynamic=dynamic, notes=notes)
+    return export_model(trained.served(), path, form, images, interface, _SERVED_TOLERANCE)
+
+
+def _smooth_images(count: int, height: int, width: int, random: torch.Generator) -> Tensor:
+    """Random uint8 images (count, height, width, 3) with some of a photograph's smoothness."""
+    import torch
+    from torch.nn import functional as F
+
+    coarse = torch.rand(count, 3, 6, 6, generator=random) * 255
+    return F.interpolate(coarse, (height, width), mode="bilinear").round().byte().permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,31 @@
+"""`effnet-cluster bench` on sizes that take seconds: it measures what is installed; the figures are the machine's."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from effnet_cluster.cluster.cli import main
+
+SMALL = ("--image-size", "32", "--batch", "2", "--rounds", "2")
+
+
+def test_ours_is_measured_against_timm_and_torchvision() -> None:
+    pytest.importorskip("timm")
+    result = CliRunner().invoke(main, ["bench", "model", "--variants", "b0", *SMALL, "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [(row["variant"], row["task"]) for row in rows] == [("b0", "train"), ("b0", "infer")]
+    for row in rows:
+        assert row["rates"].keys() == {"effnet", "timm", "torchvision"}
+        assert row["ratios"].keys() == {"timm", "torchvision"}
+        for other, found in row["ratios"].items():
+            assert found["rounds"] == 2
+            # Of two rounds the median is the mean, so it need not be the ratio of the medians, but it is near.
+            assert found["median"] == pytest.approx(row["rates"]["effnet"] / row["rates"][other], rel=0.5)
+
+
+def test_an_unknown_variant_is_told_in_one_line() -> None:
+    result = CliRunner().invoke(main, ["bench", "model", "--variants", "b9", *SMALL])
+    assert result.exit_code == 2
+    assert result.stderr == "error: unknown variant 'b9'; this benchmark has b0, b1, b2, b3, b4, b5, b6, b7\n"

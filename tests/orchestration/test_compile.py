@@ -1,0 +1,53 @@
+"""torch.compile under DDP computes what eager mode computes, and leaves no trace in the keys."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from effnet_cluster.effnet import EfficientNet
+
+from . import compiled
+
+EAGER, COMPILED, BOTH = (f"compiled={c},checkpointed={k}" for c, k in ((False, False), (True, False), (True, True)))
+pytestmark = [
+    pytest.mark.e2e,  # the compiler takes most of a minute
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
+]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("compiled")
+    run = subprocess.run([sys.executable, compiled.__file__, str(out)], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    found: dict[str, Any] = torch.load(Path(out, "rank0.pt"), weights_only=True)
+    assert found["graphs"] >= 2, "nothing was compiled"
+    return found["results"] | {"graphs": found["graphs"]}
+
+
+@pytest.mark.parametrize("how", [COMPILED, BOTH])
+def test_the_averaged_gradients_are_eager_modes(found: dict[str, Any], how: str) -> None:
+    expected, actual = found[EAGER]["gradients"], found[how]["gradients"]
+    assert actual.keys() == expected.keys()
+    assert len(expected) > 20
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("how", [COMPILED, BOTH])
+def test_running_statistics_count_the_batch_once(found: dict[str, Any], how: str) -> None:
+    expected, actual = found[EAGER]["state"], found[how]["state"]
+    statistics = [key for key in expected if "running" in key or "num_batches" in key]
+    assert statistics
+    for key in statistics:
+        torch.testing.assert_close(actual[key], expected[key], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("how", [COMPILED, BOTH])
+def test_saved_keys_are_the_bare_networks(found: dict[str, Any], how: str) -> None:
+    assert list(found[how]["state"]) == list(EfficientNet(compiled.CONFIG).state_dict())
