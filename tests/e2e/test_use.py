@@ -1,4 +1,4 @@
-"""A scaled network trained with torch.compile and activation checkpointing under DDP, then used: predict, CAM, export."""
+"""A scaled network, trained with torch.compile and activation checkpointing, then used: predict, CAM, export."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_compiled_and_checkpointed_scaled_model_is_trained_and_used(
     assert [int(entry["predictions"][0]["class"]) for entry in found] == served.argmax(1).tolist()
     for entry in found:
         with Image.open(entry["cam"]) as picture:
-            assert picture.size == (40, 48)
+            assert min(picture.size) >= 224  # small images are enlarged, or the map would be a few pixels
 
     out = tmp_path / "model.onnx"
     cli("export", "--model", NAME, "--format", "onnx", "--out", str(out))
