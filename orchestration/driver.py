@@ -69,6 +69,7 @@ def run(request: ExperimentRequest) -> bool:
         cpus_per_worker=cpus,
         use_gpu=use_gpu,
         loader_workers=spec.loader_workers,
+        on_corrupt=spec.on_corrupt,
         max_failures=spec.max_failures,
     )
     try:

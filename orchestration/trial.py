@@ -9,6 +9,7 @@ from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig,
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from ..datasets import OnCorrupt
 from .plan import TrialPlan
 from .tracking import Outcome, Tracker
 
@@ -29,6 +30,7 @@ class TrialContext:
     cpus_per_worker: int
     use_gpu: bool
     loader_workers: int
+    on_corrupt: OnCorrupt
     max_failures: int
 
 
@@ -56,6 +58,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         data=context.data,
         data_digest=context.data_digest,
         loader_workers=context.loader_workers,
+        on_corrupt=context.on_corrupt,
         spec_digest=context.spec_digest,
         tracking_uri=context.tracking_uri,
         experiment=context.experiment,

@@ -48,6 +48,13 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 @click.option("--stochastic-depth", type=float, help="[default: 0.2]")
 @click.option("--min-crop", type=float, help="Smallest area of a training crop.  [default: 0.25; 0.7 for small images]")
 @click.option("--augment/--no-augment", default=None)
+@click.option("--policy", type=click.Choice(["none", "auto", "rand", "trivial"]), help="Augmentation.  [default: none]")
+@click.option("--erasing", type=float, help="Chance that a rectangle is erased.  [default: 0]")
+@click.option("--mixup", type=float, help="Mixup's alpha.  [default: 0, off]")
+@click.option("--cutmix", type=float, help="CutMix's alpha.  [default: 0, off]")
+@click.option(
+    "--on-corrupt", type=click.Choice(["stop", "skip"]), help="Images that do not decode; skip lists them.  [default: stop]"
+)
 @click.option("--amp/--no-amp", default=None, help="Mixed precision on CUDA.")
 @click.option("--compile/--no-compile", default=None, help="torch.compile: minutes at first, then faster steps.")
 @click.option(
