@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from ..datasets import Batch
 
-
 T = TypeVar("T")
 
 

@@ -116,7 +116,9 @@ class ExperimentSpec(BaseModel):
     loader_workers: Annotated[int, Field(ge=0, description="loader processes a DDP worker")] = 0
     max_concurrent: Annotated[int, Field(ge=1, description="trials at a time")] | None = None
     max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers")] = 3
-    on_corrupt: Annotated[Literal["stop", "skip"], Field(description="what to do about images that do not decode")] = "stop"
+    on_corrupt: Annotated[Literal["stop", "skip"], Field(description="what to do about images that do not decode")] = (
+        "stop"
+    )
     recipe: Recipe = Recipe()
 
     @field_validator("name")

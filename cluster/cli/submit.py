@@ -53,7 +53,9 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 @click.option("--mixup", type=float, help="Mixup's alpha.  [default: 0, off]")
 @click.option("--cutmix", type=float, help="CutMix's alpha.  [default: 0, off]")
 @click.option(
-    "--on-corrupt", type=click.Choice(["stop", "skip"]), help="Images that do not decode; skip lists them.  [default: stop]"
+    "--on-corrupt",
+    type=click.Choice(["stop", "skip"]),
+    help="Images that do not decode; skip lists them.  [default: stop]",
 )
 @click.option("--amp/--no-amp", default=None, help="Mixed precision on CUDA.")
 @click.option("--compile/--no-compile", default=None, help="torch.compile: minutes at first, then faster steps.")
