@@ -23,6 +23,9 @@ class Domain(IntEnum):
     AUGMENTATION = 3
     SPLIT = 4
     WRITING = 5
+    POLICY = 6
+    ERASING = 7
+    MIXING = 8
 
 
 def require_word(what: str, value: int) -> None:
