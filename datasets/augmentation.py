@@ -52,7 +52,7 @@ class Augmentation:
         """Augment a uint8 image (3, height, width), as a pure function of the image and the key."""
         if self.policy != "none":
             pillow = self._by_policy(Image.fromarray(image.permute(1, 2, 0).numpy()), (seed, epoch, sample_id))
-            image = torch.from_numpy(np.array(pillow)).permute(2, 0, 1).contiguous()
+            image = torch.from_numpy(np.array(pillow)).permute(2, 0, 1)
         return self._erased(image, (seed, epoch, sample_id)) if self.erasing else image
 
     def _by_policy(self, image: Image.Image, key: tuple[int, int, int]) -> Image.Image:

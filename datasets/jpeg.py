@@ -5,8 +5,10 @@ flawless, is left to Pillow, whose word is then final: every function here retur
 the same library, so the pixels are equal to the bit either way.
 """
 
+import math
 import re
 import struct
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,8 @@ _SOF, _SOS, _DRI, _APP1 = (0xC0, 0xC1, 0xC2), 0xDA, 0xDD, 0xE1
 # DHT lies among the frame types, but is none.
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4}
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_MAX_SCRATCH = 16 * 2**20
+_scratch = threading.local()
 _ONLY_THE_REST_WAS_LEFT = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9")
 
 
@@ -104,14 +108,14 @@ def decode_plain(data: bytes, header: JpegHeader, rows: int, reduction: int = 1)
         reduction: 1, 2, 4 or 8; a scaled inverse DCT yields ceil(width / reduction) columns, rows alike.
 
     Returns:
-        uint8 (height, width, 3), not turned upright.
+        uint8 (height, width, 3), not turned upright; its memory is used again by the next call in the same thread.
     """
     # The step more than asked for keeps the edge, where chroma is interpolated with what lies below, out of sight.
     needed = rows + header.row_step
     stop = needed if header.row_step and _steps(needed, header) < _steps(header.height, header) else header.height
     width, height = (-(-side // reduction) for side in (header.width, stop))
     shape = (height, width, 3)
-    buffer = np.empty(shape, dtype=np.uint8)
+    buffer = _scratch_array(math.prod(shape)).reshape(shape)
     try:
         # A minimal width of exactly this size and a minimal factor of exactly this much leave one scale to choose.
         image = simplejpeg.decode_jpeg(
@@ -123,6 +127,16 @@ def decode_plain(data: bytes, header: JpegHeader, rows: int, reduction: int = 1)
             return buffer
         return None
     return buffer if image.shape == shape else None
+
+
+def _scratch_array(size: int) -> NDArray[np.uint8]:
+    """`size` bytes. Fresh pages from the system for every picture would cost up to half as much as decoding it."""
+    if size > _MAX_SCRATCH:
+        return np.empty(size, dtype=np.uint8)
+    if not hasattr(_scratch, "bytes"):
+        _scratch.bytes = np.empty(_MAX_SCRATCH, dtype=np.uint8)
+    scratch: NDArray[np.uint8] = _scratch.bytes
+    return scratch[:size]
 
 
 def _steps(rows: int, header: JpegHeader) -> int:

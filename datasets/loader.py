@@ -29,7 +29,8 @@ Transform = Callable[[Picture | JpegPicture, int], torch.Tensor]
 class Batch(NamedTuple):
     """One rank's slice of a global batch, N samples; in evaluation `mask` is False for padding (zeros, sample id -1).
 
-    images: uint8 (N, 3, image_size, image_size). labels, sample_ids, positions: int64 (N,). mask: bool (N,).
+    images: uint8 (N, 3, image_size, image_size), channels last in memory: decoders write and convolutions like that.
+    labels, sample_ids, positions: int64 (N,). mask: bool (N,).
     """
 
     images: torch.Tensor
@@ -243,9 +244,11 @@ class _Job:
             yield _Failure(str(error))
 
     def _collate(self, samples: list[_Decoded]) -> Batch:
-        images = torch.zeros((len(samples), 3, self.image_size, self.image_size), dtype=torch.uint8)
+        images = torch.empty((len(samples), self.image_size, self.image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         for row, (_, image) in enumerate(samples):
-            if image is not None:
+            if image is None:
+                images[row].zero_()
+            else:
                 images[row] = image
         ids = np.array([place.sample_id for place, _ in samples], dtype=np.int64)
         mask = ids >= 0

@@ -49,7 +49,8 @@ class Picture:
         return self.rgb
 
     def crop(self, box: Box, side: int) -> NDArray[np.uint8]:
-        """The part in `box`, uint8 (rows, columns, 3), to be resized to `side` x `side` pixels.
+        """The part in `box`, uint8 (rows, columns, 3), to be resized to `side` x `side` pixels at once: the memory may
+        be used again by the next picture.
 
         What does not matter at that size may be missing: where either side of the box is at least twice, four or eight
         times `side`, the result can have a half, a quarter or an eighth of its rows and columns.
@@ -79,7 +80,7 @@ class JpegPicture:
         return self.header.height if self.header.orientation < 5 else self.header.width
 
     def pixels(self) -> NDArray[np.uint8]:
-        """All of it, equal to the bit to what Pillow decodes."""
+        """All of it, equal to the bit to what Pillow decodes; the memory may be used again by the next picture."""
         stored = decode_plain(self.data, self.header, self.header.height)
         return self._by_pillow().rgb if stored is None else self._upright(stored)
 

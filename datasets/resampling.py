@@ -15,18 +15,18 @@ _FLOAT_BITS = 24
 
 
 def to_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    """Pixels (height, width, 3) as a tensor (3, height, width), contiguous."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    """Pixels (height, width, 3) as a tensor (3, height, width) that keeps them together in memory (channels last)."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 
 def fast_resize(pixels: NDArray[np.uint8], side: int) -> torch.Tensor:
-    """Pixels (height, width, 3) resized to uint8 (3, side, side): bilinear, with antialiasing.
+    """Pixels (height, width, 3) resized to uint8 (3, side, side), channels last in memory: bilinear, antialiased.
 
     This is torchvision's filter for tensors, in torch's integer arithmetic: the same on every processor, five times as
     fast as Pillow, and at most a level or two away from its pixels.
     """
-    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    return F.interpolate(image, (side, side), mode="bilinear", antialias=True)[0].contiguous()
+    image = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return F.interpolate(image, (side, side), mode="bilinear", antialias=True)[0]
 
 
 def cut_resized(

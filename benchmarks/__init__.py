@@ -1,0 +1,1 @@
+"""Paired measurements against plain alternatives; ``effnet-cluster bench`` runs them."""

@@ -1,0 +1,63 @@
+"""Paired timing: contestants take turns within a round, so that whatever slows the machine slows all of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast as another one is: the median over the rounds, the quartiles, and how many rounds."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def take_turns(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Call every contestant once a round and return its seconds by round.
+
+    Each round starts with another contestant: what follows a slow one finds other caches than what leads.
+
+    Args:
+        contestants: what is timed, by name; a call returns when its work is done.
+        rounds: measured rounds.
+        warmup: rounds before them.
+
+    Raises:
+        ValueError: there is nothing to measure.
+    """
+    if not contestants or rounds < 1:
+        raise ValueError("a measurement needs a contestant and a round")
+    names = list(contestants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-warmup, rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            started = time.perf_counter()
+            contestants[name]()
+            elapsed = time.perf_counter() - started
+            if number >= 0:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def ratio(seconds: Sequence[float], others: Sequence[float]) -> Ratio:
+    """How many times as fast the first is: ``others`` over ``seconds``, paired by round.
+
+    Raises:
+        ValueError: they have not the same number of rounds, or none.
+    """
+    values = [other / own for own, other in zip(seconds, others, strict=True)]
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return Ratio(median, low, high, len(values))
+
+
+def rate(units: float, seconds: Sequence[float]) -> float:
+    """Units a second in the median round."""
+    return units / statistics.median(seconds)
