@@ -51,11 +51,16 @@ def main(images: int = 2048, rounds: int = 9, photos: str = GENERATED, console: 
     """Measure and print the table.
 
     Args:
-        images: files to make, in two classes; every contestant reads all of them once a round.
+        images: files to make, in two classes, a multiple of the batch; every contestant reads all of them once a round.
         rounds: measured rounds, after one of warm-up.
         photos: "generated", blends of crops of scikit-learn's two photographs, 500x375, 35 to 80 kB; or
             "scikit-learn", these photographs themselves over and over, 640x427, 140 to 200 kB.
+
+    Raises:
+        ValueError: `images` is no multiple of the batch, so that not everyone would read the same number.
     """
+    if images % BATCH:
+        raise ValueError(f"images must be a multiple of {BATCH}, got {images}")
     console = console or Console()
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         root = Path(folder)
