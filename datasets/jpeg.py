@@ -110,16 +110,16 @@ def decode_plain(data: bytes, header: JpegHeader, rows: int, reduction: int = 1)
     Returns:
         uint8 (height, width, 3), not turned upright; its memory is used again by the next call in the same thread.
     """
-    # The step more than asked for keeps the edge, where chroma is interpolated with what lies below, out of sight.
-    needed = rows + header.row_step
+    # Chroma is interpolated with the sample below it: a few rows more than asked for keep the new edge out of sight.
+    needed = rows + reduction * (header.row_step // 4)
     stop = needed if header.row_step and _steps(needed, header) < _steps(header.height, header) else header.height
     width, height = (-(-side // reduction) for side in (header.width, stop))
     shape = (height, width, 3)
     buffer = _scratch_array(math.prod(shape)).reshape(shape)
     try:
-        # A minimal width of exactly this size and a minimal factor of exactly this much leave one scale to choose.
+        # Sides of no less than these and a factor of no less than this leave one scale to choose.
         image = simplejpeg.decode_jpeg(
-            _ending_at(data, header, stop), min_width=width, min_factor=reduction, buffer=buffer
+            _ending_at(data, header, stop), min_width=width, min_height=height, min_factor=reduction, buffer=buffer
         )
     except ValueError as error:
         # libjpeg reports the first irregularity alone. If that is the rest of the picture, none was before it.
