@@ -119,9 +119,10 @@ def test_auto_augment_takes_each_step_with_its_probability() -> None:
         assert both.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("policy", ["rand", "auto", "trivial"])
-def test_a_policy_depends_on_seed_epoch_and_sample_alone(policy: Any) -> None:
-    augmentation = Augmentation(policy, erasing=0.5)
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation("rand"), Augmentation("auto"), Augmentation("trivial"), Augmentation(erasing=0.9)]
+)
+def test_augmentation_depends_on_seed_epoch_and_sample_alone(augmentation: Augmentation) -> None:
 
     def results(seed: int, epoch: int) -> list[bytes]:
         return [augmentation.apply(TENSOR, seed, epoch, sample).numpy().tobytes() for sample in range(30)]
