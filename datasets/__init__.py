@@ -14,11 +14,14 @@ from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
 from .shards import index_shards
 
 if TYPE_CHECKING:
+    from .augmentation import Augmentation
     from .loader import Batch, EvalLoader, TrainLoader
+    from .mixing import Mixing
     from .transforms import EvalTransform, TrainTransform
 
 __all__ = [
     "DIGITS",
+    "Augmentation",
     "Batch",
     "BatchPlan",
     "DataError",
@@ -26,6 +29,7 @@ __all__ = [
     "EvalLoader",
     "EvalTransform",
     "Manifest",
+    "Mixing",
     "Progress",
     "Shard",
     "Split",
@@ -41,9 +45,11 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Augmentation": "augmentation",
     "Batch": "loader",
     "EvalLoader": "loader",
     "EvalTransform": "transforms",
+    "Mixing": "mixing",
     "TrainLoader": "loader",
     "TrainTransform": "transforms",
 }

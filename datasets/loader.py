@@ -10,26 +10,27 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader, get_worker_info
 from webdataset import DataPipeline
 
+from .augmentation import NO_AUGMENTATION, Augmentation
 from .errors import DataError
-from .images import decode_rgb
 from .manifest import Manifest
 from .order import BatchPlan, EpochOrder
+from .pictures import JpegPicture, Picture, open_picture
 from .reader import ShardReader
 from .sources import TRAIN, VAL
 from .transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTransform, Scale, TrainTransform
 
-Transform = Callable[[Image.Image, int], torch.Tensor]
-"""(RGB image, sample id) → uint8 tensor (3, image_size, image_size)."""
+Transform = Callable[[Picture | JpegPicture, int], torch.Tensor]
+"""(picture, sample id) → uint8 tensor (3, image_size, image_size)."""
 
 
 class Batch(NamedTuple):
     """One rank's slice of a global batch, N samples; in evaluation `mask` is False for padding (zeros, sample id -1).
 
-    images: uint8 (N, 3, image_size, image_size). labels, sample_ids, positions: int64 (N,). mask: bool (N,).
+    images: uint8 (N, 3, image_size, image_size), channels last in memory: decoders write and convolutions like that.
+    labels, sample_ids, positions: int64 (N,). mask: bool (N,).
     """
 
     images: torch.Tensor
@@ -50,6 +51,7 @@ class TrainLoader:
         shuffle_block: shards that are shuffled together; None is all of them.
         crop_scale, crop_ratio: of the random resized crop, see `TrainTransform`.
         mirror: random horizontal flips; None does what the manifest says is safe.
+        augmentation: a policy and random erasing on top of crop and flip.
         augment: False gives every image as evaluation would (shorter side to `image_size`, centre crop).
 
     Raises:
@@ -71,12 +73,18 @@ class TrainLoader:
         crop_ratio: Scale = DEFAULT_CROP_RATIO,
         mirror: bool | None = None,
         augment: bool = True,
+        augmentation: Augmentation = NO_AUGMENTATION,
     ) -> None:
         split = manifest.split(TRAIN)
         self.order = EpochOrder(split.shard_samples, seed, shuffle_block)
         self.plan = BatchPlan(len(split), global_batch, rank, world_size)
         self._augmentation = TrainTransform(
-            image_size, seed, crop_scale, crop_ratio, manifest.mirror_safe if mirror is None else mirror
+            image_size,
+            seed,
+            crop_scale,
+            crop_ratio,
+            manifest.mirror_safe if mirror is None else mirror,
+            augmentation,
         )
         self._plain = None if augment else EvalTransform(image_size, image_size)
         self._reader = ShardReader(manifest, TRAIN)
@@ -159,10 +167,10 @@ class _EpochTransform:
     transform: TrainTransform | EvalTransform
     epoch: int
 
-    def __call__(self, image: Image.Image, sample_id: int) -> torch.Tensor:
+    def __call__(self, picture: Picture | JpegPicture, sample_id: int) -> torch.Tensor:
         if isinstance(self.transform, EvalTransform):
-            return self.transform(image)
-        return self.transform(image, self.epoch, sample_id)
+            return self.transform(picture)
+        return self.transform(picture, self.epoch, sample_id)
 
 
 class _Place(NamedTuple):
@@ -216,10 +224,10 @@ class _Job:
                 yield _Decoded(place, None)
                 continue
             try:
-                image = decode_rgb(data)
+                image = self.transform(open_picture(data), place.sample_id)
             except DataError as error:
                 raise DataError(f"{self.reader.where(place.sample_id)}: {error}") from error
-            yield _Decoded(place, self.transform(image, place.sample_id))
+            yield _Decoded(place, image)
 
     def batch(self, samples: Iterator[_Decoded]) -> Iterator[Batch]:
         pending: list[_Decoded] = []
@@ -236,9 +244,11 @@ class _Job:
             yield _Failure(str(error))
 
     def _collate(self, samples: list[_Decoded]) -> Batch:
-        images = torch.zeros((len(samples), 3, self.image_size, self.image_size), dtype=torch.uint8)
+        images = torch.empty((len(samples), self.image_size, self.image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         for row, (_, image) in enumerate(samples):
-            if image is not None:
+            if image is None:
+                images[row].zero_()
+            else:
                 images[row] = image
         ids = np.array([place.sample_id for place, _ in samples], dtype=np.int64)
         mask = ids >= 0

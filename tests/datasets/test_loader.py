@@ -60,11 +60,13 @@ def from_tars(manifest: Manifest, split: str) -> list[tuple[int, Image.Image]]:
 def test_a_batch_holds_the_samples_that_the_order_says(photo_shards: Manifest) -> None:
     samples = from_tars(photo_shards, "train")
     order = EpochOrder(photo_shards.splits["train"].shard_samples, 5).sample_ids(2)
-    augment = TrainTransform(SIZE, seed=5)
-    batches = list(train_loader(photo_shards).epoch(2))
+    size = 64  # more than half of the photos, so that none is decoded at a reduced scale
+    augment = TrainTransform(size, seed=5)
+    batches = list(train_loader(photo_shards, image_size=size).epoch(2))
     assert len(batches) == 4
     for number, batch in enumerate(batches):
-        assert (batch.images.shape, batch.images.dtype) == ((4, 3, SIZE, SIZE), torch.uint8)
+        assert (batch.images.shape, batch.images.dtype) == ((4, 3, size, size), torch.uint8)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert [c.dtype for c in batch[1:]] == [torch.int64, torch.int64, torch.int64, torch.bool]
         assert batch.positions.tolist() == list(range(4 * number, 4 * number + 4))
         assert batch.sample_ids.tolist() == order[batch.positions.numpy()].tolist()
