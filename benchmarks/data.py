@@ -1,15 +1,12 @@
 """Decoded and augmented images a second on one core: our loaders against the usual alternatives, in one run.
 
-    python -m effnet_cluster.benchmarks.data [--quick] [--photos scikit-learn]
-
 Everyone reads the same JPEGs, in one process and one thread, and ends with batches that a network takes: normalised
 float32. Ours is normalised when it is a batch, the others image by image, as is usual. Training is
 RandomResizedCrop(224) with torchvision's ranges and a flip; evaluation is Resize(256, bicubic) and CenterCrop(224).
 """
 
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +19,6 @@ import numpy as np
 import simplejpeg
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from ..datasets import EvalLoader, Manifest, TrainLoader, prepare
 from .pairing import Ratio, rate, ratio, take_turns
@@ -47,8 +42,8 @@ class Row:
     ours: Ratio
 
 
-def main(images: int = 2048, rounds: int = 9, photos: str = GENERATED, console: Console | None = None) -> list[Row]:
-    """Measure and print the table.
+def measure(images: int = 2048, rounds: int = 9, photos: str = GENERATED) -> list[Row]:
+    """Measure all contestants, in training and in evaluation.
 
     Args:
         images: files to make, in two classes, a multiple of the batch; every contestant reads all of them once a round.
@@ -61,10 +56,9 @@ def main(images: int = 2048, rounds: int = 9, photos: str = GENERATED, console: 
     """
     if images % BATCH:
         raise ValueError(f"images must be a multiple of {BATCH}, got {images}")
-    console = console or Console()
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         root = Path(folder)
-        sizes = write_photos(root / "photos", images, photos)
+        write_photos(root / "photos", images, photos)
         manifest = prepare(root / "photos", root / "shards", samples_per_shard=512)
         rows = []
         for task, contestants in (("train", _training(root, manifest)), ("eval", _evaluation(root, manifest))):
@@ -72,8 +66,6 @@ def main(images: int = 2048, rounds: int = 9, photos: str = GENERATED, console: 
             for name in contestants:
                 row = Row(task, name, rate(images, seconds[name]), ratio(seconds[OURS], seconds[name]))
                 rows.append(row)
-        title = f"{images} {photos} JPEGs, median {np.median(sizes) / 1000:.0f} kB; {rounds} rounds"
-        console.print(_table(rows, title))
         return rows
 
 
@@ -229,21 +221,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _table(rows: list[Row], title: str) -> Table:
-    table = Table(title=title)
-    for column in ("task", "", "images/s per core", "ours is ... times as fast [quartiles]"):
-        table.add_column(column, justify="left" if column in ("task", "") else "right")
-    for row in rows:
-        table.add_row(row.task, row.name, f"{row.images_per_second:,.0f}", str(row.ours))
-    return table
-
-
-def _arguments(words: list[str]) -> Mapping[str, Any]:
-    quick = {"images": 128, "rounds": 2} if "--quick" in words else {}
-    return {**quick, "photos": SCIKIT_LEARN if SCIKIT_LEARN in words else GENERATED}
-
-
-if __name__ == "__main__":
-    main(**_arguments(sys.argv[1:]))

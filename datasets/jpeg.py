@@ -2,7 +2,7 @@
 
 Plain means 8 bits, grayscale or three components, Huffman-coded, baseline or progressive. Whatever is not plain, or not
 flawless, is left to Pillow, whose word is then final: every function here returns None instead of raising. Pillow uses
-the same library, so the pixels are equal to the bit either way.
+the same library, so the pixels are equal to the bit either way, unless the quick way is asked for.
 """
 
 import math
@@ -100,11 +100,14 @@ def _orientation(exif: bytes) -> int:
     return found if found in range(2, 9) else 1
 
 
-def decode_plain(data: bytes, header: JpegHeader, rows: int, reduction: int = 1) -> NDArray[np.uint8] | None:
+def decode_plain(
+    data: bytes, header: JpegHeader, rows: int, reduction: int = 1, *, quick: bool = False
+) -> NDArray[np.uint8] | None:
     """At least the first `rows` stored rows of a plain JPEG, or None if it is not flawless.
 
     Args:
         rows: in pixels of the full size; those below may be missing from the result.
+        quick: by libjpeg-turbo's faster DCT and nearest chroma: a tenth less time, a level or so from Pillow's pixels.
         reduction: 1, 2, 4 or 8; a scaled inverse DCT yields ceil(width / reduction) columns, rows alike.
 
     Returns:
@@ -119,7 +122,13 @@ def decode_plain(data: bytes, header: JpegHeader, rows: int, reduction: int = 1)
     try:
         # Sides of no less than these and a factor of no less than this leave one scale to choose.
         image = simplejpeg.decode_jpeg(
-            _ending_at(data, header, stop), min_width=width, min_height=height, min_factor=reduction, buffer=buffer
+            _ending_at(data, header, stop),
+            min_width=width,
+            min_height=height,
+            min_factor=reduction,
+            fastdct=quick,
+            fastupsample=quick,
+            buffer=buffer,
         )
     except ValueError as error:
         # libjpeg reports the first irregularity alone. If that is the rest of the picture, none was before it.

@@ -48,12 +48,13 @@ class Picture:
         """All of it, uint8 (height, width, 3)."""
         return self.rgb
 
-    def crop(self, box: Box, side: int) -> NDArray[np.uint8]:
+    def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:
         """The part in `box`, uint8 (rows, columns, 3), to be resized to `side` x `side` pixels at once: the memory may
         be used again by the next picture.
 
         What does not matter at that size may be missing: where either side of the box is at least twice, four or eight
-        times `side`, the result can have a half, a quarter or an eighth of its rows and columns.
+        times `side`, the result can have a half, a quarter or an eighth of its rows and columns. `quick` allows pixels
+        a level or so off, for less time.
         """
         return self.rgb[box.top : box.top + box.height, box.left : box.left + box.width]
 
@@ -84,13 +85,13 @@ class JpegPicture:
         stored = decode_plain(self.data, self.header, self.header.height)
         return self._by_pillow().rgb if stored is None else self._upright(stored)
 
-    def crop(self, box: Box, side: int) -> NDArray[np.uint8]:
+    def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:
         """See `Picture.crop`. At a reduced scale the box is widened to whole pixels of that scale."""
         reduction = 1
         while reduction < 8 and min(box.width, box.height) >= 2 * reduction * side:
             reduction *= 2
         rows = box.top + box.height if self.header.orientation == 1 else self.header.height
-        stored = decode_plain(self.data, self.header, rows, reduction)
+        stored = decode_plain(self.data, self.header, rows, reduction, quick=quick)
         if stored is None:
             return self._by_pillow().crop(box, side)
         right, bottom = -(-(box.left + box.width) // reduction), -(-(box.top + box.height) // reduction)

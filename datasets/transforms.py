@@ -61,7 +61,7 @@ class TrainTransform:
         picture = Picture.of(image) if isinstance(image, Image.Image) else image
         draws = uniforms(4 * _ATTEMPTS + 1, Domain.AUGMENTATION, self.seed, epoch, sample_id).tolist()
         box = self._box(picture.width, picture.height, draws)
-        output = fast_resize(picture.crop(box, self.image_size), self.image_size)
+        output = fast_resize(picture.crop(box, self.image_size, quick=True), self.image_size)
         if self.mirror and draws[-1] < 0.5:
             output = output.flip(2)
         return self.augmentation.apply(output, self.seed, epoch, sample_id)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -78,6 +79,17 @@ def test_rows_below_the_crop_are_not_decoded_where_that_can_be_told_from_damage(
     decoded = decode_plain(data, header, 32)
     assert decoded is not None
     assert decoded.shape == (rows, 300, 3)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_the_quick_way_is_the_librarys_quick_way_and_near_pillow(subsampling: str) -> None:
+    data = jpeg(401, 300, quality=90, subsampling=subsampling)
+    whole = simplejpeg.decode_jpeg(data, fastdct=True, fastupsample=True)
+    box = Box(40, 24, 200, 180)
+    part = fast(data).crop(box, HUGE, quick=True)
+    np.testing.assert_array_equal(part, whole[24:204, 40:240])
+    off = np.abs(part.astype(int) - by_pillow(data)[24:204, 40:240])
+    assert 0 < off.mean() < 2
 
 
 @pytest.mark.parametrize("reduction", [2, 4, 8])
