@@ -12,6 +12,7 @@ from .manifest import Manifest, Shard, Split
 from .order import BatchPlan, EpochOrder, merge_receipts, receipt
 from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
 from .shards import index_shards
+from .verify import BadShard, verify_shards
 
 if TYPE_CHECKING:
     from .loader import Batch, EvalLoader, TrainLoader
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIGITS",
+    "BadShard",
     "Batch",
     "BatchPlan",
     "DataError",
@@ -38,6 +40,7 @@ __all__ = [
     "prepare",
     "prepare_digits",
     "receipt",
+    "verify_shards",
 ]
 
 _LAZY = {

@@ -22,6 +22,9 @@ from .reader import ShardReader
 from .sources import TRAIN, VAL
 from .transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTransform, Scale, TrainTransform
 
+# Shards side by side in evaluation, which goes through them one after the other.
+_EVAL_WINDOW = 2
+
 Transform = Callable[[Image.Image, int], torch.Tensor]
 """(RGB image, sample id) → uint8 tensor (3, image_size, image_size)."""
 
@@ -47,7 +50,9 @@ class TrainLoader:
         global_batch: samples of one optimizer step over all ranks; a multiple of `world_size`.
         seed: of the order and of the augmentation.
         loader_workers: processes that read and decode ahead; 0 does it in this process. Never changes what comes out.
-        shuffle_block: shards that are shuffled together; None is all of them.
+        shuffle_block: shards that are shuffled together; None is `Manifest.default_shuffle_block`: all of local shards,
+            16 of remote ones. Remote shards of a block must fit the node's cache; if two blocks do, the next one is
+            fetched while one is read.
         crop_scale, crop_ratio: of the random resized crop, see `TrainTransform`.
         mirror: random horizontal flips; None does what the manifest says is safe.
         augment: False gives every image as evaluation would (shorter side to `image_size`, centre crop).
@@ -73,13 +78,14 @@ class TrainLoader:
         augment: bool = True,
     ) -> None:
         split = manifest.split(TRAIN)
-        self.order = EpochOrder(split.shard_samples, seed, shuffle_block)
+        block = manifest.default_shuffle_block if shuffle_block is None else shuffle_block
+        self.order = EpochOrder(split.shard_samples, seed, block)
         self.plan = BatchPlan(len(split), global_batch, rank, world_size)
         self._augmentation = TrainTransform(
             image_size, seed, crop_scale, crop_ratio, manifest.mirror_safe if mirror is None else mirror
         )
         self._plain = None if augment else EvalTransform(image_size, image_size)
-        self._reader = ShardReader(manifest, TRAIN)
+        self._reader = ShardReader(manifest, TRAIN, block or len(split.shards))
         self._labels = split.label
         self._image_size = image_size
         self._workers = _checked_workers(loader_workers)
@@ -137,7 +143,8 @@ class EvalLoader:
         self.plan = BatchPlan.evaluation(len(samples), batch_size, rank, world_size)
         ids = np.arange(len(samples), dtype=np.int64)
         transform = _EpochTransform(EvalTransform(image_size, resize), 0)
-        self._job = _Job(self.plan, 0, ids, samples.label, ShardReader(manifest, split), transform, image_size)
+        reader = ShardReader(manifest, split, _EVAL_WINDOW)
+        self._job = _Job(self.plan, 0, ids, samples.label, reader, transform, image_size)
         self._workers = _checked_workers(loader_workers)
 
     @property
@@ -200,15 +207,17 @@ class _Job:
     image_size: int
 
     def places(self) -> Iterator[_Place]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for batch in self.plan.worker_batches(self.start_batch, worker, workers):
+        for batch in self.plan.worker_batches(self.start_batch, *_this_worker()):
             for position in self.plan.positions(batch):
                 yield _Place(position, int(self.ids[position]) if position < len(self.ids) else -1)
 
     def read(self, places: Iterator[_Place]) -> Iterator[_Encoded]:
-        for place in places:
-            yield _Encoded(place, self.reader.read(place.sample_id) if place.sample_id >= 0 else b"")
+        with self.reader.following(self._upcoming):
+            for place in places:
+                yield _Encoded(place, self.reader.read(place.sample_id) if place.sample_id >= 0 else b"")
+
+    def _upcoming(self) -> NDArray[np.int64]:
+        return self.ids[self.plan.worker_positions(self.start_batch, *_this_worker())]
 
     def decode(self, samples: Iterator[_Encoded]) -> Iterator[_Decoded]:
         for place, data in samples:
@@ -246,6 +255,12 @@ class _Job:
         labels = np.where(mask, self.labels[ids], 0).astype(np.int64)
         positions = np.array([place.position for place, _ in samples], dtype=np.int64)
         return Batch(images, *(torch.from_numpy(column) for column in (labels, ids, positions, mask)))
+
+
+def _this_worker() -> tuple[int, int]:
+    """(number of this loader worker, how many there are); (0, 1) where the loader has none."""
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)
 
 
 def _iterate(job: _Job, workers: int) -> Iterator[Batch]:

@@ -137,6 +137,12 @@ class BatchPlan:
         """
         return range(start + worker, self.batches, workers)
 
+    def worker_positions(self, start: int, worker: int, workers: int) -> NDArray[np.int64]:
+        """The positions of all `worker_batches` one after the other, int64, without those of padding."""
+        firsts = np.array(self.worker_batches(start, worker, workers), dtype=np.int64) * self.global_batch
+        positions = firsts[:, None] + (self.rank * self.local_batch + np.arange(self.local_batch))
+        return positions[positions < self.samples]
+
 
 def receipt(positions: NDArray[np.int64], sample_ids: NDArray[np.int64]) -> int:
     """A 64-bit fingerprint of "sample i was consumed at position p" over all the given pairs.
