@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass
 class Behaviour:
-    """What goes wrong, by path: how many of the next answers are 503, are cut short, have a wrong byte, or never come."""
+    """What goes wrong, by path: how many of the next answers are 503, cut short, have a wrong byte or never come."""
 
     root: Path
     unavailable: Counter[str] = field(default_factory=Counter)

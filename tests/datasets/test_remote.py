@@ -1,8 +1,11 @@
 """Remote shards over real protocols: the same epoch as from disk, within the cache's limit, whatever the net does."""
 
+import fcntl
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +100,25 @@ def test_a_remote_epoch_over_s3_is_the_local_one(
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Callable[[], int]]:
     """Watches the bytes in the cache folder from another thread; gives the largest sum seen."""
-    folder, stop, largest = tmp_path / "shards", threading.Event(), [0]
+    folder, stop, sums = tmp_path / "shards", threading.Event(), [0]
 
     def watch() -> None:
         while not stop.is_set():
-            try:
-                largest[0] = max(largest[0], sum(path.stat().st_size for path in folder.iterdir()))
-            except FileNotFoundError:  # not there yet, or removed between the two calls
-                continue
+            # A listing takes time. With the cache's lock no file comes while it is made; one that is renamed meanwhile
+            # is listed twice, but is the same inode.
+            with suppress(FileNotFoundError), (folder / ".lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                found = {}
+                for path in folder.iterdir():
+                    with suppress(FileNotFoundError):
+                        status = path.stat()
+                        found[status.st_ino] = status.st_size
+                sums.append(sum(found.values()))
+            time.sleep(0.001)
 
     thread = threading.Thread(target=watch)
     thread.start()
-    yield lambda: largest[0]
+    yield lambda: max(sums)
     stop.set()
     thread.join()
 
