@@ -311,7 +311,8 @@ class _Job:
         labels = np.where(mask, self.labels[shown], 0).astype(np.int64)
         positions = np.array([sample.place.position for sample in samples], dtype=np.int64)
         corrupt = tuple(sample.corrupt for sample in samples if sample.corrupt is not None)
-        return Batch(images, *(torch.from_numpy(c) for c in (labels, ids, positions, mask)), corrupt=corrupt)
+        as_tensor = torch.from_numpy
+        return Batch(images, as_tensor(labels), as_tensor(ids), as_tensor(positions), as_tensor(mask), corrupt)
 
 
 def _this_worker() -> tuple[int, int]:

@@ -14,10 +14,11 @@ from .archives import archive_stem, extract, is_archive
 from .cache import ShardCache, default_limit
 from .errors import DataError
 from .images import EncodedImage
+from .indexing import index_shards
 from .manifest import MANIFEST_FILE, Manifest
 from .philox import Domain, permutation, require_word
 from .remote import checked_address, is_address
-from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, index_shards, require_limits, write_shards
+from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits, write_shards
 from .sources import Record, Source, content_root, digits_source, folder_source, looks_like_classes, require_fraction
 
 DIGITS = "digits"

@@ -114,6 +114,7 @@ def watched(tmp_path: Path) -> Iterator[Callable[[], int]]:
                         status = path.stat()
                         found[status.st_ino] = status.st_size
                 sums.append(sum(found.values()))
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a forked loader worker has a copy
             time.sleep(0.001)
 
     thread = threading.Thread(target=watch)
