@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DataError
 from .images import decode_rgb
+from .indexing import index_existing, index_shards
 from .manifest import Manifest, Shard, Split
 from .order import BatchPlan, EpochOrder, merge_receipts, receipt
 from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
-from .shards import index_shards
+from .verify import BadShard, verify_shards
 
 if TYPE_CHECKING:
     from .augmentation import Augmentation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DIGITS",
     "Augmentation",
+    "BadShard",
     "Batch",
     "BatchPlan",
     "DataError",
@@ -36,12 +38,14 @@ __all__ = [
     "TrainLoader",
     "TrainTransform",
     "decode_rgb",
+    "index_existing",
     "index_shards",
     "merge_receipts",
     "open_dataset",
     "prepare",
     "prepare_digits",
     "receipt",
+    "verify_shards",
 ]
 
 _LAZY = {
