@@ -44,7 +44,7 @@ def resume(home: Home, name: str, **changes: Any) -> Experiment:
         raise UserError(f"experiment '{name}' is running; `effnet-cluster logs {name} -f` follows it")
     fresh = next_job(experiment)
     spec = ExperimentSpec.parse(fresh.request.spec.model_dump(mode="json") | changes)
-    make_plan(spec, open_dataset(spec.data, home.cache))  # refuses what cannot run before anything does
+    make_plan(spec, open_dataset(spec.data, home.cache, spec.cache_limit))  # refuses what cannot run
     fresh = replace(fresh, request=replace(fresh.request, spec=spec))
     jobs.submit(fresh.request, fresh.job)
     experiments.save(fresh)

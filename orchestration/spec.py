@@ -104,7 +104,8 @@ class ExperimentSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    data: Annotated[str, Field(description="'digits' or a folder written by `effnet-cluster data prepare`")] = "digits"
+    data: Annotated[str, Field(description="'digits', or a folder or address of shards")] = "digits"
+    cache_limit: Annotated[int, Field(ge=1, description="bytes of remote shards that a node keeps")] | None = None
     variants: tuple[str, ...]
     activations: Annotated[tuple[str, ...], Field(description="'own' is each variant's own")] = (OWN,)
     shortcuts: tuple[str, ...] = ("residual",)

@@ -56,6 +56,7 @@ class TrialJob:
     data: str
     data_digest: str
     loader_workers: int
+    cache_limit: int | None
     on_corrupt: OnCorrupt
     spec_digest: str
     tracking_uri: str
@@ -123,7 +124,7 @@ class _Worker:
             gradient_as_bucket_view=True,
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
-        manifest = open_dataset(job.data, Path(job.cache_root))
+        manifest = open_dataset(job.data, Path(job.cache_root), job.cache_limit)
         _check_digest(manifest, job.data_digest)
         self.facts = ModelFacts(
             self.trial.model, tuple(manifest.classes), self.trial.image_size, self.trial.eval_resize
@@ -331,7 +332,7 @@ def _noting(batches: Iterable[Batch], corrupt: list[Corrupt]) -> Iterator[Batch]
 def _check_digest(manifest: Manifest, expected: str) -> None:
     if manifest.digest != expected:
         raise RuntimeError(
-            f"data {manifest.root}: this node's digest {manifest.digest[:12]} is not the plan's {expected[:12]}"
+            f"data {manifest.location}: this node's digest {manifest.digest[:12]} is not the plan's {expected[:12]}"
         )
 
 

@@ -30,6 +30,7 @@ class TrialContext:
     cpus_per_worker: int
     use_gpu: bool
     loader_workers: int
+    cache_limit: int | None
     on_corrupt: OnCorrupt
     max_failures: int
 
@@ -58,6 +59,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         data=context.data,
         data_digest=context.data_digest,
         loader_workers=context.loader_workers,
+        cache_limit=context.cache_limit,
         on_corrupt=context.on_corrupt,
         spec_digest=context.spec_digest,
         tracking_uri=context.tracking_uri,

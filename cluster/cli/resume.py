@@ -32,4 +32,4 @@ def command(experiment: str, workers: int | None, loader_workers: int | None, de
     if detach:
         return
     spec = record.request.spec
-    sys.exit(follow_to_end(home, record, make_plan(spec, open_dataset(spec.data, home.cache))))
+    sys.exit(follow_to_end(home, record, make_plan(spec, open_dataset(spec.data, home.cache, spec.cache_limit))))

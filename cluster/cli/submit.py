@@ -18,6 +18,7 @@ from ..experiments import Experiments
 from ..follow import plan_table
 from ..home import Home
 from ..lifecycle import launch
+from ..quantities import parse_bytes
 from .console import print_addresses, print_data, talk
 from .following import follow_to_end
 from .options import engine_options
@@ -30,7 +31,8 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 @click.option("--activations", help="Activations, such as silu,relu,leaky_relu.  [default: each variant's own]")
 @click.option("--shortcuts", help="residual (the paper's), none, identity_conv.  [default: residual]")
 @click.option("--seeds", help="Seeds, such as 0,1,2.  [default: 0]")
-@click.option("--data", help="'digits' or a folder written by `data prepare`.  [default: digits]")
+@click.option("--data", help="'digits', or a folder or s3://, gs://, http(s):// address of shards.  [default: digits]")
+@click.option("--cache-limit", help="Disk a node gives to remote shards, such as 20GiB.  [default: 32GiB]")
 @click.option("--image-size", type=int, help="Input side in pixels for all variants.  [default: by variant and data]")
 @click.option("--workers", type=int, help="DDP workers a trial.  [default: 1]")
 @click.option("--cpus-per-worker", type=int, help="CPU cores a DDP worker.  [default: what fits]")
@@ -119,6 +121,8 @@ def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """Settings by precedence: flags and their environment variables over the file over the defaults."""
     fields = ExperimentSpec.fields_from_yaml(spec_file) if spec_file else {}
     given = {name: value for name, value in flags.items() if value is not None}
+    if "cache_limit" in given:
+        given["cache_limit"] = parse_bytes(given["cache_limit"], "--cache-limit")
     if "seeds" in given:
         given["seeds"] = [seed.strip() for seed in str(given["seeds"]).split(",")]
     recipe = fields.get("recipe") or {}
@@ -139,9 +143,9 @@ def _open_data(fields: dict[str, Any], home: Home, address: str | None) -> Manif
     # Checked before the data are opened, which may take a while: a typing mistake should be told at once.
     ExperimentSpec.parse(fields | {"name": fields.get("name", "unnamed")})
     data = str(fields.get("data", "digits"))
-    manifest = open_dataset(data, home.cache)
+    manifest = open_dataset(data, home.cache, fields.get("cache_limit"))
     if data != "digits":
-        fields["data"] = str(manifest.root.absolute())
+        fields["data"] = manifest.location
     return manifest
 
 

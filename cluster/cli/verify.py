@@ -51,7 +51,8 @@ def command(experiment: str, trial: str | None, shards: bool, as_json: bool) -> 
     trials = [found for found in record.tracker.trials() if trial in (None, found.trial_id) and found.params]
     if not trials:
         raise UserError(f"{experiment}: no trial {trial or ''} has started yet".replace("  ", " "))
-    manifest = open_dataset(record.request.spec.data, home.cache)
+    spec = record.request.spec
+    manifest = open_dataset(spec.data, home.cache, spec.cache_limit)
     verdicts = [_Verdict(t.trial_id, tuple(check_receipts(record.tracker, t, manifest))) for t in trials]
     bad_shards = list(verify_shards(manifest)) if shards else []
     if as_json:
