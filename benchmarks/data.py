@@ -198,13 +198,14 @@ class _Normalise:
     """
 
     def __init__(self) -> None:
-        self._mean, self._std = (torch.tensor(values).mul(255).repeat(SIZE) for values in (MEAN, STD))
+        mean, std = (torch.tensor(values).mul(255).repeat(SIZE) for values in (MEAN, STD))
+        self._scale, self._offset = 1 / std, -mean / std
         self._rows = torch.empty((BATCH, SIZE, SIZE * 3))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         stored = images.permute(0, 2, 3, 1).reshape(len(images), SIZE, SIZE * 3)
         for image, rows in zip(stored, self._rows, strict=False):
-            rows.copy_(image).sub_(self._mean).div_(self._std)
+            torch.addcmul(self._offset, image, self._scale, out=rows)
         return self._rows[: len(images)].view(-1, SIZE, SIZE, 3).permute(0, 3, 1, 2)
 
 
