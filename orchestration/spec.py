@@ -106,6 +106,7 @@ class ExperimentSpec(BaseModel):
     name: str
     data: Annotated[str, Field(description="'digits', or a folder or address of shards")] = "digits"
     cache_limit: Annotated[int, Field(ge=1, description="bytes of remote shards that a node keeps")] | None = None
+    shuffle_block: Annotated[int, Field(ge=1, description="shards that are shuffled together")] | None = None
     variants: tuple[str, ...]
     activations: Annotated[tuple[str, ...], Field(description="'own' is each variant's own")] = (OWN,)
     shortcuts: tuple[str, ...] = ("residual",)

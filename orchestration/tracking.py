@@ -408,6 +408,7 @@ def _trial_params(trial: TrialPlan) -> dict[str, Any]:
         "activation": trial.model.activation,
         "shortcut": trial.model.shortcut,
         "seed": trial.seed,
+        "shuffle_block": trial.shuffle_block or "all",
         "image_size": trial.image_size,
         "params": trial.params,
         "macs": trial.macs,

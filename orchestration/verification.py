@@ -34,7 +34,8 @@ def check_receipts(tracker: Tracker, record: TrialRecord, manifest: Manifest) ->
         yield from (EpochCheck(epoch, problem) for epoch in range(1, epochs + 1))
         return
     train, batch = manifest.split("train"), int(record.params["global_batch"])
-    order = EpochOrder(train.shard_samples, int(record.params["seed"]), manifest.default_shuffle_block)
+    block = record.params["shuffle_block"]
+    order = EpochOrder(train.shard_samples, int(record.params["seed"]), None if block == "all" else int(block))
     consumed = BatchPlan(len(train), batch).consumed
     logged = tracker.receipts(record.run_id)
     for epoch in range(1, epochs + 1):
