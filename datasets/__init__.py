@@ -16,7 +16,7 @@ from .verify import BadShard, verify_shards
 
 if TYPE_CHECKING:
     from .augmentation import Augmentation
-    from .loader import Batch, EvalLoader, TrainLoader
+    from .loader import Batch, Corrupt, EvalLoader, OnCorrupt, TrainLoader
     from .mixing import Mixing
     from .transforms import EvalTransform, TrainTransform
 
@@ -26,12 +26,14 @@ __all__ = [
     "BadShard",
     "Batch",
     "BatchPlan",
+    "Corrupt",
     "DataError",
     "EpochOrder",
     "EvalLoader",
     "EvalTransform",
     "Manifest",
     "Mixing",
+    "OnCorrupt",
     "Progress",
     "Shard",
     "Split",
@@ -51,9 +53,11 @@ __all__ = [
 _LAZY = {
     "Augmentation": "augmentation",
     "Batch": "loader",
+    "Corrupt": "loader",
     "EvalLoader": "loader",
     "EvalTransform": "transforms",
     "Mixing": "mixing",
+    "OnCorrupt": "loader",
     "TrainLoader": "loader",
     "TrainTransform": "transforms",
 }

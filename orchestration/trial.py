@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from ..datasets import OnCorrupt
 from .plan import TrialPlan
 from .tracking import Outcome, Tracker
+
+if TYPE_CHECKING:
+    from ..datasets import OnCorrupt
 
 
 @dataclass(frozen=True)
