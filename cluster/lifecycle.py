@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from ..datasets import open_dataset
 from ..orchestration.driver import ExperimentRequest
 from ..orchestration.errors import UserError
+from ..orchestration.plan import make_plan
+from ..orchestration.spec import ExperimentSpec
 from .engines import Engines, ensure_engines
 from .experiments import Experiment, Experiments, next_job
 from .home import Home
@@ -22,11 +26,16 @@ def launch(home: Home, request: ExperimentRequest, engines: Engines) -> Experime
     return experiment
 
 
-def resume(home: Home, name: str) -> Experiment:
+def resume(home: Home, name: str, **changes: Any) -> Experiment:
     """Run what is left of an experiment: unfinished trials go on from their checkpoints, finished ones stay.
 
+    Args:
+        home: whose experiment.
+        name: the experiment's.
+        changes: fields of its specification that say where it runs and not what is trained, such as `workers`.
+
     Raises:
-        UserError: there is no such experiment, or it still runs.
+        UserError: there is no such experiment, it still runs, or a change does not fit it.
     """
     experiments = Experiments(home)
     experiment = reconnect(home, experiments.load(name))
@@ -34,6 +43,9 @@ def resume(home: Home, name: str) -> Experiment:
     if jobs.is_active(experiment.job):
         raise UserError(f"experiment '{name}' is running; `effnet-cluster logs {name} -f` follows it")
     fresh = next_job(experiment)
+    spec = ExperimentSpec.parse(fresh.request.spec.model_dump(mode="json") | changes)
+    make_plan(spec, open_dataset(spec.data, home.cache, spec.cache_limit))  # refuses what cannot run
+    fresh = replace(fresh, request=replace(fresh.request, spec=spec))
     jobs.submit(fresh.request, fresh.job)
     experiments.save(fresh)
     return fresh

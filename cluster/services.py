@@ -96,6 +96,8 @@ class Services:
                 # Named for other systems, but it is what makes Ray take the loopback address as the node's own; then
                 # its control plane listens there alone.
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                # One machine of the user's own is not taken away with a notice; the watcher is a process a trial.
+                "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
                 # Workers import the same heavy modules again and again; they may keep the compiled form.
                 "PYTHONDONTWRITEBYTECODE": "",
             }

@@ -8,42 +8,56 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DataError
 from .images import decode_rgb
+from .indexing import index_existing, index_shards
 from .manifest import Manifest, Shard, Split
 from .order import BatchPlan, EpochOrder, merge_receipts, receipt
 from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
-from .shards import index_shards
+from .verify import BadShard, verify_shards
 
 if TYPE_CHECKING:
-    from .loader import Batch, EvalLoader, TrainLoader
+    from .augmentation import Augmentation
+    from .loader import Batch, Corrupt, EvalLoader, OnCorrupt, TrainLoader
+    from .mixing import Mixing
     from .transforms import EvalTransform, TrainTransform
 
 __all__ = [
     "DIGITS",
+    "Augmentation",
+    "BadShard",
     "Batch",
     "BatchPlan",
+    "Corrupt",
     "DataError",
     "EpochOrder",
     "EvalLoader",
     "EvalTransform",
     "Manifest",
+    "Mixing",
+    "OnCorrupt",
     "Progress",
     "Shard",
     "Split",
     "TrainLoader",
     "TrainTransform",
     "decode_rgb",
+    "index_existing",
     "index_shards",
     "merge_receipts",
     "open_dataset",
     "prepare",
     "prepare_digits",
     "receipt",
+    "verify_shards",
 ]
 
 _LAZY = {
+    "Augmentation": "augmentation",
     "Batch": "loader",
+    "Corrupt": "loader",
     "EvalLoader": "loader",
     "EvalTransform": "transforms",
+    "Mixing": "mixing",
+    "OnCorrupt": "loader",
     "TrainLoader": "loader",
     "TrainTransform": "transforms",
 }

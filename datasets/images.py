@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError
+from .jpeg import ORIENTATION_TAG
 
 MAX_IMAGE_BYTES = 64 * 2**20
 """Largest encoded image, in bytes, that is stored or read."""
@@ -32,7 +33,6 @@ _SOURCE_FORMATS = (*_SHARD_FORMATS, "BMP", "DIB", "GIF", "TIFF", "PPM")
 # A JPEG with several pictures (cameras write them) is opened by Pillow as MPO; its bytes are a JPEG file all the same.
 _STORED_AS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-_ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,16 @@ def decode_rgb(data: bytes) -> Image.Image:
     Raises:
         DataError: not such an image, damaged, or larger than the caps. The caller adds which sample it was.
     """
-    if len(data) > MAX_IMAGE_BYTES:
-        raise DataError(f"{len(data):,} bytes, more than the {MAX_IMAGE_BYTES:,} allowed for one image")
+    require_bytes(data)
     with _opened(data, _SHARD_FORMATS) as image:
         image.load()
         return _to_rgb(_upright(image))
+
+
+def require_bytes(data: bytes) -> None:
+    """Raise DataError if an encoded image is larger than the cap."""
+    if len(data) > MAX_IMAGE_BYTES:
+        raise DataError(f"{len(data):,} bytes, more than the {MAX_IMAGE_BYTES:,} allowed for one image")
 
 
 def short_side(data: bytes) -> int:
@@ -119,7 +124,7 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # damaged EXIF is common in real data sets and no reason to lose the picture
         return image
     return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image

@@ -3,33 +3,56 @@
 position and sample id (order) → image bytes (positioned read) → uint8 tensor (decode, augment) → `Batch`
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader, get_worker_info
 from webdataset import DataPipeline
 
+from .augmentation import NO_AUGMENTATION, Augmentation
 from .errors import DataError
-from .images import decode_rgb
 from .manifest import Manifest
 from .order import BatchPlan, EpochOrder
+from .pictures import JpegPicture, Picture, open_picture
 from .reader import ShardReader
 from .sources import TRAIN, VAL
 from .transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTransform, Scale, TrainTransform
 
-Transform = Callable[[Image.Image, int], torch.Tensor]
-"""(RGB image, sample id) → uint8 tensor (3, image_size, image_size)."""
+# Shards side by side in evaluation, which goes through them one after the other.
+_EVAL_WINDOW = 2
+
+# So many in a row that cannot be decoded are no accident.
+_MAX_REPLACEMENTS = 1000
+
+Transform = Callable[[Picture | JpegPicture, int], torch.Tensor]
+"""(picture, sample id) → uint8 tensor (3, image_size, image_size)."""
+
+
+OnCorrupt = Literal["stop", "skip"]
+"""What to do about a sample that cannot be decoded: stop with a DataError, or go on without it and list it."""
+
+
+class Corrupt(NamedTuple):
+    """A sample that could not be decoded: its position and id, why (with shard and key), and the id of the sample that
+    was shown in its place; -1 in evaluation, where it is masked out."""
+
+    position: int
+    sample_id: int
+    reason: str
+    replacement: int
 
 
 class Batch(NamedTuple):
     """One rank's slice of a global batch, N samples; in evaluation `mask` is False for padding (zeros, sample id -1).
 
-    images: uint8 (N, 3, image_size, image_size). labels, sample_ids, positions: int64 (N,). mask: bool (N,).
+    images: uint8 (N, 3, image_size, image_size), channels last in memory: decoders write and convolutions like that.
+    labels, sample_ids, positions: int64 (N,). mask: bool (N,).
+    corrupt: the samples that were replaced or masked out; always empty with `on_corrupt="stop"`. `sample_ids` are those
+    that the order says all the same, so a receipt tells what was scheduled, and this list what was replaced in it.
     """
 
     images: torch.Tensor
@@ -37,6 +60,7 @@ class Batch(NamedTuple):
     sample_ids: torch.Tensor
     positions: torch.Tensor
     mask: torch.Tensor
+    corrupt: Sequence[Corrupt] = ()
 
 
 class TrainLoader:
@@ -47,10 +71,16 @@ class TrainLoader:
         global_batch: samples of one optimizer step over all ranks; a multiple of `world_size`.
         seed: of the order and of the augmentation.
         loader_workers: processes that read and decode ahead; 0 does it in this process. Never changes what comes out.
-        shuffle_block: shards that are shuffled together; None is all of them.
+        shuffle_block: shards that are shuffled together; None is `Manifest.default_shuffle_block`: all of local shards,
+            16 of remote ones. Remote shards of a block must fit the node's cache; if two blocks do, the next one is
+            fetched while one is read.
         crop_scale, crop_ratio: of the random resized crop, see `TrainTransform`.
         mirror: random horizontal flips; None does what the manifest says is safe.
+        augmentation: a policy and random erasing on top of crop and flip.
         augment: False gives every image as evaluation would (shorter side to `image_size`, centre crop).
+        on_corrupt: "skip" shows in place of a sample that cannot be decoded the next one in the epoch's order that can,
+            cyclically: a function of the data, seed, epoch and position. A shard that is missing, truncated or cannot
+            be reached stops the run all the same, since that depends on the machine and the moment.
 
     Raises:
         DataError: sizes that do not fit together, or no such split.
@@ -71,18 +101,27 @@ class TrainLoader:
         crop_ratio: Scale = DEFAULT_CROP_RATIO,
         mirror: bool | None = None,
         augment: bool = True,
+        augmentation: Augmentation = NO_AUGMENTATION,
+        on_corrupt: OnCorrupt = "stop",
     ) -> None:
         split = manifest.split(TRAIN)
-        self.order = EpochOrder(split.shard_samples, seed, shuffle_block)
+        block = manifest.default_shuffle_block if shuffle_block is None else shuffle_block
+        self.order = EpochOrder(split.shard_samples, seed, block)
         self.plan = BatchPlan(len(split), global_batch, rank, world_size)
         self._augmentation = TrainTransform(
-            image_size, seed, crop_scale, crop_ratio, manifest.mirror_safe if mirror is None else mirror
+            image_size,
+            seed,
+            crop_scale,
+            crop_ratio,
+            manifest.mirror_safe if mirror is None else mirror,
+            augmentation,
         )
         self._plain = None if augment else EvalTransform(image_size, image_size)
-        self._reader = ShardReader(manifest, TRAIN)
+        self._reader = ShardReader(manifest, TRAIN, block or len(split.shards))
         self._labels = split.label
         self._image_size = image_size
         self._workers = _checked_workers(loader_workers)
+        self._on_corrupt = on_corrupt
 
     @property
     def batches_per_epoch(self) -> int:
@@ -99,7 +138,9 @@ class TrainLoader:
             raise DataError(f"batch {start_batch} does not exist; an epoch has batches 0 to {self.plan.batches - 1}")
         transform = _EpochTransform(self._plain or self._augmentation, epoch)
         ids = self.order.sample_ids(epoch)
-        job = _Job(self.plan, start_batch, ids, self._labels, self._reader, transform, self._image_size)
+        job = _Job(
+            self.plan, start_batch, ids, self._labels, self._reader, transform, self._image_size, self._on_corrupt
+        )
         return _iterate(job, self._workers)
 
     def expected_receipt(self, epoch: int, start_batch: int = 0) -> int:
@@ -116,6 +157,7 @@ class EvalLoader:
         image_size, resize: in pixels, see `EvalTransform`.
         batch_size: samples of a batch on one rank.
         loader_workers: see `TrainLoader`.
+        on_corrupt: "skip" masks a sample out that cannot be decoded and lists it; see `TrainLoader`.
 
     Raises:
         DataError: sizes that do not fit together, or no such split.
@@ -132,12 +174,14 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
         loader_workers: int = 0,
+        on_corrupt: OnCorrupt = "stop",
     ) -> None:
         samples = manifest.split(split)
         self.plan = BatchPlan.evaluation(len(samples), batch_size, rank, world_size)
         ids = np.arange(len(samples), dtype=np.int64)
         transform = _EpochTransform(EvalTransform(image_size, resize), 0)
-        self._job = _Job(self.plan, 0, ids, samples.label, ShardReader(manifest, split), transform, image_size)
+        reader = ShardReader(manifest, split, _EVAL_WINDOW)
+        self._job = _Job(self.plan, 0, ids, samples.label, reader, transform, image_size, on_corrupt)
         self._workers = _checked_workers(loader_workers)
 
     @property
@@ -159,10 +203,10 @@ class _EpochTransform:
     transform: TrainTransform | EvalTransform
     epoch: int
 
-    def __call__(self, image: Image.Image, sample_id: int) -> torch.Tensor:
+    def __call__(self, picture: Picture | JpegPicture, sample_id: int) -> torch.Tensor:
         if isinstance(self.transform, EvalTransform):
-            return self.transform(image)
-        return self.transform(image, self.epoch, sample_id)
+            return self.transform(picture)
+        return self.transform(picture, self.epoch, sample_id)
 
 
 class _Place(NamedTuple):
@@ -178,6 +222,8 @@ class _Encoded(NamedTuple):
 class _Decoded(NamedTuple):
     place: _Place
     image: torch.Tensor | None
+    shown: int  # sample id of the image; -1: none
+    corrupt: Corrupt | None = None
 
 
 @dataclass(frozen=True)
@@ -198,28 +244,53 @@ class _Job:
     reader: ShardReader
     transform: Transform
     image_size: int
+    on_corrupt: OnCorrupt
 
     def places(self) -> Iterator[_Place]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for batch in self.plan.worker_batches(self.start_batch, worker, workers):
+        for batch in self.plan.worker_batches(self.start_batch, *_this_worker()):
             for position in self.plan.positions(batch):
                 yield _Place(position, int(self.ids[position]) if position < len(self.ids) else -1)
 
     def read(self, places: Iterator[_Place]) -> Iterator[_Encoded]:
-        for place in places:
-            yield _Encoded(place, self.reader.read(place.sample_id) if place.sample_id >= 0 else b"")
+        with self.reader.following(self._upcoming):
+            for place in places:
+                yield _Encoded(place, self.reader.read(place.sample_id) if place.sample_id >= 0 else b"")
+
+    def _upcoming(self) -> NDArray[np.int64]:
+        return self.ids[self.plan.worker_positions(self.start_batch, *_this_worker())]
 
     def decode(self, samples: Iterator[_Encoded]) -> Iterator[_Decoded]:
         for place, data in samples:
             if place.sample_id < 0:
-                yield _Decoded(place, None)
+                yield _Decoded(place, None, -1)
                 continue
             try:
-                image = decode_rgb(data)
+                decoded = _Decoded(place, self._image(place.sample_id, data), place.sample_id)
             except DataError as error:
-                raise DataError(f"{self.reader.where(place.sample_id)}: {error}") from error
-            yield _Decoded(place, self.transform(image, place.sample_id))
+                if self.on_corrupt == "stop":
+                    raise
+                decoded = self._without(place, str(error))
+            yield decoded
+
+    def _image(self, sample_id: int, data: bytes) -> torch.Tensor:
+        try:
+            return self.transform(open_picture(data), sample_id)
+        except DataError as error:
+            raise DataError(f"{self.reader.where(sample_id)}: {error}") from error
+
+    def _without(self, place: _Place, reason: str) -> _Decoded:
+        """What is shown in place of a corrupt sample: nothing in evaluation, else the next readable of the order."""
+        if not self.plan.drop_tail:
+            return _Decoded(place, None, -1, Corrupt(*place, reason, -1))
+        for step in range(1, min(_MAX_REPLACEMENTS, len(self.ids))):
+            replacement = int(self.ids[(place.position + step) % len(self.ids)])
+            data = self.reader.read(replacement)
+            try:
+                image = self._image(replacement, data)
+            except DataError:
+                continue
+            return _Decoded(place, image, replacement, Corrupt(*place, reason, replacement))
+        raise DataError(f"{reason}; and no sample after it in the epoch's order can be decoded; repair the dataset")
 
     def batch(self, samples: Iterator[_Decoded]) -> Iterator[Batch]:
         pending: list[_Decoded] = []
@@ -236,16 +307,27 @@ class _Job:
             yield _Failure(str(error))
 
     def _collate(self, samples: list[_Decoded]) -> Batch:
-        images = torch.zeros((len(samples), 3, self.image_size, self.image_size), dtype=torch.uint8)
-        for row, (_, image) in enumerate(samples):
-            if image is not None:
-                images[row] = image
-        ids = np.array([place.sample_id for place, _ in samples], dtype=np.int64)
-        mask = ids >= 0
+        images = torch.empty((len(samples), self.image_size, self.image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        for row, sample in enumerate(samples):
+            if sample.image is None:
+                images[row].zero_()
+            else:
+                images[row] = sample.image
+        ids = np.array([sample.place.sample_id for sample in samples], dtype=np.int64)
+        shown = np.array([sample.shown for sample in samples], dtype=np.int64)
+        mask = shown >= 0
         # Padding has class 0 rather than -1: every loss accepts it, and the mask takes it out of the sums.
-        labels = np.where(mask, self.labels[ids], 0).astype(np.int64)
-        positions = np.array([place.position for place, _ in samples], dtype=np.int64)
-        return Batch(images, *(torch.from_numpy(column) for column in (labels, ids, positions, mask)))
+        labels = np.where(mask, self.labels[shown], 0).astype(np.int64)
+        positions = np.array([sample.place.position for sample in samples], dtype=np.int64)
+        corrupt = tuple(sample.corrupt for sample in samples if sample.corrupt is not None)
+        as_tensor = torch.from_numpy
+        return Batch(images, as_tensor(labels), as_tensor(ids), as_tensor(positions), as_tensor(mask), corrupt)
+
+
+def _this_worker() -> tuple[int, int]:
+    """(number of this loader worker, how many there are); (0, 1) where the loader has none."""
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)
 
 
 def _iterate(job: _Job, workers: int) -> Iterator[Batch]:

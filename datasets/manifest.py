@@ -1,27 +1,41 @@
 """What a folder of shards holds: classes, shards, and for every sample where its image lies, as arrays.
 
-On disk: `manifest.json` for people and tools, `index.npz` (no pickle) for the arrays, beside `train/*.tar` and
-`val/*.tar`. The shards stay plain WebDataset; the manifest is what makes an exact order over them possible.
+On disk or at a remote address: `manifest.json` for people and tools, `index.npz` (no pickle) for the arrays, beside
+the tars. The shards stay plain WebDataset; the manifest is what makes an exact order over them possible.
 """
 
 import hashlib
 import json
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cache import ShardCache
 from .errors import DataError
+from .images import MAX_IMAGE_BYTES
+from .remote import join, read_object
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 INDEX_FILE = "index.npz"
+REMOTE_SHUFFLE_BLOCK = 16
+"""Shards that are shuffled together where the data are remote and nothing else is asked for."""
+
 _COLUMNS = {"shard": "<i4", "offset": "<i8", "size": "<i8", "label": "<i4", "keys": "S"}
+_MAX_BYTES = {MANIFEST_FILE: 64 * 2**20, INDEX_FILE: 16 * 2**30}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Besides what leaves the folder, what a URL or plain webdataset would read into a name: `pipe:`, queries, patterns.
+_UNSAFE_NAME = re.compile(r"[\x00-\x1f\x7f\\:?#%*]")
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,9 @@ class Split:
         return tuple(shard.samples for shard in self.shards)
 
     def key(self, sample_id: int) -> str:
-        """The WebDataset key of a sample."""
-        return bytes(self.keys[sample_id]).decode(errors="replace")
+        """The WebDataset key of a sample, as text that can be printed."""
+        text = bytes(self.keys[sample_id]).decode(errors="replace")
+        return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +90,14 @@ class Manifest:
     """An immutable description of a prepared dataset.
 
     Attributes:
-        root: folder that holds the shards; where the data lies is no part of the digest.
+        root: folder that holds the shards, or, for remote ones, their copies; where the data lies is no part of the
+            digest.
         name: for people.
         classes: class names; a label is an index into them.
         image_size: median shorter side of the images, in pixels.
         mirror_safe: whether a mirrored image still shows its class (a mirrored digit does not).
         splits: "train", "val", possibly "test".
+        cache: how remote shards are had; None: they lie in `root`.
     """
 
     root: Path
@@ -89,6 +106,21 @@ class Manifest:
     image_size: int
     mirror_safe: bool
     splits: Mapping[str, Split] = field(repr=False)
+    cache: ShardCache | None = None
+
+    @property
+    def location(self) -> str:
+        """The folder or address of the dataset, as `open_dataset` takes it."""
+        return self.cache.address if self.cache else str(self.root)
+
+    @property
+    def default_shuffle_block(self) -> int | None:
+        """Shards that training shuffles together unless told otherwise: all of local ones (None), 16 of remote ones.
+
+        A rank needs a whole block at hand, and a remote dataset may be larger than any node's disk. The number depends
+        on no node's cache, since the order of samples depends on it.
+        """
+        return REMOTE_SHUFFLE_BLOCK if self.cache else None
 
     @cached_property
     def digest(self) -> str:
@@ -104,7 +136,7 @@ class Manifest:
     def split(self, name: str) -> Split:
         """A split by name; DataError tells which there are."""
         if name not in self.splits:
-            raise DataError(f"{self.root}: no split {name!r}; it has {', '.join(self.splits)}")
+            raise DataError(f"{self.location}: no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
     def save(self) -> None:
@@ -132,52 +164,55 @@ class Manifest:
             DataError: there is none, it is of another format version, or it is damaged.
         """
         folder = Path(folder).absolute()  # worker processes have another working directory
-        path = folder / MANIFEST_FILE
-        if not path.is_file():
+        if not (folder / MANIFEST_FILE).is_file():
             raise DataError(f"{folder}: no {MANIFEST_FILE}; make one with: effnet-cluster data prepare SOURCE {folder}")
+        return cls._read(lambda name: (folder / name).open("rb"), folder, None)
+
+    @classmethod
+    def load_remote(cls, cache: ShardCache) -> "Manifest":
+        """Read and check the manifest at `cache.address`; its shards will be read through `cache`.
+
+        Raises:
+            DataError: as for `load`, or the address cannot be read.
+        """
+
+        def download(name: str) -> BytesIO:
+            return BytesIO(read_object(join(cache.address, name), _MAX_BYTES[name]))
+
+        return cls._read(download, cache.folder, cache)
+
+    @classmethod
+    def _read(cls, opened: Callable[[str], BinaryIO], root: Path, cache: ShardCache | None) -> "Manifest":
+        place = cache.address if cache else str(root)
+        path = f"{place}/{MANIFEST_FILE}"
         try:
-            document = json.loads(path.read_text("utf-8"))
+            with opened(MANIFEST_FILE) as file:
+                document = json.loads(file.read(_MAX_BYTES[MANIFEST_FILE]).decode())
             version = document["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(path, "unreadable") from error
         if version != FORMAT_VERSION:
             raise DataError(f"{path}: format {version}, this program reads {FORMAT_VERSION}; prepare the dataset again")
         try:
-            manifest = cls(
-                root=folder,
-                name=str(document["name"]),
-                classes=tuple(str(name) for name in document["classes"]),
-                image_size=int(document["image_size"]),
-                mirror_safe=bool(document["mirror_safe"]),
-                splits=_load_splits(folder, document["splits"]),
-            )
-            recorded: str = document["digest"]
-            problem = manifest._inconsistency()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _damaged(path, "incomplete") from error
-        if problem:
+            shards = {str(name): _shards(entry["shards"]) for name, entry in document["splits"].items()}
+            name, recorded = _typed(document["name"], str), _typed(document["digest"], str)
+            classes = tuple(_typed(name, str) for name in document["classes"])
+            size, mirror = _counted(document["image_size"], 2**20), _typed(document["mirror_safe"], bool)
+        except KeyError as error:
+            raise _damaged(path, f"no entry {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _damaged(path, str(error)) from error
+        try:
+            with opened(INDEX_FILE) as file:
+                splits = _load_splits(file, shards)
+        except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+            raise _damaged(f"{place}/{INDEX_FILE}", "missing or unreadable") from error
+        manifest = cls(root, name, classes, size, mirror, splits, cache)
+        if problem := manifest._inconsistency():
             raise _damaged(path, problem)
         if manifest.digest != recorded:
             raise _damaged(path, f"it and {INDEX_FILE} do not match their digest")
         return manifest
-
-    def verify_shards(self) -> None:
-        """Read every shard and compare its size and sha256 with the manifest's.
-
-        Raises:
-            DataError: a shard is missing or differs; the message names the first one.
-        """
-        for shard in (shard for split in self.splits.values() for shard in split.shards):
-            path = self.root / shard.name
-            try:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-            if found != shard.sha256:
-                raise DataError(
-                    f"{path}: differs from the manifest (sha256 {found}); copy or prepare the dataset again"
-                )
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {f"{name}.{c}": getattr(split, c) for name, split in self.splits.items() for c in _COLUMNS}
@@ -188,26 +223,57 @@ class Manifest:
             counts = np.array(split.shard_samples, dtype=np.int64)
             if counts.sum() != len(split) or not np.array_equal(split.shard, np.repeat(np.arange(len(counts)), counts)):
                 return f"sample counts of {name} differ between it and {INDEX_FILE}"
+            if (split.size < 0).any() or (split.size > MAX_IMAGE_BYTES).any():
+                return f"a sample of {name} has less than 0 or more than the {MAX_IMAGE_BYTES:,} bytes allowed"
             ends = np.array([shard.bytes for shard in split.shards], dtype=np.int64)[split.shard]
-            if (split.offset < 0).any() or (split.size < 0).any() or (split.offset + split.size > ends).any():
+            if (split.offset < 0).any() or (split.offset > ends - split.size).any():  # a sum might wrap around
                 return f"a sample of {name} lies outside its shard"
             if (split.label < 0).any() or (split.label >= len(self.classes)).any():
                 return f"a label of {name} has no class"
-            if any(Path(shard.name).is_absolute() or ".." in Path(shard.name).parts for shard in split.shards):
-                return f"a shard of {name} lies outside the folder"
         return None
 
 
-def _load_splits(folder: Path, described: Mapping[str, Any]) -> dict[str, Split]:
-    path = folder / INDEX_FILE
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: _split(arrays, name, entry["shards"]) for name, entry in described.items()}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(path, "missing or unreadable") from error
+def require_safe_name(name: str) -> None:
+    """Raise ValueError unless `name` is a plain relative posix path: safe below a folder, in a URL and in a log."""
+    parts = name.split("/")
+    if _UNSAFE_NAME.search(name) or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"the shard name {name!r} lies outside the folder or is no plain path")
 
 
-def _split(arrays: Any, name: str, shards: list[dict[str, Any]]) -> Split:
+def _shards(entries: list[dict[str, Any]]) -> tuple[Shard, ...]:
+    shards = []
+    for entry in entries:
+        shard = Shard(**entry)
+        require_safe_name(_typed(shard.name, str))
+        if _SHA256.fullmatch(_typed(shard.sha256, str)) is None:
+            raise ValueError(f"the sha256 of {shard.name} is none")
+        _counted(shard.bytes, 2**48)
+        _counted(shard.samples, 2**31)
+        shards.append(shard)
+    return tuple(shards)
+
+
+def _typed(value: Any, kind: type[Kind]) -> Kind:
+    if type(value) is not kind:  # not isinstance: True is an int
+        raise TypeError(f"{str(value)[:40]!r} where a {kind.__name__} belongs")
+    return value
+
+
+def _counted(value: Any, limit: int) -> int:
+    if not 0 <= _typed(value, int) < limit:
+        raise ValueError(f"the number {value} is out of range")
+    return int(value)
+
+
+def _load_splits(file: BinaryIO, shards: Mapping[str, tuple[Shard, ...]]) -> dict[str, Split]:
+    with np.load(file, allow_pickle=False) as arrays:
+        # Stored as they are, so no small file can unpack to more than the memory holds.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in arrays.zip.infolist()):
+            raise ValueError("compressed")
+        return {name: _split(arrays, name, of_split) for name, of_split in shards.items()}
+
+
+def _split(arrays: Any, name: str, shards: tuple[Shard, ...]) -> Split:
     columns = {}
     for column, kind in _COLUMNS.items():
         array = arrays[f"{name}.{column}"]
@@ -216,7 +282,7 @@ def _split(arrays: Any, name: str, shards: list[dict[str, Any]]) -> Split:
         columns[column] = array
     if len({len(array) for array in columns.values()}) != 1:
         raise ValueError(f"the columns of {name} differ in length")
-    return Split(shards=tuple(Shard(**shard) for shard in shards), **columns)
+    return Split(shards=shards, **columns)
 
 
 def _index_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -228,5 +294,5 @@ def _index_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
     return hasher.hexdigest()
 
 
-def _damaged(path: Path, what: str) -> DataError:
+def _damaged(path: str, what: str) -> DataError:
     return DataError(f"{path}: damaged ({what}); copy or prepare the dataset again")

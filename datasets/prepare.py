@@ -7,18 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .archives import archive_stem, extract, is_archive
+from .cache import ShardCache, default_limit
 from .errors import DataError
 from .images import EncodedImage
+from .indexing import index_shards
 from .manifest import MANIFEST_FILE, Manifest
 from .philox import Domain, permutation, require_word
-from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, index_shards, require_limits, write_shards
+from .remote import checked_address, is_address
+from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits, write_shards
 from .sources import Record, Source, content_root, digits_source, folder_source, looks_like_classes, require_fraction
 
 DIGITS = "digits"
 _DIGITS_FOLDER = "digits-v1"
 _DIGITS_PER_SHARD = 256
+_SHARDS_FOLDER = "shards"
 _UNPACKED = "unpacked"
 _BUILT = "built"
 
@@ -95,21 +101,27 @@ def prepare_digits(out_dir: Path, *, progress: ProgressCallback | None = None) -
     return Manifest.load(out_dir)
 
 
-def open_dataset(ref: str, cache_root: Path) -> Manifest:
-    """The manifest that a user means: the word "digits", or a folder that `prepare` has written.
+def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> Manifest:
+    """The manifest that a user means: the word "digits", or a folder or address that holds what `prepare` has written.
 
     "digits" is written to `cache_root/digits-v1` the first time; any number of processes may ask for it at once.
+
+    Args:
+        ref: "digits", a folder (also as file://FOLDER, read in place), or an address s3://, gs://, hdfs://, http(s)://,
+            whose shards are fetched into `cache_root/shards` while they are read.
+        cache_limit: bytes of remote shards kept on this node; default: 32 GiB, or 80 % of what the disk has.
 
     Raises:
         DataError: nothing is there, or it is not prepared yet; the message says which command prepares it.
     """
     if ref == DIGITS:
         return _open_digits(Path(cache_root).absolute() / _DIGITS_FOLDER)
+    if ref.startswith("file://"):
+        ref = url2pathname(urlsplit(ref).path)
+    elif is_address(ref):
+        address, shards = checked_address(ref), Path(cache_root).absolute() / _SHARDS_FOLDER
+        return Manifest.load_remote(ShardCache(address, shards, cache_limit or default_limit(shards)))
     folder = Path(ref)
-    if "://" in ref:
-        raise DataError(
-            f"{ref}: only local folders can be opened; copy the dataset to a folder that every node can read"
-        )
     if not folder.exists():
         raise DataError(f"{ref}: no such folder; make it with: effnet-cluster data prepare SOURCE {ref}")
     if folder.is_dir() and (folder / MANIFEST_FILE).exists():

@@ -1,4 +1,4 @@
-"""From a decoded image to a uint8 tensor; normalisation happens later, on the device and in batches.
+"""From a picture to a uint8 tensor; normalisation happens later, on the device and in batches.
 
 Random choices are keyed by (seed, epoch, sample id): who decodes a sample, and when, does not change what becomes of
 it.
@@ -7,35 +7,34 @@ it.
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 
+from .augmentation import NO_AUGMENTATION, Augmentation
 from .errors import DataError
 from .philox import Domain, uniforms
+from .pictures import Box, JpegPicture, Picture
+from .resampling import cut_resized, fast_resize, to_tensor
 
 Scale = tuple[float, float]
 DEFAULT_CROP_SCALE: Scale = (0.35, 1.0)
 DEFAULT_CROP_RATIO: Scale = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
-_BICUBIC = Image.Resampling.BICUBIC
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """An RGB image as a uint8 tensor, shape (3, height, width)."""
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True)
 class TrainTransform:
     """Random resized crop (Szegedy et al. 2015, in torchvision's form) and, if `mirror`, a horizontal flip half of the
-    time.
+    time; then what `augmentation` adds.
+
+    The crop is resized bilinearly with antialiasing, torchvision's default for training; evaluation is bicubic.
 
     Attributes:
         image_size: side of the square output in pixels.
         scale: range of the crop's area relative to the image's.
         ratio: range of the crop's aspect ratio (width / height), drawn log-uniformly.
         mirror: whether to flip.
+        augmentation: a policy and random erasing.
         seed: 0..2^64-1.
     """
 
@@ -44,6 +43,7 @@ class TrainTransform:
     scale: Scale = DEFAULT_CROP_SCALE
     ratio: Scale = DEFAULT_CROP_RATIO
     mirror: bool = True
+    augmentation: Augmentation = NO_AUGMENTATION
 
     def __post_init__(self) -> None:
         _require_size("image_size", self.image_size)
@@ -52,18 +52,22 @@ class TrainTransform:
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise DataError(f"crop_ratio must be two numbers 0 < low <= high, got {self.ratio}")
 
-    def __call__(self, image: Image.Image, epoch: int, sample_id: int) -> torch.Tensor:
-        """RGB image → uint8 (3, image_size, image_size)."""
-        draws = uniforms(4 * _ATTEMPTS + 1, Domain.AUGMENTATION, self.seed, epoch, sample_id).tolist()
-        left, top, width, height = self._crop(image.width, image.height, draws)
-        side = self.image_size
-        output = image.resize((side, side), _BICUBIC, box=(left, top, left + width, top + height))
-        if self.mirror and draws[-1] < 0.5:
-            output = output.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return to_tensor(output)
+    def __call__(self, image: Image.Image | Picture | JpegPicture, epoch: int, sample_id: int) -> torch.Tensor:
+        """RGB image → uint8 (3, image_size, image_size).
 
-    def _crop(self, width: int, height: int, draws: list[float]) -> tuple[int, int, int, int]:
-        """(left, top, width, height) in pixels: the first draw of ten that fits, else the largest central crop."""
+        Raises:
+            DataError: the picture is damaged.
+        """
+        picture = Picture.of(image) if isinstance(image, Image.Image) else image
+        draws = uniforms(4 * _ATTEMPTS + 1, Domain.AUGMENTATION, self.seed, epoch, sample_id).tolist()
+        box = self._box(picture.width, picture.height, draws)
+        output = fast_resize(picture.crop(box, self.image_size, quick=True), self.image_size)
+        if self.mirror and draws[-1] < 0.5:
+            output = output.flip(2)
+        return self.augmentation.apply(output, self.seed, epoch, sample_id)
+
+    def _box(self, width: int, height: int, draws: list[float]) -> Box:
+        """The first draw of ten that fits, else the largest central crop."""
         low, high = (math.log(bound) for bound in self.ratio)
         for attempt in range(_ATTEMPTS):
             area_draw, ratio_draw, x_draw, y_draw = draws[4 * attempt : 4 * attempt + 4]
@@ -72,10 +76,10 @@ class TrainTransform:
             crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < crop_width <= width and 0 < crop_height <= height:
                 left = int(x_draw * (width - crop_width + 1))
-                return left, int(y_draw * (height - crop_height + 1)), crop_width, crop_height
+                return Box(left, int(y_draw * (height - crop_height + 1)), crop_width, crop_height)
         crop_width = min(width, max(round(height * self.ratio[1]), 1))
         crop_height = min(height, max(round(width / self.ratio[0]), 1))
-        return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+        return Box((width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height)
 
 
 @dataclass(frozen=True)
@@ -95,16 +99,20 @@ class EvalTransform:
         if self.resize < self.image_size:
             raise DataError(f"resize ({self.resize}) must be at least image_size ({self.image_size})")
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """RGB image → uint8 (3, image_size, image_size)."""
-        side, short = self.image_size, min(image.size)
+    def __call__(self, image: Image.Image | Picture | JpegPicture) -> torch.Tensor:
+        """RGB image → uint8 (3, image_size, image_size).
+
+        Raises:
+            DataError: the picture is damaged.
+        """
+        picture = Picture.of(image) if isinstance(image, Image.Image) else image
+        side, short, long = self.image_size, *sorted((picture.width, picture.height))
         resize = self.resize if short > side else side
         # torchvision rounds the longer side down and the crop's corner half to even; both are kept to the letter.
-        long = int(resize * max(image.size) / short)
-        width, height = (resize, long) if image.width <= image.height else (long, resize)
-        resized = image.resize((width, height), _BICUBIC)
+        long = int(resize * long / short)
+        width, height = (resize, long) if picture.width <= picture.height else (long, resize)
         left, top = round((width - side) / 2.0), round((height - side) / 2.0)
-        return to_tensor(resized.crop((left, top, left + side, top + side)))
+        return to_tensor(cut_resized(picture.pixels(), width, height, left, top, side))
 
 
 def _require_size(what: str, pixels: int) -> None:

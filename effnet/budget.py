@@ -65,12 +65,15 @@ def phis() -> tuple[float, ...]:
     return tuple(phi for phi in steps if not 1 <= phi <= 7 or phi % 1)
 
 
-def largest_phi(budget: Budget, batch: int = 32, **overrides: Any) -> Prediction | None:
+def largest_phi(
+    budget: Budget, batch: int = 32, *, checkpoint_activations: bool = False, **overrides: Any
+) -> Prediction | None:
     """Return the model with the largest φ of ``phis()`` that fits; None if not even B0 does.
 
     Args:
         budget: what it must fit in.
         batch: images of one device at a time.
+        checkpoint_activations: whether it will be trained so, see ``EfficientNet``.
         overrides: as in ``variant``, such as ``num_classes``.
 
     Raises:
@@ -78,21 +81,31 @@ def largest_phi(budget: Budget, batch: int = 32, **overrides: Any) -> Prediction
     """
 
     def at(phi: float) -> Prediction:
-        return predict(variant(phi_name(phi), **overrides), batch)
+        config = variant(phi_name(phi), **overrides)
+        return predict(config, batch, checkpoint_activations=checkpoint_activations)
 
     candidates = phis()
     index = _count_fitting(candidates, lambda phi: budget.holds(at(phi))) - 1
     return at(candidates[index]) if index >= 0 else None
 
 
-def largest_of(names: Sequence[str], budget: Budget, batch: int = 32, **overrides: Any) -> Prediction | None:
+def largest_of(
+    names: Sequence[str], budget: Budget, batch: int = 32, *, checkpoint_activations: bool = False, **overrides: Any
+) -> Prediction | None:
     """Return the fitting model with the most multiply-accumulates among ``names``; None if none fits."""
-    found = [predict(variant(name, **overrides), batch) for name in names]
+    configs = (variant(name, **overrides) for name in names)
+    found = [predict(config, batch, checkpoint_activations=checkpoint_activations) for config in configs]
     return max(filter(budget.holds, found), key=lambda prediction: prediction.cost.macs, default=None)
 
 
 def largest_on_grid(
-    budget: Budget, grid: Grid | None = None, batch: int = 32, base: str = "b0", **overrides: Any
+    budget: Budget,
+    grid: Grid | None = None,
+    batch: int = 32,
+    base: str = "b0",
+    *,
+    checkpoint_activations: bool = False,
+    **overrides: Any,
 ) -> tuple[Prediction, ...]:
     """Return the maximal models of a grid: they fit, and no other that fits is at least as large in all three factors.
 
@@ -105,7 +118,8 @@ def largest_on_grid(
     grid = grid or Grid()
 
     def at(width: float, depth: float, resolution: float) -> Prediction:
-        return predict(variant(scaled_name(base, width, depth, resolution), **overrides), batch)
+        config = variant(scaled_name(base, width, depth, resolution), **overrides)
+        return predict(config, batch, checkpoint_activations=checkpoint_activations)
 
     def fitting(candidates: Sequence[float], width: float, depth: float) -> int:
         return _count_fitting(candidates, lambda resolution: budget.holds(at(width, depth, resolution)))

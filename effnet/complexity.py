@@ -49,12 +49,15 @@ class Complexity:
             inputs of convolutions, of BatchNorm and of the classifier, the image, and what activations, gates and
             dropout need. Left out are whatever does not grow with the batch (weights, gradients, optimizer, batch
             statistics), workspaces, transient buffers and the loss. About half under 16-bit autocast.
+        checkpointed_bytes: the same with activation checkpointing, at the step of the backward pass that needs most:
+            the inputs of the blocks up to one and what that one keeps, with the gradients that pass through it.
         stages: the same by stage; the stages' numbers add up to the totals.
     """
 
     params: int
     macs: int
     activation_bytes: int
+    checkpointed_bytes: int
     stages: tuple[StageRow, ...]
 
 
@@ -84,15 +87,21 @@ def complexity(config: EfficientNetConfig, image_size: int | Size | None = None)
     act = activation_spec(config.activation)
     blocks = config.blocks
 
-    rows = [_row(1, _stem_operator(config), size, config.scaled_stem_channels, 1, _stem(config, act, size))]
+    stem = _stem(config, act, size)
+    rows = [_row(1, _stem_operator(config), size, config.scaled_stem_channels, 1, stem)]
     size = _stem_size(config, size)
+    # Of the floats that a checkpointed pass holds: what stays throughout, and the most at any step.
+    inputs, most = stem.kept, 0
 
     for number, stage in enumerate(config.stages):
         own = [block for block in blocks if block.stage == number]
         stage_size, cost = size, _Cost()
         for block in own:
             out_size, following = _down(size, block.stride), (*blocks, None)[block.index + 1]
-            cost += _block(block, act, size, config.padding, read=_reads(config, following, out_size))
+            of_block = _block(block, act, size, config.padding, read=_reads(config, following, out_size))
+            cost += of_block
+            most = max(most, inputs + of_block.kept + _passing(block, size, out_size))
+            inputs += block.in_channels * _area(size)
             size = out_size
         rows.append(_row(len(rows) + 1, _operator(stage), stage_size, own[-1].out_channels, len(own), cost))
 
@@ -103,6 +112,7 @@ def complexity(config: EfficientNetConfig, image_size: int | Size | None = None)
         params=sum(row.params for row in rows),
         macs=sum(row.macs for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
+        checkpointed_bytes=_FLOAT_BYTES * max(most, inputs + cost.kept),
         stages=tuple(rows),
     )
 
@@ -230,6 +240,13 @@ def _block(block: BlockConfig, activation: ActivationSpec, size: Size, padding: 
         cost += _act(activation, block.out_channels, out_size, read)
     # The mask of stochastic depth: one number an image.
     return cost + _Cost(kept=1) if block.drop_rate else cost
+
+
+def _passing(block: BlockConfig, size: Size, out_size: Size) -> int:
+    """Floats of the gradients in a block's backward pass at its widest: before and after the convolution inside, and
+    the output's, which waits for the shortcut."""
+    widest = block.expanded_channels * (_area(size) + _area(out_size))
+    return widest + (block.out_channels * _area(out_size) if block.has_shortcut else 0)
 
 
 def _squeeze_excitation(channels: int, squeeze: int, activation: ActivationSpec, size: Size) -> _Cost:

@@ -50,13 +50,21 @@ class Prediction:
     batch: int
 
 
-def predict(config: EfficientNetConfig, batch: int = 32, image_size: int | Size | None = None) -> Prediction:
+def predict(
+    config: EfficientNetConfig,
+    batch: int = 32,
+    image_size: int | Size | None = None,
+    *,
+    checkpoint_activations: bool = False,
+) -> Prediction:
     """Compute what training ``config`` costs, without building the model.
 
     Args:
         config: the architecture.
         batch: images of one device at a time.
         image_size: edge, or (height, width), of the image in pixels; by default the config's resolution.
+        checkpoint_activations: see ``EfficientNet``; the peak is then within the backward pass, and the gradients that
+            pass there count as activations.
 
     Raises:
         ValueError: the batch or the image size is not positive.
@@ -77,8 +85,8 @@ def predict(config: EfficientNetConfig, batch: int = 32, image_size: int | Size 
             weights=weights,
             gradients=weights,
             optimizer=_ADAMW_MOMENTS * weights,
-            activations=batch * cost.activation_bytes,
-            transient=_FLOAT_BYTES * max(classifier, 2 * batch * feature_map),
+            activations=batch * (cost.checkpointed_bytes if checkpoint_activations else cost.activation_bytes),
+            transient=0 if checkpoint_activations else _FLOAT_BYTES * max(classifier, 2 * batch * feature_map),
         ),
         batch=batch,
     )

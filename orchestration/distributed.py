@@ -6,6 +6,7 @@ Every function is a no-op in effect on one rank, and a barrier on several: call 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..datasets import Batch
+
+T = TypeVar("T")
 
 
 class RanksDisagreeError(RuntimeError):
@@ -68,6 +71,13 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     """The elementwise sum over the ranks; int64 wraps modulo 2^64."""
     dist.all_reduce(values)
     return values
+
+
+def gather_over_ranks(items: list[T]) -> list[T]:
+    """The ranks' lists one after the other."""
+    everyone: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, items)
+    return [item for theirs in everyone for item in theirs]
 
 
 @torch.inference_mode()

@@ -51,7 +51,7 @@ def run(request: ExperimentRequest) -> bool:
     from .trial import TrialContext
 
     spec = request.spec
-    plan = make_plan(spec, open_dataset(spec.data, Path(request.cache_root)))
+    plan = make_plan(spec, open_dataset(spec.data, Path(request.cache_root), spec.cache_limit))
     tracker = Tracker(request.tracking_uri, spec.name)
     ray.init(address="auto", log_to_driver=True)
     use_gpu, cpus, concurrent = resources_for(plan)
@@ -69,6 +69,8 @@ def run(request: ExperimentRequest) -> bool:
         cpus_per_worker=cpus,
         use_gpu=use_gpu,
         loader_workers=spec.loader_workers,
+        cache_limit=spec.cache_limit,
+        on_corrupt=spec.on_corrupt,
         max_failures=spec.max_failures,
     )
     try:

@@ -25,7 +25,8 @@ class TrialPlan:
     """One trial: a model trained once, as one DDP job.
 
     `image_size` and `eval_resize` are in pixels; `min_crop` is the smallest part of an image's area that a training
-    crop may show; `macs` are per image at `image_size`.
+    crop may show; `macs` are per image at `image_size`; `shuffle_block` are the shards that are shuffled together, None
+    for all.
     """
 
     trial_id: str
@@ -38,6 +39,7 @@ class TrialPlan:
     params: int
     macs: int
     batches_per_epoch: int
+    shuffle_block: int | None
     recipe: Recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +112,8 @@ def _plan_trial(
         params=cost.params,
         macs=cost.macs,
         batches_per_epoch=batches,
+        # Resolved here, where it is recorded: the order of a run must not depend on where a later reader has the data.
+        shuffle_block=spec.shuffle_block or manifest.default_shuffle_block,
         recipe=recipe,
     )
 

@@ -88,6 +88,10 @@ class Recipe(BaseModel):
     # The paper's 0.01 (TensorFlow's 0.99) needs thousands of steps before the running statistics mean anything.
     bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
     augment: bool = True
+    policy: Annotated[Literal["none", "auto", "rand", "trivial"], Field(description="on top of crop and flip")] = "none"
+    erasing: Annotated[float, Field(ge=0, le=1, description="chance that a rectangle is erased")] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=2, description="alpha; 0 is off")] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=2, description="alpha; 0 is off")] = 0.0
     min_crop: Annotated[float, Field(gt=0, le=1, description="smallest area of a training crop")] | None = None
     amp: Annotated[bool, Field(description="mixed precision where the device has it (CUDA)")] = True
     compile: Annotated[bool, Field(description="torch.compile: minutes at first, then faster steps")] = False
@@ -100,7 +104,9 @@ class ExperimentSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    data: Annotated[str, Field(description="'digits' or a folder written by `effnet-cluster data prepare`")] = "digits"
+    data: Annotated[str, Field(description="'digits', or a folder or address of shards")] = "digits"
+    cache_limit: Annotated[int, Field(ge=1, description="bytes of remote shards that a node keeps")] | None = None
+    shuffle_block: Annotated[int, Field(ge=1, description="shards that are shuffled together")] | None = None
     variants: tuple[str, ...]
     activations: Annotated[tuple[str, ...], Field(description="'own' is each variant's own")] = (OWN,)
     shortcuts: tuple[str, ...] = ("residual",)
@@ -112,6 +118,9 @@ class ExperimentSpec(BaseModel):
     loader_workers: Annotated[int, Field(ge=0, description="loader processes a DDP worker")] = 0
     max_concurrent: Annotated[int, Field(ge=1, description="trials at a time")] | None = None
     max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers")] = 3
+    on_corrupt: Annotated[Literal["stop", "skip"], Field(description="what to do about images that do not decode")] = (
+        "stop"
+    )
     recipe: Recipe = Recipe()
 
     @field_validator("name")

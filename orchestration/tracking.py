@@ -172,6 +172,20 @@ class Tracker:
             return []
         return [_record(run) for run in self._search({_ROLE: "trial"})]
 
+    def receipts(self, run_id: str) -> dict[int, int]:
+        """The receipt of every epoch that a run has logged; epochs count from 1."""
+        halves = []
+        for name in ("receipt/high", "receipt/low"):
+            with _server_errors(self.uri):
+                halves.append({p.step: int(p.value) for p in self.client.get_metric_history(run_id, name)})
+        high, low = halves
+        return {epoch: high[epoch] << 32 | low[epoch] for epoch in sorted(high.keys() & low.keys())}
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Keep a text with a run, replacing one of that name."""
+        with _server_errors(self.uri):
+            self.client.log_text(run_id, text, name)
+
     def cancel_unfinished(self) -> None:
         """Mark the sweep and its unfinished trials as cancelled, after whatever ran them has been stopped."""
         if self._find_experiment() is None:
@@ -394,6 +408,7 @@ def _trial_params(trial: TrialPlan) -> dict[str, Any]:
         "activation": trial.model.activation,
         "shortcut": trial.model.shortcut,
         "seed": trial.seed,
+        "shuffle_block": trial.shuffle_block or "all",
         "image_size": trial.image_size,
         "params": trial.params,
         "macs": trial.macs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..datasets import EvalLoader, Manifest, TrainLoader, merge_receipts, open_dataset, receipt
+from ..datasets import (
+    Augmentation,
+    Batch,
+    Corrupt,
+    EvalLoader,
+    Manifest,
+    Mixing,
+    OnCorrupt,
+    TrainLoader,
+    merge_receipts,
+    open_dataset,
+    receipt,
+)
 from ..effnet import EfficientNet
 from . import checkpoint
 from .checkpoint import Progress
 from .classifier import NormalizedModel, ServedClassifier
-from .distributed import average_buffers, check_ranks_agree, evaluate, sum_over_ranks
+from .distributed import average_buffers, check_ranks_agree, evaluate, gather_over_ranks, sum_over_ranks
 from .models import ModelFacts
 from .plan import TrialPlan
 from .recipe import initialise_head, learning_rate, make_optimizer, seed_step_randomness, set_learning_rate
@@ -30,6 +43,8 @@ from .tracking import MetricLog, Tracker, log_model
 _EVAL_BATCH_FACTOR = 2
 # Points of the step curves an epoch: enough to see a curve, few enough for a million steps.
 _STEP_POINTS = 20
+# Corrupt samples that the job's log names an epoch.
+_CORRUPT_LINES = 20
 SCORE = "val/top1"
 
 
@@ -41,6 +56,8 @@ class TrialJob:
     data: str
     data_digest: str
     loader_workers: int
+    cache_limit: int | None
+    on_corrupt: OnCorrupt
     spec_digest: str
     tracking_uri: str
     experiment: str
@@ -66,6 +83,7 @@ class EpochResult(NamedTuple):
     seconds: float
     wait_share: float
     points: list[tuple[int, float, float]]
+    corrupt: list[Corrupt]
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -106,12 +124,14 @@ class _Worker:
             gradient_as_bucket_view=True,
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
-        manifest = open_dataset(job.data, Path(job.cache_root))
+        manifest = open_dataset(job.data, Path(job.cache_root), job.cache_limit)
         _check_digest(manifest, job.data_digest)
         self.facts = ModelFacts(
             self.trial.model, tuple(manifest.classes), self.trial.image_size, self.trial.eval_resize
         ).to_dict()
         self.train_loader, self.val_loader = self._loaders(manifest)
+        mixing = Mixing(len(manifest.classes), self.trial.seed, self.recipe.mixup, self.recipe.cutmix)
+        self.mixing = mixing if mixing.mixup or mixing.cutmix else None
         self.metrics = MetricLog(self._tracker(), job.run_id) if self.rank == 0 else None
 
     def run(self) -> None:
@@ -141,16 +161,18 @@ class _Worker:
         total = torch.zeros((), device=self.device)
         means: list[tuple[int, Tensor, float]] = []
         receipts, samples, waited = 0, 0, 0.0
+        corrupt: list[Corrupt] = []
         started = before = time.perf_counter()
         for number, batch in enumerate(self.train_loader.epoch(epoch)):
             waited += time.perf_counter() - before
             step = epoch * steps + number
             lr = learning_rate(self.recipe, step, steps)
             set_learning_rate(self.optimizer, lr)
-            loss = self._step(batch.images, batch.labels)
+            loss = self._step(batch, epoch, number)
             running += loss
             receipts = merge_receipts(receipts, receipt(batch.positions.numpy(), batch.sample_ids.numpy()))
             samples += len(batch.labels)
+            corrupt += batch.corrupt
             if (number + 1) % interval == 0:
                 means.append((step + 1, running / interval, lr))
                 total += running
@@ -159,12 +181,14 @@ class _Worker:
         mean = ((total + running) / steps).item()
         seconds = time.perf_counter() - started
         points = [(step, value.item(), lr) for step, value, lr in means]
-        return EpochResult(mean, receipts, samples, seconds, waited / seconds, points)
+        return EpochResult(mean, receipts, samples, seconds, waited / seconds, points, corrupt)
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, batch: Batch, epoch: int, number: int) -> Tensor:
         """One optimizer step; returns the detached loss on the device."""
-        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        labels = labels.to(self.device, non_blocking=True)
+        images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        if self.mixing:
+            images, labels = self.mixing(images, labels, epoch, number)
         self.optimizer.zero_grad(set_to_none=True)
         with self.amp:
             loss = self.loss(self.ddp(images), labels)
@@ -175,7 +199,10 @@ class _Worker:
 
     def _report(self, epoch: int, trained: EpochResult) -> dict[str, float]:
         """Evaluate, combine what the ranks know, and check that the epoch consumed what the manifest says."""
-        val = evaluate(self.model, self.val_loader, self.device, self.amp)
+        corrupt = list(trained.corrupt)
+        val = evaluate(self.model, _noting(self.val_loader, corrupt), self.device, self.amp)
+        if self.job.on_corrupt == "skip":
+            self._tell_corrupt(epoch, gather_over_ranks(corrupt))
         sums = (
             sum_over_ranks(torch.tensor([trained.loss, trained.wait_share], dtype=torch.float64, device=self.device))
             / self.world_size
@@ -200,11 +227,28 @@ class _Worker:
             # Halves, because a metric is a float and holds integers only up to 2^53.
             "receipt/high": float(consumed >> 32),
             "receipt/low": float(consumed & 0xFFFFFFFF),
+            "run/workers": float(self.world_size),
             "time/epoch_seconds": trained.seconds,
             "time/train_seconds": seconds,
             "time/images_per_second": float(samples) / trained.seconds,
             "time/data_wait_share": sums[1].item(),
         }
+
+    def _tell_corrupt(self, epoch: int, corrupt: list[Corrupt]) -> None:
+        """Count the epoch's corrupt samples in MLflow and list them there and in the log."""
+        if not self.metrics:
+            return
+        self.metrics.log(epoch + 1, {"data/corrupt": float(len(corrupt))})
+        lines = [
+            f"{entry.reason}; " + (f"replaced by sample {entry.replacement}" if entry.replacement >= 0 else "left out")
+            for entry in sorted(corrupt)
+        ]
+        if lines:
+            self._tracker().log_text(self.job.run_id, "\n".join(lines) + "\n", f"corrupt/epoch-{epoch + 1:03d}.txt")
+        for line in lines[:_CORRUPT_LINES]:
+            print(f"[{self.trial.trial_id}] epoch {epoch + 1}: {line}", flush=True)
+        if len(lines) > _CORRUPT_LINES:
+            print(f"[{self.trial.trial_id}] epoch {epoch + 1}: {len(lines)} corrupt in all, see MLflow", flush=True)
 
     def _checkpoint(self, report: dict[str, float]) -> None:
         """Report the epoch to Ray Train: a barrier over the ranks, with the checkpoint of rank 0."""
@@ -241,13 +285,20 @@ class _Worker:
         log_model(self._tracker(), self.job.run_id, served, example, self.progress.best_top1, self.facts)
 
     def _loaders(self, manifest: Manifest) -> tuple[TrainLoader, EvalLoader]:
-        shared = {"rank": self.rank, "world_size": self.world_size, "loader_workers": self.job.loader_workers}
+        shared: dict[str, Any] = {
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "loader_workers": self.job.loader_workers,
+            "on_corrupt": self.job.on_corrupt,
+        }
         train = TrainLoader(
             manifest,
             image_size=self.trial.image_size,
             global_batch=self.recipe.global_batch,
             seed=self.trial.seed,
+            shuffle_block=self.trial.shuffle_block or len(manifest.split("train").shards),
             augment=self.recipe.augment,
+            augmentation=Augmentation(self.recipe.policy, erasing=self.recipe.erasing),
             crop_scale=(self.trial.min_crop, 1.0),
             **shared,
         )
@@ -272,10 +323,17 @@ class _Worker:
         )
 
 
+def _noting(batches: Iterable[Batch], corrupt: list[Corrupt]) -> Iterator[Batch]:
+    """The batches, adding to `corrupt` what they list."""
+    for batch in batches:
+        corrupt += batch.corrupt
+        yield batch
+
+
 def _check_digest(manifest: Manifest, expected: str) -> None:
     if manifest.digest != expected:
         raise RuntimeError(
-            f"data {manifest.root}: this node's digest {manifest.digest[:12]} is not the plan's {expected[:12]}"
+            f"data {manifest.location}: this node's digest {manifest.digest[:12]} is not the plan's {expected[:12]}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -11,6 +11,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from .plan import TrialPlan
 from .tracking import Outcome, Tracker
+
+if TYPE_CHECKING:
+    from ..datasets import OnCorrupt
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class TrialContext:
     cpus_per_worker: int
     use_gpu: bool
     loader_workers: int
+    cache_limit: int | None
+    on_corrupt: OnCorrupt
     max_failures: int
 
 
@@ -56,6 +61,8 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         data=context.data,
         data_digest=context.data_digest,
         loader_workers=context.loader_workers,
+        cache_limit=context.cache_limit,
+        on_corrupt=context.on_corrupt,
         spec_digest=context.spec_digest,
         tracking_uri=context.tracking_uri,
         experiment=context.experiment,

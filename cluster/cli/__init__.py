@@ -20,6 +20,7 @@ _VERBS = {
     "stop": "stop",
     "resume": "resume",
     "compare": "compare",
+    "verify": "verify",
     "data": "data",
     "describe": "describe",
     "predict": "predict",

@@ -17,13 +17,19 @@ from .options import experiment_argument
 
 @click.command("resume")
 @experiment_argument
+@click.option("--workers", type=int, help="DDP workers a trial from now on.  [default: as before]")
+@click.option("--loader-workers", type=int, help="Loader processes a DDP worker from now on.  [default: as before]")
 @click.option("--detach", is_flag=True, help="Do not follow the experiment.")
-def command(experiment: str, detach: bool) -> None:
-    """Go on with EXPERIMENT: finished trials stay, the others continue from their checkpoints in the same runs."""
+def command(experiment: str, workers: int | None, loader_workers: int | None, detach: bool) -> None:
+    """Go on with EXPERIMENT: finished trials stay, the others continue from their checkpoints in the same runs.
+
+    Other numbers of workers train on the same samples in the same global batches.
+    """
     home = Home.default()
-    record = resume(home, experiment)
+    given = {"workers": workers, "loader_workers": loader_workers}
+    record = resume(home, experiment, **{name: value for name, value in given.items() if value is not None})
     talk().print(f"resumed {experiment} as job {record.job}", highlight=False)
     if detach:
         return
     spec = record.request.spec
-    sys.exit(follow_to_end(home, record, make_plan(spec, open_dataset(spec.data, home.cache))))
+    sys.exit(follow_to_end(home, record, make_plan(spec, open_dataset(spec.data, home.cache, spec.cache_limit))))

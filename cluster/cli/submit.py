@@ -18,6 +18,7 @@ from ..experiments import Experiments
 from ..follow import plan_table
 from ..home import Home
 from ..lifecycle import launch
+from ..quantities import parse_bytes
 from .console import print_addresses, print_data, talk
 from .following import follow_to_end
 from .options import engine_options
@@ -30,7 +31,9 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 @click.option("--activations", help="Activations, such as silu,relu,leaky_relu.  [default: each variant's own]")
 @click.option("--shortcuts", help="residual (the paper's), none, identity_conv.  [default: residual]")
 @click.option("--seeds", help="Seeds, such as 0,1,2.  [default: 0]")
-@click.option("--data", help="'digits' or a folder written by `data prepare`.  [default: digits]")
+@click.option("--data", help="'digits', or a folder or s3://, gs://, http(s):// address of shards.  [default: digits]")
+@click.option("--shuffle-block", type=int, help="Shards shuffled together.  [default: all; 16 of remote ones]")
+@click.option("--cache-limit", help="Disk a node gives to remote shards, such as 20GiB.  [default: 32GiB]")
 @click.option("--image-size", type=int, help="Input side in pixels for all variants.  [default: by variant and data]")
 @click.option("--workers", type=int, help="DDP workers a trial.  [default: 1]")
 @click.option("--cpus-per-worker", type=int, help="CPU cores a DDP worker.  [default: what fits]")
@@ -48,6 +51,15 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 @click.option("--stochastic-depth", type=float, help="[default: 0.2]")
 @click.option("--min-crop", type=float, help="Smallest area of a training crop.  [default: 0.25; 0.7 for small images]")
 @click.option("--augment/--no-augment", default=None)
+@click.option("--policy", type=click.Choice(["none", "auto", "rand", "trivial"]), help="Augmentation.  [default: none]")
+@click.option("--erasing", type=float, help="Chance that a rectangle is erased.  [default: 0]")
+@click.option("--mixup", type=float, help="Mixup's alpha.  [default: 0, off]")
+@click.option("--cutmix", type=float, help="CutMix's alpha.  [default: 0, off]")
+@click.option(
+    "--on-corrupt",
+    type=click.Choice(["stop", "skip"]),
+    help="Images that do not decode; skip lists them.  [default: stop]",
+)
 @click.option("--amp/--no-amp", default=None, help="Mixed precision on CUDA.")
 @click.option("--compile/--no-compile", default=None, help="torch.compile: minutes at first, then faster steps.")
 @click.option(
@@ -110,6 +122,8 @@ def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """Settings by precedence: flags and their environment variables over the file over the defaults."""
     fields = ExperimentSpec.fields_from_yaml(spec_file) if spec_file else {}
     given = {name: value for name, value in flags.items() if value is not None}
+    if "cache_limit" in given:
+        given["cache_limit"] = parse_bytes(given["cache_limit"], "--cache-limit")
     if "seeds" in given:
         given["seeds"] = [seed.strip() for seed in str(given["seeds"]).split(",")]
     recipe = fields.get("recipe") or {}
@@ -130,9 +144,9 @@ def _open_data(fields: dict[str, Any], home: Home, address: str | None) -> Manif
     # Checked before the data are opened, which may take a while: a typing mistake should be told at once.
     ExperimentSpec.parse(fields | {"name": fields.get("name", "unnamed")})
     data = str(fields.get("data", "digits"))
-    manifest = open_dataset(data, home.cache)
+    manifest = open_dataset(data, home.cache, fields.get("cache_limit"))
     if data != "digits":
-        fields["data"] = str(manifest.root.absolute())
+        fields["data"] = manifest.location
     return manifest
 
 

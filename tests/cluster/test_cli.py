@@ -29,7 +29,7 @@ from effnet_cluster.orchestration.spec import ExperimentSpec, Recipe
 from .conftest import Cli
 
 VERBS = [
-    *("submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "data", "describe"),
+    *("submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "verify", "data", "describe"),
     *("predict", "export", "scale", "bench"),
 ]
 
@@ -358,7 +358,7 @@ def test_data_that_are_missing_or_not_prepared_are_told_with_the_command(
     is_one_line(cli(*submit, photos), 2, "a folder of images", f"effnet-cluster data prepare {photos} ")
     (tmp_path / "empty").mkdir()
     is_one_line(cli(*submit, tmp_path / "empty"), 2, "not a prepared dataset")
-    is_one_line(cli(*submit, "s3://bucket/x"), 2, "s3://bucket/x")
+    is_one_line(cli(*submit, "ftp://host/x"), 2, "ftp://host/x")
     is_one_line(cli(*submit, ""), 2)
     assert not home.root.exists()
 

@@ -1,6 +1,5 @@
 """The loaders end to end: exact sequences, whoever reads them, and one line for a sample that cannot be read."""
 
-import io
 import pickle
 import shutil
 import tarfile
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,15 +37,16 @@ def train_loader(manifest: Manifest, **arguments: Any) -> TrainLoader:
 
 
 def contents(batches: list[Batch]) -> list[tuple[bytes, ...]]:
-    return [tuple(column.numpy().tobytes() for column in batch) for batch in batches]
+    return [tuple(column.numpy().tobytes() for column in batch[:5]) for batch in batches]
 
 
 def join(batches: list[Batch]) -> Batch:
-    return Batch(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
+    columns = zip(*(batch[:5] for batch in batches), strict=True)
+    return Batch(*(torch.cat(column) for column in columns), [entry for batch in batches for entry in batch.corrupt])
 
 
-def from_tars(manifest: Manifest, split: str) -> list[tuple[int, Image.Image]]:
-    """(label, image) of all samples, shard after shard, read with tarfile alone."""
+def from_tars(manifest: Manifest, split: str, *, quick: bool = False) -> list[tuple[int, Image.Image]]:
+    """(label, image) of all samples, shard after shard, read with tarfile; `quick`: decoded as for training."""
     found = []
     for path in sorted((manifest.root / split).glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -53,19 +54,22 @@ def from_tars(manifest: Manifest, split: str) -> list[tuple[int, Image.Image]]:
         for name, data in files.items():
             if name.endswith(".jpg"):
                 label = int(files[name.removesuffix("jpg") + "cls"])
-                found.append((label, Image.open(io.BytesIO(data)).convert("RGB")))
+                pixels = simplejpeg.decode_jpeg(data, fastdct=quick, fastupsample=quick)
+                found.append((label, Image.fromarray(pixels)))
     return found
 
 
 def test_a_batch_holds_the_samples_that_the_order_says(photo_shards: Manifest) -> None:
-    samples = from_tars(photo_shards, "train")
+    samples = from_tars(photo_shards, "train", quick=True)
     order = EpochOrder(photo_shards.splits["train"].shard_samples, 5).sample_ids(2)
-    augment = TrainTransform(SIZE, seed=5)
-    batches = list(train_loader(photo_shards).epoch(2))
+    size = 64  # more than half of the photos, so that none is decoded at a reduced scale
+    augment = TrainTransform(size, seed=5)
+    batches = list(train_loader(photo_shards, image_size=size).epoch(2))
     assert len(batches) == 4
     for number, batch in enumerate(batches):
-        assert (batch.images.shape, batch.images.dtype) == ((4, 3, SIZE, SIZE), torch.uint8)
-        assert [c.dtype for c in batch[1:]] == [torch.int64, torch.int64, torch.int64, torch.bool]
+        assert (batch.images.shape, batch.images.dtype) == ((4, 3, size, size), torch.uint8)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert [c.dtype for c in batch[1:5]] == [torch.int64, torch.int64, torch.int64, torch.bool]
         assert batch.positions.tolist() == list(range(4 * number, 4 * number + 4))
         assert batch.sample_ids.tolist() == order[batch.positions.numpy()].tolist()
         assert batch.mask.all()
@@ -201,6 +205,74 @@ def test_a_corrupt_sample_stops_with_shard_key_and_reason_in_one_line(
         next(batches)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def rotten(photo_shards: Manifest, tmp_path: Path) -> Manifest:
+    """A copy in which training samples 3, 7 and 8 and validation sample 1 are overwritten with zeros."""
+    manifest = Manifest.load(Path(shutil.copytree(photo_shards.root, tmp_path / "rotten")))
+    for split, bad in (("train", (3, 7, 8)), ("val", (1,))):
+        part = manifest.splits[split]
+        for sample in bad:
+            with (manifest.root / part.shards[part.shard[sample]].name).open("r+b") as file:
+                file.seek(part.offset[sample])
+                file.write(bytes(part.size[sample]))
+    return manifest
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 0), (2, 2)])
+def test_a_corrupt_sample_is_replaced_by_the_next_readable_one_and_listed(
+    photo_shards: Manifest, rotten: Manifest, world: int, workers: int
+) -> None:
+    for epoch in range(3):
+        order = train_loader(rotten).order.sample_ids(epoch).tolist()
+        shown = list(order)
+        for position, sample in enumerate(order):
+            if sample in (3, 7, 8):
+                shown[position] = next(i for i in order[position:] + order if i not in (3, 7, 8))
+        size = 64  # as above
+        options = {"image_size": size, "loader_workers": workers, "on_corrupt": "skip"}
+        ranks = [train_loader(rotten, rank=r, world_size=world, **options).epoch(epoch) for r in range(world)]
+        batch = join([join(list(parts)) for parts in zip_longest(*ranks)])
+        assert batch.mask.all()
+        assert batch.sample_ids.tolist() == order
+        images = from_tars(photo_shards, "train", quick=True)
+        assert batch.labels.tolist() == [images[sample][0] for sample in shown]
+        augment = TrainTransform(size, seed=5)
+        for image, sample in zip(batch.images, shown, strict=True):
+            assert torch.equal(image, augment(images[sample][1], epoch, sample))
+        assert [(c.position, c.sample_id, c.replacement) for c in batch.corrupt] == [
+            (p, planned, real) for p, (planned, real) in enumerate(zip(order, shown, strict=True)) if planned != real
+        ]
+        for entry in batch.corrupt:
+            assert f"sample {rotten.splits['train'].key(entry.sample_id)}: not an image" in entry.reason
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_sample_is_masked_out_in_evaluation_and_listed(rotten: Manifest, workers: int) -> None:
+    loader = EvalLoader(
+        rotten, image_size=8, resize=8, batch_size=3, world_size=1, loader_workers=workers, on_corrupt="skip"
+    )
+    batch = join(list(loader))
+    assert batch.mask.tolist() == [True, False, True, True, False, False]
+    assert batch.sample_ids.tolist() == [0, 1, 2, 3, -1, -1]
+    assert not batch.images[1].any()
+    ((position, sample_id, reason, replacement),) = batch.corrupt
+    assert (position, sample_id, replacement) == (1, 1, -1)
+    assert "not an image" in reason
+    with pytest.raises(DataError, match="not an image"):
+        list(EvalLoader(rotten, image_size=8, resize=8, batch_size=3))
+
+
+def test_a_dataset_without_a_readable_sample_stops_even_with_skip(photo_shards: Manifest, tmp_path: Path) -> None:
+    manifest = Manifest.load(Path(shutil.copytree(photo_shards.root, tmp_path / "copy")))
+    for shard in manifest.splits["train"].shards:
+        (manifest.root / shard.name).write_bytes(bytes(shard.bytes))
+    with pytest.raises(DataError, match=r"not an image .*no sample after it in the epoch's order can be decoded"):
+        next(train_loader(manifest, on_corrupt="skip").epoch(0))
+    (manifest.root / manifest.splits["train"].shards[0].name).unlink()
+    with pytest.raises(DataError, match="No such file"):  # that would be another set of samples on every machine
+        list(train_loader(manifest, on_corrupt="skip").epoch(0))
 
 
 def test_a_truncated_or_missing_shard_is_named(photo_shards: Manifest, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The manifest: what it refuses, what its digest covers, and how fast a large one loads."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effnet_cluster.datasets import DataError, Manifest, Shard, Split
+from effnet_cluster.datasets import DataError, Manifest, Shard, Split, verify_shards
 
 
 @pytest.fixture
@@ -137,13 +138,26 @@ def test_nothing_in_the_index_is_unpickled(copy: Path) -> None:
 
 def test_shards_that_differ_from_the_manifest_are_found(copy: Path) -> None:
     manifest = Manifest.load(copy)
-    manifest.verify_shards()
+    assert list(verify_shards(manifest)) == []
     shard = copy / manifest.splits["val"].shards[0].name
     data = bytearray(shard.read_bytes())
     data[700] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(DataError, match=r"val/000000\.tar: differs from the manifest"):
-        manifest.verify_shards()
+    (bad,) = verify_shards(manifest)
+    assert bad.name == manifest.splits["val"].shards[0].name
+    assert (
+        bad.problem
+        == f"sha256 {hashlib.sha256(data).hexdigest()}, the manifest says {manifest.splits['val'].shards[0].sha256}"
+    )
+    shard.write_bytes(data[:-512])
+    (bad,) = verify_shards(manifest)
+    assert bad.problem == f"{len(data) - 512:,} bytes, the manifest says {len(data):,}"
+    shard.unlink()
+    seen: list[tuple[int, int]] = []
+    (bad,) = verify_shards(manifest, lambda done, total: seen.append((done, total)))
+    assert bad.problem == "cannot be read: No such file or directory"
+    every = [shard.bytes for split in manifest.splits.values() for shard in split.shards]
+    assert seen == [(sum(every[: n + 1]), sum(every)) for n in range(len(every))]
 
 
 def test_a_shard_outside_the_folder_is_refused(copy: Path) -> None:

@@ -116,7 +116,7 @@ def test_shards_of_others_are_indexed(tmp_path: Path) -> None:
         ({"a.png": b"x"}, "sample a has 1 images and 0 labels"),
         ({"a.cls": b"0"}, "sample a has 0 images and 1 labels"),
         ({"a.png": b"x", "a.jpg": b"x", "a.cls": b"0"}, "sample a has 2 images and 1 labels"),
-        ({"a.png": b"x", "a.cls": b"cat"}, "sample a: its .cls is not a class number"),
+        ({"a.png": b"x", "a.cls": b"cat"}, "sample a: its .cls is not a label: 'cat' is not a class number"),
         ({"a.png": b"x", "a.cls": b"-1"}, "not a class number"),
         ({"a.png": b"x", "a.cls": b"9" * 1000}, "not a class number"),
         ({"a.txt": b"x"}, "no samples"),
@@ -131,9 +131,9 @@ def test_a_shard_of_another_shape_is_refused_by_name(tmp_path: Path, members: di
 
 
 def test_an_image_above_the_cap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.shards.MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr("effnet_cluster.datasets.members.MAX_IMAGE_BYTES", 10)
     make_tar(tmp_path / "train" / "s.tar", {"a.png": b"x" * 11, "a.cls": b"0"})
-    with pytest.raises(DataError, match="sample a: 11 bytes, 10 are allowed"):
+    with pytest.raises(DataError, match="sample a: an image of 11 bytes; 1 to 10 are allowed"):
         index_shards(tmp_path)
 
 

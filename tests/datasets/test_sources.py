@@ -175,6 +175,13 @@ def test_other_formats_become_png_without_loss(tmp_path: Path, name: str, mode: 
         np.testing.assert_array_equal(np.asarray(after.convert("RGBA")), np.asarray(before.convert("RGBA")))
 
 
+def test_the_first_frame_of_an_animation_is_the_image(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    with Image.open(io.BytesIO(encode_file(tmp_path / "x.gif").data)) as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.asarray(frames[0]))
+
+
 def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
     photo("RGB").save(tmp_path / "really.png")
     (tmp_path / "really.png").rename(tmp_path / "named.jpg")

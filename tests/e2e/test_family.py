@@ -11,6 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import models
 
+from effnet_cluster.datasets import Manifest
+
 from .conftest import Cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -31,10 +33,23 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def spoil_a_sample(shards: Path) -> str:
+    """Overwrite one training image by zeros, as a bad disk might; returns its key."""
+    manifest = Manifest.load(shards)
+    train = manifest.split("train")
+    shard = manifest.root / train.shards[train.shard[5]].name
+    with shard.open("r+b") as file:
+        file.seek(int(train.offset[5]))
+        file.write(bytes(int(train.size[5])))
+    return train.key(5)
+
+
 def test_all_eight_variants_train_and_compare(cli: Cli, photos: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     assert "48 train, 12 val" in cli("data", "prepare", str(photos), str(shards), "--name", "threes").stdout
+    key = spoil_a_sample(shards)
     args = ("--data", str(shards), "--image-size", "32", "--epochs", "1", "--global-batch", "16", "--workers", "2")
+    args = (*args, "--on-corrupt", "skip")
     cli("submit", "--variants", "b0-b7", *args, "--name", NAME)
     rows = json.loads(cli("compare", NAME, "--format", "json").stdout)
     assert [row["variant"] for row in rows] == [f"b{number}" for number in range(8)]
@@ -49,6 +64,8 @@ def test_all_eight_variants_train_and_compare(cli: Cli, photos: Path, tmp_path: 
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert all(run.data.tags["effnet.model_uri"].startswith("models:/") for run in runs.values())
     assert {run.data.metrics["check/ranks_equal"] for run in runs.values()} == {2.0}
+    assert {run.data.metrics["data/corrupt"] for run in runs.values()} == {1.0}
+    assert cli("logs", NAME).stdout.count(f"sample {key}: ") == len(runs)
     table = cli("compare", NAME).stdout
     assert table.count("ratio") == 2
     assert all(f"threes-b{number}-silu-s0" in table for number in range(8))

@@ -55,8 +55,8 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert cli.parent_run(NAME).data.tags["outcome"] == "cancelled"
     assert train_workers(head) == []
 
-    # And goes on with it.
-    resumed = cli("resume", NAME)
+    # And goes on with it, on another number of workers, which read ahead in processes of their own.
+    resumed = cli("resume", NAME, "--workers", "1", "--loader-workers", "1")
     assert FIRST in resumed.stdout
     runs = cli.trial_runs(NAME)
     assert {trial: run.info.run_id for trial, run in runs.items()} == {t: r.info.run_id for t, r in stopped.items()}
@@ -68,6 +68,20 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
         assert run.data.tags["outcome"] == "completed"
     for run in runs.values():
         assert_no_step_twice(cli, run.info.run_id)
+    assert runs[SECOND].data.metrics["run/workers"] == 1
+
+    # All of it was trained on what the manifest says; a shard that has changed since is found.
+    assert cli("verify", NAME).returncode == 0
+    shard = sorted((cli.home / "cache" / "digits-v1" / "train").glob("*.tar"))[1]
+    content = shard.read_bytes()
+    try:
+        shard.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+        found = cli("verify", NAME, check=False)
+    finally:
+        shard.write_bytes(content)
+    assert found.returncode == 1
+    assert f"error: train/{shard.name}: sha256 " in found.stderr
+    assert f"read in epochs 1 to {EPOCHS}" in found.stderr
 
 
 def assert_no_step_twice(cli: Cli, run_id: str) -> None:

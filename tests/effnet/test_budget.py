@@ -88,6 +88,15 @@ def test_a_larger_batch_needs_a_smaller_model() -> None:
     assert len(set(depths)) == 3
 
 
+def test_checkpointing_makes_room_for_a_larger_model() -> None:
+    budget = Budget(memory=8 * 1024**3)
+    plain, saving = (largest_phi(budget, 64, checkpoint_activations=saving) for saving in (False, True))
+    assert plain is not None
+    assert saving is not None
+    assert saving.config.depth > plain.config.depth
+    assert saving.memory.total <= budget.memory
+
+
 def test_the_overrides_reach_the_models() -> None:
     found = largest_phi(Budget(params=4_100_000), num_classes=5, activation="prelu")
     assert found is not None

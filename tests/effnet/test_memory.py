@@ -21,8 +21,8 @@ SCALED = ["b0-w1.4", "b0-d2.0", "b0-r1.3", "b0-w1.2-d1.4-r1.1", "b0.5", "b2.5", 
 class Training:
     """A model and AdamW, as the training loop has them: gradients outlive the steps, as DDP's buckets do."""
 
-    def __init__(self, config: EfficientNetConfig, batch: int, size: int) -> None:
-        self.model = EfficientNet(config).to(memory_format=torch.channels_last)
+    def __init__(self, config: EfficientNetConfig, batch: int, size: int, **how: bool) -> None:
+        self.model = EfficientNet(config, **how).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.shape, self.classes = (batch, 3, size, size), config.num_classes
 
@@ -47,10 +47,10 @@ def tracked_peak(config: EfficientNetConfig, batch: int, size: int) -> dict[str,
     return {str(kind).rpartition(".")[2]: size for kind, size in peak.items()}
 
 
-def allocated_peak(config: EfficientNetConfig, batch: int, size: int) -> int:
+def allocated_peak(config: EfficientNetConfig, batch: int, size: int, **how: bool) -> int:
     """Bytes that torch's CPU allocator had handed out at the peak of two steps, whatever they were for."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        training = Training(config, batch, size)
+        training = Training(config, batch, size, **how)
         training.step()
         training.step()
     recorded = profiler.profiler
@@ -123,6 +123,23 @@ def test_training_memory_is_near_what_the_allocator_gives_out(
     """Batches that fill it: oneDNN's workspace for depthwise kernels, up to 30 MB in B0, outweighs smaller ones."""
     config = variant(name, **options)
     assert predict(config, batch, size).memory.total == pytest.approx(allocated_peak(config, batch, size), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "batch", "options"),
+    [
+        ("b0", 96, 32, {}),
+        ("b4", 224, 4, {}),
+        ("b0", 128, 16, {"activation": "relu"}),
+        ("b1", 96, 16, {"shortcut": "identity_conv"}),
+    ],
+)
+def test_training_memory_with_checkpointing_is_near_what_the_allocator_gives_out(
+    name: str, size: int, batch: int, options: dict[str, Any]
+) -> None:
+    config = variant(name, **options)
+    predicted = predict(config, batch, size, checkpoint_activations=True).memory.total
+    assert predicted == pytest.approx(allocated_peak(config, batch, size, checkpoint_activations=True), rel=0.15)
 
 
 def test_only_activations_and_their_gradients_grow_with_the_batch() -> None:

@@ -1,0 +1,311 @@
+"""Remote shards over real protocols: the same epoch as from disk, within the cache's limit, whatever the net does."""
+
+import fcntl
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from effnet_cluster.datasets import Batch, DataError, EvalLoader, Manifest, TrainLoader, open_dataset, verify_shards
+from effnet_cluster.datasets.cache import ShardCache, default_limit
+from effnet_cluster.datasets.remote import checked_address
+
+from .servers import Behaviour, http_server
+
+pytestmark = pytest.mark.timeout(60)
+PLENTY = 2**30
+
+
+@pytest.fixture
+def served(photo_shards: Manifest) -> Iterator[tuple[str, Behaviour]]:
+    with http_server(photo_shards.root) as (address, behaviour):
+        yield address, behaviour
+
+
+@pytest.fixture(autouse=True)
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effnet_cluster.datasets.remote._FIRST_PAUSE_S", 0.005)
+
+
+def train_loader(manifest: Manifest, **arguments: Any) -> TrainLoader:
+    return TrainLoader(manifest, **{"image_size": 8, "global_batch": 4, "seed": 5, "shuffle_block": 2, **arguments})
+
+
+def contents(batches: Iterator[Batch]) -> list[list[bytes]]:
+    return [[column.numpy().tobytes() for column in batch if isinstance(column, torch.Tensor)] for batch in batches]
+
+
+def shard_names(manifest: Manifest, split: str = "train") -> list[str]:
+    return [shard.name for shard in manifest.splits[split].shards]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_remote_epoch_is_the_local_one_bit_for_bit(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, workers: int
+) -> None:
+    remote = open_dataset(served[0], tmp_path, PLENTY)
+    assert remote.digest == photo_shards.digest
+    assert remote.location == served[0]
+    loader = train_loader(remote, loader_workers=workers)
+    for epoch, start in ((0, 0), (1, 2)):
+        assert contents(loader.epoch(epoch, start)) == contents(train_loader(photo_shards).epoch(epoch, start))
+    assert {served[1].requests[name] for name in shard_names(remote)} == {1}
+    arguments: dict[str, Any] = {"image_size": 8, "resize": 8, "batch_size": 3}
+    assert contents(iter(EvalLoader(remote, loader_workers=workers, **arguments))) == contents(
+        iter(EvalLoader(photo_shards, **arguments))
+    )
+
+
+def test_a_remote_epoch_over_s3_is_the_local_one(
+    photo_shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    import boto3
+
+    for name, value in {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}.items():
+        monkeypatch.setenv(name, value)
+    moto = server.ThreadedMotoServer(port=0)
+    moto.start()
+    try:
+        host, port = moto.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="photos")
+        for path in photo_shards.root.rglob("*"):
+            if path.is_file():
+                client.upload_file(str(path), "photos", f"v1/{path.relative_to(photo_shards.root).as_posix()}")
+        remote = open_dataset("s3://photos/v1/", tmp_path, PLENTY)
+        assert list(verify_shards(remote)) == []
+        for workers in (0, 2):
+            assert contents(train_loader(remote, loader_workers=workers).epoch(0)) == contents(
+                train_loader(photo_shards).epoch(0)
+            )
+        client.delete_object(Bucket="photos", Key=f"v1/{shard_names(remote, 'val')[0]}")
+        (bad,) = verify_shards(remote)
+        assert bad.name == shard_names(remote, "val")[0]
+        assert bad.problem.endswith("cannot be read: it is not there")
+        with pytest.raises(DataError, match=r"s3://photos/v2/manifest\.json: cannot be read: it is not there"):
+            open_dataset("s3://photos/v2", tmp_path, PLENTY)
+    finally:
+        moto.stop()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Callable[[], int]]:
+    """Watches the bytes in the cache folder from another thread; gives the largest sum seen."""
+    folder, stop, sums = tmp_path / "shards", threading.Event(), [0]
+
+    def watch() -> None:
+        while not stop.is_set():
+            # A listing takes time. With the cache's lock no file comes while it is made; one that is renamed meanwhile
+            # is listed twice, but is the same inode.
+            with suppress(FileNotFoundError), (folder / ".lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                found = {}
+                for path in folder.iterdir():
+                    with suppress(FileNotFoundError):
+                        status = path.stat()
+                        found[status.st_ino] = status.st_size
+                sums.append(sum(found.values()))
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a forked loader worker has a copy
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield lambda: max(sums)
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_cache_never_exceeds_its_limit(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, watched: Callable[[], int], workers: int
+) -> None:
+    sizes = sorted(shard.bytes for shard in photo_shards.splits["train"].shards)
+    limit = sum(sizes[-2:])  # exactly what a block of two may take
+    remote = open_dataset(served[0], tmp_path, limit)
+    for epoch in range(3):
+        loaded = contents(train_loader(remote, loader_workers=workers).epoch(epoch))
+        assert loaded == contents(train_loader(photo_shards).epoch(epoch))
+    assert sizes[0] <= watched() <= limit
+    with pytest.raises(DataError, match=r"3 shards read side by side: up to [\d,]+ bytes, more than the cache limit"):
+        train_loader(remote, shuffle_block=3)
+    with pytest.raises(DataError, match="lower shuffle_block"):
+        train_loader(remote, shuffle_block=None)  # six shards, fewer than the default block of sixteen
+
+
+def rank_epoch(address: str, cache: str, limit: int, rank: int, results: "multiprocessing.Queue[Any]") -> None:
+    manifest = open_dataset(address, Path(cache), limit)
+    loader = train_loader(manifest, global_batch=4, rank=rank, world_size=2, loader_workers=2)
+    results.put((rank, contents(loader.epoch(1))))
+
+
+@pytest.mark.parametrize("room", ["enough", "little"])
+def test_ranks_and_loader_workers_share_one_cache(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, watched: Callable[[], int], room: str
+) -> None:
+    sizes = sorted(shard.bytes for shard in photo_shards.splits["train"].shards)
+    limit = PLENTY if room == "enough" else sum(sizes[-3:])
+    served[1].delay_s = 0.05
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [
+        context.Process(target=rank_epoch, args=(served[0], str(tmp_path), limit, rank, results)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    loaded = dict(results.get(timeout=50) for _ in processes)
+    for process in processes:
+        process.join()
+    for rank in range(2):
+        assert loaded[rank] == contents(train_loader(photo_shards, rank=rank, world_size=2).epoch(1))
+    assert watched() <= limit
+    if room == "enough":
+        assert {served[1].requests[name] for name in shard_names(photo_shards)} == {1}
+
+
+def test_passing_trouble_is_waited_out(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, behaviour = served
+    first, second, third, fourth, *_ = shard_names(photo_shards)
+    behaviour.unavailable.update({"manifest.json": 2, first: 3})
+    behaviour.truncated.update({"index.npz": 1, second: 2})
+    behaviour.corrupted.update({third: 1})
+    behaviour.silent.update({fourth: 1})
+    monkeypatch.setattr("effnet_cluster.datasets.remote._SILENCE_TIMEOUT_S", 0.3)
+    remote = open_dataset(address, tmp_path, PLENTY)
+    assert contents(train_loader(remote).epoch(0)) == contents(train_loader(photo_shards).epoch(0))
+    requests = [behaviour.requests[name] for name in ("manifest.json", "index.npz", first, second, third, fourth)]
+    assert requests == [3, 2, 4, 3, 2, 2]
+
+
+def test_lasting_trouble_is_told_in_one_line(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    address, behaviour = served
+    remote = open_dataset(address, tmp_path, PLENTY)
+    assert remote.cache is not None
+    wrong, down, cut, gone, denied, fine = remote.splits["train"].shards
+    behaviour.corrupted[wrong.name] = 9
+    behaviour.unavailable[down.name] = 99
+    behaviour.truncated[cut.name] = 99
+    behaviour.forbidden.add(denied.name)
+    (renamed := photo_shards.root / gone.name).rename(renamed.with_suffix(".away"))
+    try:
+        for shard, message, attempts in (
+            (wrong, rf"differs from the manifest: sha256 {wrong.sha256} expected, [0-9a-f]{{64}} found", 2),
+            (down, r"cannot be read: .*503.*\(tried 8 times\)", 8),
+            (cut, r"cannot be read: .*\(tried 8 times\)", 8),
+            (gone, "cannot be read: it is not there$", 1),
+            (denied, "cannot be read: .*403", 1),
+        ):
+            with pytest.raises(DataError, match=rf"{address}/{shard.name}: {message}") as caught:
+                remote.cache.open(shard)
+            assert "\n" not in str(caught.value)
+            assert behaviour.requests[shard.name] == attempts
+        remote.cache.open(fine).close()
+        assert [path.name for path in (tmp_path / "shards").glob("*.*r*")] == [f"{fine.sha256}.tar"]
+    finally:
+        renamed.with_suffix(".away").rename(renamed)
+
+
+def test_an_open_shard_survives_its_eviction_and_a_damaged_copy_is_fetched_again(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    one, two, *_ = photo_shards.splits["train"].shards
+    cache = ShardCache(served[0], tmp_path / "shards", max(one.bytes, two.bytes))
+    with cache.open(one) as held:
+        cache.open(two).close()
+        assert [path.stem for path in (tmp_path / "shards").glob("*.tar")] == [two.sha256]
+        assert held.readall() == (photo_shards.root / one.name).read_bytes()
+    (tmp_path / "shards" / f"{two.sha256}.tar").write_bytes(b"short")
+    with cache.open(two) as again:
+        assert again.readall() == (photo_shards.root / two.name).read_bytes()
+
+
+def test_what_a_killed_download_left_is_taken_over_or_removed(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    one, two, *_ = photo_shards.splits["train"].shards
+    cache = ShardCache(served[0], tmp_path / "shards", max(one.bytes, two.bytes))
+    cache.folder.mkdir()
+    for shard in (one, two):
+        (cache.folder / f"{shard.sha256}.part").write_bytes(bytes(shard.bytes))
+    with cache.open(one) as file:
+        assert file.readall() == (photo_shards.root / one.name).read_bytes()
+    assert sorted(path.name for path in cache.folder.iterdir()) == [".lock", f"{one.sha256}.tar"]
+
+
+def test_the_least_recently_used_shard_is_evicted(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    one, two, three, *_ = photo_shards.splits["train"].shards
+    cache = ShardCache(served[0], tmp_path / "shards", one.bytes + max(two.bytes, three.bytes))
+    for shard in (one, two, one, three):
+        cache.open(shard).close()
+    assert {path.stem for path in cache.folder.glob("*.tar")} == {one.sha256, three.sha256}
+
+
+def test_shards_are_fetched_before_they_are_asked_for(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    batches = train_loader(open_dataset(served[0], tmp_path, PLENTY), global_batch=1).epoch(0)
+    next(batches)  # of a block of two shards
+    deadline = threading.Event()
+    names = shard_names(photo_shards)
+    for _ in range(200):
+        if sum(served[1].requests[name] for name in names) >= 3:
+            break
+        deadline.wait(0.02)
+    assert sum(served[1].requests[name] for name in names) in (3, 4)
+    deadline.wait(0.2)
+    assert sum(served[1].requests[name] for name in names) <= 4  # bounded: not the whole dataset
+
+
+def test_a_remote_dataset_is_shuffled_in_blocks_that_no_node_decides(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    remote = [open_dataset(served[0], tmp_path / str(limit), limit) for limit in (PLENTY, 2 * PLENTY)]
+    assert {manifest.default_shuffle_block for manifest in remote} == {16}
+    assert photo_shards.default_shuffle_block is None
+    assert {train_loader(manifest, shuffle_block=None).order.shuffle_block for manifest in remote} == {16}
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("pipe:touch /tmp/owned", "not an address that can be read"),
+        ("pipe://touch", "not an address"),
+        ("simplecache::s3://bucket/x", "not an address"),
+        ("ftp://host/x", "not an address .* s3://, gs://"),
+        ("memory://x", "not an address"),
+        ("s3:///x", "not an address"),
+        ("https://me:secret@host/x", r"^https://host/x: .* credentials"),
+        ("https://host/x?token=secret", r"^https://host/x: .* credentials"),
+    ],
+)
+def test_other_addresses_and_secrets_in_addresses_are_refused(tmp_path: Path, ref: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        open_dataset(ref, tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_address_is_its_folder(photo_shards: Manifest, tmp_path: Path) -> None:
+    manifest = open_dataset(photo_shards.root.as_uri(), tmp_path)
+    assert (manifest.root, manifest.cache) == (photo_shards.root, None)
+    assert checked_address("s3://bucket/x//") == "s3://bucket/x"
+
+
+def test_the_default_limit_is_what_the_disk_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "held").write_bytes(bytes(1000))
+    for free, expected in ((2**40, 32 * 2**30), (9_000, 8_000)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
+        assert default_limit(tmp_path) == expected
