@@ -13,7 +13,7 @@ MAX_CLASSES = 30
 IMAGES_A_CLASS = 10
 _CELL = 96
 _GAP = 4
-_NAME_WIDTH = 220
+_MAX_NAME_WIDTH = 220
 _TITLE_HEIGHT = 40
 _TITLE_SIZE, _NAME_SIZE, _COUNT_SIZE = 18, 15, 12
 _PAPER, _INK, _FAINT = "white", "black", "#666666"
@@ -32,24 +32,26 @@ def contact_sheet(manifest: Manifest, split_name: str = "train", max_classes: in
     split = manifest.split(split_name)
     rows = at_hand(manifest, split)
     labels = spread(np.arange(len(manifest.classes)), max_classes)
-    width = _GAP + _NAME_WIDTH + IMAGES_A_CLASS * (_CELL + _GAP)
+    title_font, name_font, count_font = (ImageFont.load_default(s) for s in (_TITLE_SIZE, _NAME_SIZE, _COUNT_SIZE))
+    names = [_fitted(manifest.classes[label], name_font, _MAX_NAME_WIDTH) for label in labels]
+    # Room for a count of millions too.
+    names_end = 6 * _GAP + int(max(_COUNT_SIZE * 5, *map(name_font.getlength, names)))
+    width = names_end + IMAGES_A_CLASS * (_CELL + _GAP)
     sheet = Image.new("RGB", (width, _TITLE_HEIGHT + len(labels) * (_CELL + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     shown = f"{len(labels)} of " if len(labels) < len(manifest.classes) else ""
     title = f"{manifest.name}: {split_name}, {len(split):,} images, {shown}{len(manifest.classes):,} classes"
-    title_font, name_font, count_font = (ImageFont.load_default(s) for s in (_TITLE_SIZE, _NAME_SIZE, _COUNT_SIZE))
     draw.text((_GAP * 2, _TITLE_HEIGHT // 2), _fitted(title, title_font, width - 4 * _GAP), _INK, title_font, "lm")
     counts = np.bincount(split.label, minlength=len(manifest.classes))
     reader = ShardReader(manifest, split_name, window=1)
     for line, label in enumerate(labels.tolist()):
         top = _TITLE_HEIGHT + line * (_CELL + _GAP)
-        name = _fitted(manifest.classes[label], name_font, _NAME_WIDTH - 4 * _GAP)
-        draw.text((_GAP * 2, top + _CELL // 2 - 9), name, _INK, name_font, "lm")
+        draw.text((_GAP * 2, top + _CELL // 2 - 9), names[line], _INK, name_font, "lm")
         draw.text((_GAP * 2, top + _CELL // 2 + 11), f"{counts[label]:,}", _FAINT, count_font, "lm")
         of_class = rows[split.label[rows] == label]
         for column, sample in enumerate(spread(of_class, IMAGES_A_CLASS).tolist() if len(of_class) else ()):
             image = ImageOps.contain(_image(reader, sample), (_CELL, _CELL))
-            left = _GAP + _NAME_WIDTH + column * (_CELL + _GAP)
+            left = names_end + column * (_CELL + _GAP)
             sheet.paste(image, (left + (_CELL - image.width) // 2, top + (_CELL - image.height) // 2))
     reader.close()
     return sheet

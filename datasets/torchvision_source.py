@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +103,9 @@ def _parsed(reference: str) -> tuple[_Known, Path]:
 
 def _opened(where: str, known: _Known, root: Path, arguments: _Arguments) -> Any:
     try:
-        kind = getattr(import_module("torchvision.datasets"), known.name)
+        import torchvision.datasets  # optional, and it imports torch
+
+        kind = getattr(torchvision.datasets, known.name)
     except ImportError as error:
         raise DataError(f"{where}: torchvision is missing; pip install 'effnet-cluster[prepare]'") from error
     # ImageNet knows no `download`, the CIFARs and the pets no `loader`: with `str` for a loader the others give paths.
