@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -16,6 +17,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _TASKS_A_CPU = 2
+_CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
@@ -31,6 +33,7 @@ def ray_tasks(address: str | None) -> Iterator[Mapper]:
     Raises:
         EngineError: there is no cluster at the address.
     """
+    _require_listener(address)
     try:
         ray.init(address, log_to_driver=False, configure_logging=False)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError, ... by what is wrong with the address
@@ -40,6 +43,17 @@ def ray_tasks(address: str | None) -> Iterator[Mapper]:
         yield _over_ray
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str | None) -> None:
+    """Ray itself waits for minutes where nobody listens."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", "local": no address of a machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"Ray at {address}: no answer ({error}); is a Ray head running there?") from error
 
 
 def _over_ray(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
