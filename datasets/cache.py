@@ -91,7 +91,8 @@ class ShardCache:
                     self._reserve(part, shard.bytes, cancelled)
                     self._download(shard, part, cancelled)
                     os.fsync(part)  # its name vouches for its content, also after a power failure
-                    self._part(shard).rename(self._path(shard))
+                    with self._locked():  # a listing made during a rename may miss the file
+                        self._part(shard).rename(self._path(shard))
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}; make room or lower the cache limit"
             raise DataError(f"{self.folder}: {reason}") from error

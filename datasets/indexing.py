@@ -86,12 +86,12 @@ def index_existing(
     paths = _matching(folder, splits)
     member = LabelMember.parse(label)
     indexed, found = _index(folder, paths, member, None if classes is None else tuple(classes), progress)
+    size = _measure(folder, indexed[TRAIN])
     if VAL not in indexed:
         train, val = _divided(indexed[TRAIN], val_fraction, seed)
         if not len(val):
             raise DataError(f"{folder}: no class has the two images that a validation split takes; add images")
         indexed |= {TRAIN: train, VAL: val}
-    size = _measure(folder, indexed[TRAIN])
     manifest = Manifest(folder, name or folder.name, found, size, mirror_safe, indexed)
     try:
         manifest.save()

@@ -6,6 +6,7 @@ sequence.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,13 @@ class EpochOrder:
         return sum(self.shard_samples)
 
     def sample_ids(self, epoch: int) -> NDArray[np.int64]:
-        """The sample id at each position of `epoch`, int64 (N,): a permutation of 0..N-1."""
+        """The sample id at each position of `epoch`, int64 (N,), read-only: a permutation of 0..N-1.
+
+        The epoch asked for last is remembered, so that a receipt, or a start in its middle, costs no second sort.
+        """
+        return _remembered(self, epoch)
+
+    def _sample_ids(self, epoch: int) -> NDArray[np.int64]:
         sizes = np.array(self.shard_samples, dtype=np.int64)
         shards = permutation(len(sizes), Domain.SHARDS, self.seed, epoch)
         block = self.shuffle_block or max(len(sizes), 1)
@@ -55,13 +62,20 @@ class EpochOrder:
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             ids = np.repeat(firsts[of_block], counts) + within
             parts.append(ids[permutation(len(ids), Domain.SAMPLES, self.seed, epoch, number)])
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        order = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        order.setflags(write=False)
+        return order
 
     def receipt(self, epoch: int, start: int = 0, stop: int | None = None) -> int:
         """The receipt of positions start..stop-1 of `epoch` (default: to the end), without reading any data."""
         ids = self.sample_ids(epoch)
         positions = np.arange(len(ids), dtype=np.int64)[start:stop]
         return receipt(positions, ids[start:stop])
+
+
+@lru_cache(maxsize=1)
+def _remembered(order: EpochOrder, epoch: int) -> NDArray[np.int64]:
+    return order._sample_ids(epoch)
 
 
 @dataclass(frozen=True)

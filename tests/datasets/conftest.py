@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from effnet_cluster.datasets import Manifest, prepare, prepare_digits
 
 CROPS_PER_CLASS = 10
+
+# A busy machine is no reason to fail a property.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

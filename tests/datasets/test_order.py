@@ -1,6 +1,7 @@
 """Properties of the order of samples, against references written here without numpy's vectors."""
 
 import time
+import tracemalloc
 from itertools import chain
 from typing import Any
 
@@ -91,15 +92,55 @@ def test_the_default_shuffle_is_uniform_over_positions() -> None:
     assert chi_squared > 0.3  # a shuffle that balanced the shards by construction would not be one
 
 
-def test_imagenet_sized_epoch_takes_under_a_second() -> None:
+def test_imagenet_sized_epoch_takes_under_a_second_and_is_entered_anywhere_at_once() -> None:
     for block in (None, 16):
         order = EpochOrder((1000,) * 1281, 0, block)
-        taken = []
-        for _ in range(3):
+        taken, again = [], []
+        for epoch in range(3):
             start = time.perf_counter()
-            order.sample_ids(3)
+            order.sample_ids(epoch)
             taken.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            ids = order.sample_ids(epoch)
+            next(iter(BatchPlan(len(ids), 256).positions(2500)))
+            again.append(time.perf_counter() - start)
         assert min(taken) < 1.0
+        assert min(again) < 0.05
+        tracemalloc.start()
+        order.sample_ids(7)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+        tracemalloc.stop()
+
+
+def test_equal_words_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effnet_cluster.datasets.philox.words", lambda count, *_: np.arange(count) % 3)
+    assert permutation(300, Domain.SAMPLES, 0).tolist() == sorted(range(300), key=lambda i: i % 3)
+
+
+@given(sizes=shard_sizes, seed=seeds, block=st.integers(1, 5) | st.none(), data=st.data())
+def test_any_history_of_stops_and_sizes_reads_the_uninterrupted_sequence(
+    sizes: tuple[int, ...], seed: int, block: int | None, data: st.DataObject
+) -> None:
+    """Two epochs, stopped after any batches and resumed with other numbers of ranks and loader workers each time."""
+    batch = 12
+    order = EpochOrder((20, *sizes), seed, block)
+    whole = BatchPlan(len(order), batch).batches
+    for epoch in (0, 1):
+        ids = order.sample_ids(epoch)
+        read: list[int] = []
+        at = 0
+        while at < whole:
+            world, workers = data.draw(st.sampled_from([1, 2, 3, 4, 6, 12])), data.draw(st.integers(1, 4))
+            stop = data.draw(st.integers(at + 1, whole))
+            plans = [BatchPlan(len(order), batch, rank, world) for rank in range(world)]
+            for number in range(at, stop):
+                read += [int(ids[p]) for plan in plans for p in plan.positions(number)]
+            for plan in plans:
+                mine = plan.worker_positions(at, 0, workers).tolist()
+                assert mine == [p for b in plan.worker_batches(at, 0, workers) for p in plan.positions(b)]
+            at = stop
+        assert read == ids[: whole * batch].tolist()
+        assert len(set(read)) == len(read)
 
 
 def as_loaded(plan: BatchPlan, start: int, workers: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Measurements of the project against its own promises and against plain alternatives."""
