@@ -6,12 +6,18 @@ Importing this package imports neither torch nor webdataset; the loaders and tra
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .contact_sheet import contact_sheet
+from .csv_source import Columns
 from .errors import DataError
+from .fingerprints import Duplicates
 from .images import decode_rgb
 from .indexing import index_existing, index_shards
+from .inspection import Inspection, inspect_dataset
 from .manifest import Manifest, Shard, Split
 from .order import BatchPlan, EpochOrder, merge_receipts, receipt
+from .parallel import Mapper, processes
 from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
+from .reencode import Reencoding
 from .verify import BadShard, verify_shards
 
 if TYPE_CHECKING:
@@ -26,26 +32,34 @@ __all__ = [
     "BadShard",
     "Batch",
     "BatchPlan",
+    "Columns",
     "Corrupt",
     "DataError",
+    "Duplicates",
     "EpochOrder",
     "EvalLoader",
     "EvalTransform",
+    "Inspection",
     "Manifest",
+    "Mapper",
     "Mixing",
     "OnCorrupt",
     "Progress",
+    "Reencoding",
     "Shard",
     "Split",
     "TrainLoader",
     "TrainTransform",
+    "contact_sheet",
     "decode_rgb",
     "index_existing",
     "index_shards",
+    "inspect_dataset",
     "merge_receipts",
     "open_dataset",
     "prepare",
     "prepare_digits",
+    "processes",
     "receipt",
     "verify_shards",
 ]

@@ -94,13 +94,18 @@ def require_bytes(data: bytes) -> None:
 
 
 def short_side(data: bytes) -> int:
-    """The shorter side of an encoded image in pixels, from its header alone.
+    """The shorter side of an encoded image in pixels; see `dimensions`."""
+    return min(dimensions(data))
+
+
+def dimensions(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image in pixels, as stored (not yet turned upright), from its header alone.
 
     Raises:
         DataError: not an image of a stored format, or larger than the caps.
     """
     with _opened(data, _SHARD_FORMATS) as image:
-        return min(image.size)
+        return image.size
 
 
 @contextmanager

@@ -1,47 +1,36 @@
 """From a source to a prepared dataset, whole or not at all; and from what a user names to a manifest."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from .archives import archive_stem, extract, is_archive
+from .archives import archive_stem, is_archive
+from .assemble import DuplicatesCallback, Progress, ProgressCallback, Settings, build, without_duplicates
 from .cache import ShardCache, default_limit
+from .csv_source import Columns
 from .errors import DataError
-from .images import EncodedImage
-from .indexing import index_shards
 from .manifest import MANIFEST_FILE, Manifest
-from .philox import Domain, permutation, require_word
+from .opening import open_source, require_source
+from .parallel import Mapper, serially
+from .philox import require_word
+from .reencode import Reencoding
 from .remote import checked_address, is_address
-from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits, write_shards
-from .sources import Record, Source, content_root, digits_source, folder_source, looks_like_classes, require_fraction
+from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits
+from .sources import digits_source, looks_like_classes, require_fraction
+from .workfolder import Note, occupied, publish, require_free, working_aside, working_on
+
+__all__ = ["DIGITS", "Progress", "open_dataset", "prepare", "prepare_digits"]
 
 DIGITS = "digits"
 _DIGITS_FOLDER = "digits-v1"
 _DIGITS_PER_SHARD = 256
 _SHARDS_FOLDER = "shards"
-_UNPACKED = "unpacked"
-_BUILT = "built"
-
-
-class Progress(NamedTuple):
-    """How far `prepare` is: images written, images in all, and files of the source that were no images."""
-
-    done: int
-    total: int
-    ignored: int
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 def prepare(
-    source_path: Path,
+    source: str | Path,
     out_dir: Path,
     *,
     name: str | None = None,
@@ -49,40 +38,63 @@ def prepare(
     seed: int = 0,
     samples_per_shard: int = SAMPLES_PER_SHARD,
     bytes_per_shard: int = BYTES_PER_SHARD,
-    progress: ProgressCallback | None = None,
+    reencoding: Reencoding | None = None,
+    columns: Columns | None = None,
+    pixel_duplicates: bool = False,
+    drop_duplicates: bool = False,
     mirror_safe: bool = True,
+    mapper: Mapper = serially,
+    progress: ProgressCallback | None = None,
+    note: Note | None = None,
+    report: DuplicatesCallback | None = None,
 ) -> Manifest:
-    """Write a folder of classes, or an archive of one, as shards and manifest into `out_dir`.
+    """Write a source as shards and manifest into `out_dir`.
 
-    The work is done in a folder beside `out_dir` that is renamed at the end and removed on any failure or Ctrl-C, so
-    `out_dir` is complete or untouched. The same images, fraction and seed give the same manifest digest on every
-    machine.
+    The work is done in a folder beside `out_dir` that is renamed at the end, so `out_dir` is complete or untouched.
+    Once a shard is finished that folder is kept when the work is killed, interrupted or fails, and the next call goes
+    on from there. The same images and settings give the same manifest digest on every machine and with every mapper
+    (with `reencoding`: on every one with the same release of Pillow).
 
     Args:
-        source_path: ROOT/CLASS/*.jpg, ROOT/{train,val}/CLASS/*.jpg, or a .tgz, .tar.gz, .tar or .zip of either.
+        source: ROOT/CLASS/*.jpg or ROOT/{train,val}/CLASS/*.jpg; a .tgz, .tar.gz, .tar or .zip of either; a .csv (see
+            `csv_source`); or torchvision:NAME@FOLDER (see `torchvision_source`).
         name: dataset name; default: that of the source.
         val_fraction: part of each class for validation, where the source has no splits of its own.
         seed: of the validation split and of the order in which samples are written.
-        progress: called with `Progress` after every image.
+        samples_per_shard, bytes_per_shard: a shard ends at whichever comes first, by the sizes of the source's files.
+        reencoding: makes large images smaller; default: every image is stored as it is.
+        columns: of a .csv.
+        pixel_duplicates: look for images in several splits by their pixels too, not only by their bytes; decodes every
+            image in full, which takes about three times as long.
+        drop_duplicates: leave out of "train" what is in "val" or "test" too; reads every image twice.
         mirror_safe: whether mirrored images keep their class.
+        mapper: where shards are built; default: one after the other in this process (see `parallel`).
+        progress: called with `Progress` after every shard.
+        note: told in a line when work is kept for later, or earlier work is not used.
+        report: called with the images that several splits share.
 
     Raises:
-        DataError: `out_dir` exists and is not empty, the source is missing, damaged or not of these forms, or the disk
-            is full.
+        DataError: `out_dir` exists and is not empty, or is being prepared by another process; the source is missing,
+            damaged or not of these forms; or the disk is full.
     """
-    source_path, out_dir = Path(source_path), Path(out_dir).absolute()
+    source, out_dir, note = str(source), Path(out_dir).absolute(), note or _unheard
     # Before an archive is unpacked for minutes, everything that can be wrong with the call.
     require_fraction(val_fraction)
     require_word("seed", seed)
     require_limits(samples_per_shard, bytes_per_shard)
-    if not source_path.exists():
-        raise DataError(f"{source_path}: no such file or folder to prepare")
-    _require_free(out_dir)
-    with _aside(out_dir) as work, _named_after(source_path, work / _UNPACKED):
-        source = _open_source(source_path, work / _UNPACKED, name).with_validation(val_fraction, seed)
-        _write(source, work / _BUILT, seed, samples_per_shard, bytes_per_shard, mirror_safe, progress)
-        if not _publish(work / _BUILT, out_dir):
-            raise _occupied(out_dir)
+    require_source(source)
+    require_free(out_dir)
+    settings = Settings(seed, samples_per_shard, bytes_per_shard, reencoding, pixel_duplicates)
+    with working_on(out_dir, note) as work, _named_after(source, work.unpacked):
+        found = open_source(source, work, name, columns, note).with_validation(val_fraction, seed)
+        if drop_duplicates:
+            found = without_duplicates(found, pixel_duplicates, mapper, progress)
+        manifest, duplicates = build(found, work, settings, mirror_safe, mapper, progress, note)
+        if report is not None:
+            report(duplicates)
+        manifest.save()
+        if not publish(work.built, out_dir):
+            raise occupied(out_dir)
     return Manifest.load(out_dir)
 
 
@@ -93,11 +105,9 @@ def prepare_digits(out_dir: Path, *, progress: ProgressCallback | None = None) -
         DataError: `out_dir` exists and is not empty, or cannot be written.
     """
     out_dir = Path(out_dir).absolute()
-    _require_free(out_dir)
-    with _aside(out_dir) as work:
-        _write_digits(work / _BUILT, progress)
-        if not _publish(work / _BUILT, out_dir):
-            raise _occupied(out_dir)
+    require_free(out_dir)
+    if not _build_digits(out_dir, progress):
+        raise occupied(out_dir)
     return Manifest.load(out_dir)
 
 
@@ -137,10 +147,8 @@ def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> 
 
 def _open_digits(folder: Path) -> Manifest:
     if not (folder / MANIFEST_FILE).exists():
-        with _aside(folder) as work:
-            _write_digits(work / _BUILT, None)
-            # Another process may have been faster: then its copy is there, with the same bytes, and ours is dropped.
-            _publish(work / _BUILT, folder)
+        # Another process may be faster: then its copy is there, with the same bytes, and ours is dropped.
+        _build_digits(folder, None)
     try:
         return Manifest.load(folder)
     except DataError as error:
@@ -149,102 +157,24 @@ def _open_digits(folder: Path) -> Manifest:
         ) from error
 
 
-def _open_source(source_path: Path, unpacked: Path, name: str | None) -> Source:
-    if source_path.is_dir():
-        return folder_source(source_path, name)
-    if is_archive(source_path):
-        unpacked.mkdir()
-        extract(source_path, unpacked)
-        return folder_source(content_root(unpacked), name or archive_stem(source_path))
-    raise DataError(f"{source_path}: neither a folder nor a .tgz, .tar.gz, .tar or .zip archive")
+def _build_digits(folder: Path, progress: ProgressCallback | None) -> bool:
+    """Build the digits in a folder of this process's own, and publish them unless another process has done so."""
+    source = digits_source().with_validation(0.2, seed=0)
+    settings = Settings(0, _DIGITS_PER_SHARD, BYTES_PER_SHARD, None, False)
+    with working_aside(folder) as work:
+        manifest, _ = build(source, work, settings, False, serially, progress, _unheard)
+        manifest.save()
+        return publish(work.built, folder)
 
 
 @contextmanager
-def _named_after(archive: Path, unpacked: Path) -> Iterator[None]:
+def _named_after(source: str, unpacked: Path) -> Iterator[None]:
     """Name files in errors as members of the archive: where they were unpacked is gone when a person reads it."""
     try:
         yield
     except DataError as error:
-        raise DataError(str(error).replace(str(unpacked), str(archive))) from error
+        raise DataError(str(error).replace(str(unpacked), source)) from error
 
 
-def _write_digits(built: Path, progress: ProgressCallback | None) -> None:
-    source = digits_source().with_validation(0.2, seed=0)
-    _write(source, built, 0, _DIGITS_PER_SHARD, BYTES_PER_SHARD, mirror_safe=False, progress=progress)
-
-
-def _write(
-    source: Source,
-    built: Path,
-    seed: int,
-    samples_per_shard: int,
-    bytes_per_shard: int,
-    mirror_safe: bool,
-    progress: ProgressCallback | None,
-) -> None:
-    labels = {name: number for number, name in enumerate(source.classes)}
-    total = sum(len(records) for records in source.splits.values())
-    short_sides: list[int] = []
-
-    def shuffled(records: Sequence[Record], split_number: int) -> Iterator[tuple[str, EncodedImage, int]]:
-        # Not class after class: a shuffle in blocks of shards, and any plain WebDataset reader, need mixed shards.
-        for position in permutation(len(records), Domain.WRITING, seed, minor=split_number):
-            record = records[position]
-            image = record.read()
-            short_sides.append(min(image.width, image.height))
-            yield record.key, image, labels[record.class_name]
-            if progress is not None:
-                progress(Progress(len(short_sides), total, source.ignored))
-
-    for number, (split, records) in enumerate(source.splits.items()):
-        write_shards(
-            built / split,
-            shuffled(records, number),
-            samples_per_shard=samples_per_shard,
-            bytes_per_shard=bytes_per_shard,
-        )
-    manifest = index_shards(
-        built, name=source.name, classes=source.classes, image_size=int(median(short_sides)), mirror_safe=mirror_safe
-    )
-    indexed = sum(len(split) for split in manifest.splits.values())
-    if indexed != total:
-        raise DataError(
-            f"{source.name}: wrote {total} images but the shards hold {indexed}; the disk is not to be trusted"
-        )
-    manifest.save()
-
-
-@contextmanager
-def _aside(out_dir: Path) -> Iterator[Path]:
-    """A work folder beside `out_dir` (same file system, so that a rename publishes), always removed."""
-    try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
-    except OSError as error:
-        raise DataError(f"{out_dir}: cannot be written: {error.strerror or error}") from error
-    try:
-        yield work
-    except OSError as error:
-        raise DataError(f"{error.filename or out_dir}: cannot be read or written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _require_free(out_dir: Path) -> None:
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise _occupied(out_dir)
-
-
-def _publish(built: Path, out_dir: Path) -> bool:
-    """Rename `built` to `out_dir` in one step; False when something is there that is not an empty folder."""
-    try:
-        built.rename(out_dir)
-    except OSError:
-        if out_dir.exists():
-            return False
-        raise
-    return True
-
-
-def _occupied(out_dir: Path) -> DataError:
-    return DataError(f"{out_dir}: exists and is not empty; choose another folder or remove it")
+def _unheard(line: str) -> None:
+    """The listener of a caller that wants no notes."""

@@ -6,7 +6,7 @@ The order of a source's records depends on names alone, never on the order in wh
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -27,16 +27,26 @@ _SPLIT_NAMES = frozenset({TRAIN, TEST, *_VAL_NAMES})
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a source: a key unique in it, its class name, and how to read it (raises DataError)."""
+    """One image of a source; it can be pickled, so that another process reads it.
+
+    Attributes:
+        key: unique in the source.
+        class_name: one of the source's classes.
+        read: gives the image as it will be stored; raises DataError.
+        bytes: size of its file, or about what it will take; decides where a shard ends.
+        stamp: when its file was last changed, in ns; 0 where there is no file.
+    """
 
     key: str
     class_name: str
     read: Callable[[], EncodedImage]
+    bytes: int = 0
+    stamp: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """All records of a source by split, its sorted class names, and how many files were no images.
+    """All records of a source by split, its class names in the order of their labels, and its files that are no images.
 
     Sources that come without splits have only "train"; `with_validation` takes "val" from it.
     """
@@ -128,20 +138,44 @@ def folder_source(root: Path, name: str | None = None) -> Source:
         files = {TRAIN: _class_files(root, ignored)}
     classes = tuple(files[TRAIN])
     for split, of_split in files.items():
-        if unknown := sorted(of_split.keys() - set(classes)):
-            raise DataError(
-                f"{root}: class {unknown[0]!r} of {split} is not in train; the splits must share their classes"
-            )
+        require_known_classes(root, split, of_split, classes)
     numbers = iter(range(sum(len(paths) for of_split in files.values() for paths in of_split.values())))
     splits = {
         split: tuple(
-            Record(_key(next(numbers), path), class_name, partial(encode_file, path))
-            for class_name, paths in of_split.items()
-            for path in paths
+            file_record(next(numbers), path, class_name) for class_name, paths in of_split.items() for path in paths
         )
         for split, of_split in files.items()
     }
     return Source(name or root.resolve().name, classes, splits, ignored.total())
+
+
+def file_record(number: int, path: Path, class_name: str) -> Record:
+    """The record of an image file, the `number`-th of its source. Raises DataError if the file is not there."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    key = record_key(number, path.stem)
+    return Record(key, class_name, partial(encode_file, path), found.st_size, found.st_mtime_ns)
+
+
+def record_key(number: int, stem: str) -> str:
+    """A WebDataset key: unique by its number, and still telling which file it was."""
+    # No dot: webdataset ends the key at the first one. ASCII and short: a plain tar header holds 100 characters.
+    return f"{number:08d}-{re.sub(r'[^A-Za-z0-9_-]+', '_', stem)[:48]}"
+
+
+def require_known_classes(where: object, split: str, found: Iterable[str], classes: Collection[str]) -> None:
+    """Raise DataError if a split has a class that training does not have."""
+    if unknown := sorted(set(found) - set(classes)):
+        problem = f"class {unknown[0]!r} of {split} is not in train"
+        raise DataError(f"{where}: {problem}; the splits must share their classes")
+
+
+def split_called(name: str) -> str | None:
+    """The split that a source means by a name: "validation" is "val"; None where it is no split's name."""
+    lower = name.lower()
+    return VAL if lower in _VAL_NAMES else lower if lower in (TRAIN, TEST) else None
 
 
 def visible_folders(root: Path) -> list[Path]:
@@ -201,9 +235,3 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def _is_image_name(path: Path) -> bool:
     return path.suffix.lower().removeprefix(".") in SOURCE_EXTENSIONS
-
-
-def _key(number: int, path: Path) -> str:
-    # Unique by its number, and still telling which file it was. No dot: webdataset ends the key at the first one.
-    # ASCII and short: the tar headers that webdataset writes hold 100 characters.
-    return f"{number:08d}-{re.sub(r'[^A-Za-z0-9_-]+', '_', path.stem)[:48]}"

@@ -68,14 +68,15 @@ def test_each_engine_has_one_home() -> None:
     assert rooms(users("rich")) == {"cluster"}
     assert rooms(users("ray")) == {"orchestration", "cluster"}
     assert rooms(users("pydantic")) == {"orchestration"}
+    assert users("torchvision") == {"datasets/torchvision_source.py"}
 
 
 def test_the_lower_rooms_use_no_engine() -> None:
-    for module in ("ray", "mlflow", "click", "pydantic", "yaml", "requests", "torchvision", "timm"):
+    for module in ("ray", "mlflow", "click", "pydantic", "yaml", "requests", "timm"):
         assert rooms(users(module)).isdisjoint({"effnet", "datasets"})
     assert users("webdataset").isdisjoint({"effnet"})
 
 
 def test_what_only_tests_need_is_imported_by_no_room() -> None:
-    for module in ("torchvision", "timm", "pytest", "hypothesis", "datasets", "playwright"):
+    for module in ("timm", "pytest", "hypothesis", "datasets", "playwright"):
         assert users(module) == set()

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from effnet_cluster.datasets import DataError, Manifest, index_shards, prepare
 from effnet_cluster.datasets.images import EncodedImage
-from effnet_cluster.datasets.shards import write_shards
+from effnet_cluster.datasets.shards import shard_bounds, write_shard
 
 
 def png(value: int) -> bytes:
@@ -66,28 +68,36 @@ def test_stored_images_are_the_source_files_byte_for_byte(photo_shards: Manifest
     assert found == sorted((path.parent.name, path.read_bytes()) for path in photos.glob("*/*.jpg"))
 
 
-def test_the_same_samples_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = write_shards(tmp_path / "a", samples(10), samples_per_shard=4)
+def test_a_shard_has_the_bytes_that_webdatasets_own_writer_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("time.time", lambda: 2e9)
-    second = write_shards(tmp_path / "b", samples(10), samples_per_shard=4)
-    assert [p.name for p in first] == ["000000.tar", "000001.tar", "000002.tar"] == [p.name for p in second]
-    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    write_shard(tmp_path / "ours.tar", samples(40))
+    with webdataset.TarWriter(str(tmp_path / "theirs.tar"), encoder=False, mtime=0, user="", group="") as writer:
+        for key, image, label in samples(40):
+            writer.write({"__key__": key, image.extension: image.data, "cls": str(label).encode()})
+    assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
 
 
-def test_a_shard_ends_at_its_limit_of_samples_or_bytes(tmp_path: Path) -> None:
-    write_shards(tmp_path / "count" / "train", samples(10), samples_per_shard=4)
-    assert index_shards(tmp_path / "count").splits["train"].shard_samples == (4, 4, 2)
-    size = len(png(0)) + 1  # with its one-digit label
-    write_shards(tmp_path / "size" / "train", samples(10), bytes_per_shard=3 * size)
-    assert max(index_shards(tmp_path / "size").splits["train"].shard_samples) <= 4
-    with pytest.raises(DataError, match="at least 1"):
-        write_shards(tmp_path / "none", samples(1), samples_per_shard=0)
+@given(sizes=st.lists(st.integers(0, 100), max_size=60), most=st.integers(1, 12), most_bytes=st.integers(1, 400))
+def test_a_shard_ends_at_its_limit_of_samples_or_bytes(sizes: list[int], most: int, most_bytes: int) -> None:
+    bounds = list(shard_bounds(sizes, most, most_bytes))
+    assert [n for begin, end in bounds for n in range(begin, end)] == list(range(len(sizes)))
+    for begin, end in bounds:
+        assert 1 <= end - begin <= most
+        assert sum(sizes[begin : end - 1]) < most_bytes  # it was not full before its last
+    for begin, end in bounds[:-1]:
+        assert end - begin == most or sum(sizes[begin:end]) >= most_bytes
 
 
-def test_a_path_with_percent_and_colon_is_just_a_path(tmp_path: Path) -> None:
-    folder = tmp_path / "50%d:x" / "train"
-    assert write_shards(folder, samples(2)) == [folder / "000000.tar"]
-    assert (folder / "000000.tar").stat().st_size > 0
+def test_the_limits_hold_for_what_is_prepared(photos: Path, tmp_path: Path) -> None:
+    by_count = prepare(photos, tmp_path / "count", samples_per_shard=7)
+    assert by_count.splits["train"].shard_samples == (7, 7, 2)
+    by_bytes = prepare(photos, tmp_path / "bytes", bytes_per_shard=10_000).splits["train"]
+    for number, shard in enumerate(by_bytes.shards):
+        stored = by_bytes.size[by_bytes.shard == number]
+        assert stored[:-1].sum() + len(stored) - 1 < 10_000, shard
+    assert len(by_bytes.shards) > 1
 
 
 def test_shards_of_others_are_indexed(tmp_path: Path) -> None:

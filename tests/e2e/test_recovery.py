@@ -8,6 +8,9 @@ import subprocess
 
 import psutil
 import pytest
+import torch
+
+from effnet_cluster.effnet import EfficientNet, variant
 
 from .conftest import COMMAND, Cli, wait_for
 
@@ -18,6 +21,7 @@ FIRST, SECOND = "digits-b0-silu-s0", "digits-b0-silu-s1"
 
 def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli) -> None:
     args = ("--variants", "b0", "--seeds", "0,1", "--workers", "2", "--epochs", str(EPOCHS), "--name", NAME)
+    args = (*args, "--checkpoint-activations")
     command = [COMMAND, "submit", *args]
     following = subprocess.Popen(command, cwd=cli.home, env=cli.env, stderr=subprocess.PIPE, text=True)
     head = psutil.Process(cli.services()["ray"]["pid"])
@@ -69,6 +73,12 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     for run in runs.values():
         assert_no_step_twice(cli, run.info.run_id)
     assert runs[SECOND].data.metrics["run/workers"] == 1
+
+    # What a checkpoint holds are the bare network's keys.
+    states = sorted((cli.home / "experiments" / NAME / "trials" / SECOND).rglob("state.pt"))
+    with torch.device("meta"):
+        keys = list(EfficientNet(variant("b0", num_classes=10)).state_dict())
+    assert list(torch.load(states[0], weights_only=True)["model"]) == keys
 
     # All of it was trained on what the manifest says; a shard that has changed since is found.
     assert cli("verify", NAME).returncode == 0

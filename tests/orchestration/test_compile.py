@@ -13,10 +13,7 @@ from effnet_cluster.effnet import EfficientNet
 
 from . import compiled
 
-pytestmark = [
-    pytest.mark.e2e,  # the compiler takes most of a minute
-    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 
 
 @pytest.fixture(scope="module")

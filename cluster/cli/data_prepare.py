@@ -1,0 +1,114 @@
+"""`effnet-cluster data prepare`: from images to shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ...datasets import Columns, Duplicates, Mapper, Reencoding, prepare, processes
+from ...datasets import Progress as Step
+from ...orchestration.errors import UserError
+from .bar import progress_bar
+from .console import talk
+
+_NAMED_DUPLICATES = 5
+
+
+@click.command("prepare")
+@click.argument("source")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the data set.  [default: the source's]")
+@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Where the source has no val split.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split and of the order in the shards.")
+@click.option("--mirror/--no-mirror", default=True, show_default=True, help="Whether a mirrored image keeps its class.")
+@click.option("--max-side", type=int, metavar="PIXELS", help="Make larger images this large, as JPEG.")
+@click.option("--quality", type=int, default=90, show_default=True, help="Of these JPEGs.")
+@click.option("--pixel-duplicates", is_flag=True, help="Compare the splits by pixels too; three times slower.")
+@click.option("--drop-duplicates", is_flag=True, help="Leave out of train what is in val or test too.")
+@click.option("--path-column", default="path", show_default=True, help="Of a .csv.")
+@click.option("--label-column", default="label", show_default=True, help="Of a .csv.")
+@click.option("--split-column", default="split", show_default=True, help="Of a .csv, if it has one.")
+@click.option("--workers", type=int, help="Processes that build shards.  [default: one for each core]")
+@click.option("--ray", is_flag=True, help="Build shards on Ray: a running instance of this machine, or a new one.")
+@click.option("--address", metavar="HOST:PORT", help="Build shards on this Ray cluster; all its nodes must see OUT.")
+def command(
+    source: str,
+    out: Path,
+    name: str | None,
+    val_fraction: float,
+    seed: int,
+    mirror: bool,
+    max_side: int | None,
+    quality: int,
+    pixel_duplicates: bool,
+    drop_duplicates: bool,
+    path_column: str,
+    label_column: str,
+    split_column: str,
+    workers: int | None,
+    ray: bool,
+    address: str | None,
+) -> None:
+    """Write SOURCE to OUT as shards. Called again after a Ctrl-C or a crash it goes on where it was.
+
+    SOURCE is a folder of class folders; an archive of one (.tgz, .tar, .zip); a .csv with the columns path, label and,
+    optionally, split; or torchvision:NAME@FOLDER, a data set whose files are in FOLDER already, NAME being CIFAR10,
+    CIFAR100, Flowers102, StanfordCars, FGVCAircraft, OxfordIIITPet, Food101 or ImageNet. Shards that exist already
+    need no preparing: see `data index`.
+    """
+    console = talk()
+    reencoding = None if max_side is None else Reencoding(max_side, quality)
+    with _mapper(workers, ray, address) as mapper, progress_bar(console, "preparing") as show:
+
+        def step(now: Step) -> None:
+            show(now.done, now.total, now.stage)
+
+        manifest = prepare(
+            source,
+            out,
+            name=name,
+            val_fraction=val_fraction,
+            seed=seed,
+            reencoding=reencoding,
+            columns=Columns(path_column, label_column, split_column),
+            pixel_duplicates=pixel_duplicates,
+            drop_duplicates=drop_duplicates,
+            mirror_safe=mirror,
+            mapper=mapper,
+            progress=step,
+            note=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            report=lambda found: _tell(found),
+        )
+    sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
+    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {out}")
+
+
+@contextmanager
+def _mapper(workers: int | None, ray: bool, address: str | None) -> Iterator[Mapper]:
+    if not ray and address is None:
+        yield processes(workers)
+        return
+    if workers is not None:
+        raise UserError("--workers is for this machine's processes; Ray decides itself how many tasks it runs")
+    from ..ray_token import use_token
+
+    use_token()  # Ray reads the mode once, when it is imported
+    from ...orchestration.parallel import ray_tasks
+
+    with ray_tasks(address) as mapper:
+        yield mapper
+
+
+def _tell(found: list[Duplicates]) -> None:
+    for duplicates in found:
+        if not duplicates.groups:
+            continue
+        count = len(duplicates.groups)
+        named = "; ".join(" = ".join(group) for group in duplicates.groups[:_NAMED_DUPLICATES])
+        more = "" if count <= _NAMED_DUPLICATES else f"; and {count - _NAMED_DUPLICATES:,} more"
+        images = "image is" if count == 1 else "images are"
+        line = f"warning: {count:,} {images} in more than one split, by the same {duplicates.same}: {named}{more}"
+        click.echo(f"{line} (--drop-duplicates leaves them out of train)", err=True)

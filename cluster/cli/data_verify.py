@@ -1,0 +1,31 @@
+"""`effnet-cluster data verify`: whether the shards are still what the manifest says."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ...datasets import open_dataset, verify_shards
+from ..home import Home
+from .bar import progress_bar
+from .console import talk
+
+
+@click.command("verify")
+@click.argument("dataset")
+def command(dataset: str) -> None:
+    """Check every shard of DATASET, a folder or an address, against the manifest: its size and its sha256.
+
+    Lists the shards that are missing or differ. Exit code 1 if there are any.
+    """
+    manifest = open_dataset(dataset, Home.default().cache)
+    shards = {shard.name for split in manifest.splits.values() for shard in split.shards}
+    with progress_bar(talk(), "verifying", of_bytes=True) as show:
+        bad = list(verify_shards(manifest, show))
+    for shard in bad:
+        click.echo(f"{shard.name}: {shard.problem}")
+    if bad:
+        click.echo(f"error: {len(bad):,} of {len(shards):,} shards of {manifest.location} are bad", err=True)
+        sys.exit(1)
+    click.echo(f"{manifest.name}: all {len(shards):,} shards are as the manifest says (digest {manifest.digest})")

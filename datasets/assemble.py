@@ -1,0 +1,141 @@
+"""From a source to shards and manifest: what each shard holds is decided first, then the shards are built anywhere."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+
+from .build import BuiltShard, ShardTask, build_shard, join_shards
+from .errors import DataError
+from .fingerprints import Duplicates, Fingerprints, find_duplicates, fingerprint, in_other_splits
+from .manifest import Manifest
+from .parallel import Mapper
+from .philox import Domain, permutation
+from .reencode import Reencoding
+from .shards import shard_bounds
+from .sources import TRAIN, Record, Source
+from .workfolder import Note, WorkFolder
+
+_PLAN_VERSION = 1
+
+
+class Progress(NamedTuple):
+    """How far `prepare` is: images done, images in all, files of the source that were no images, and what is being
+    done with the images: they are compared (with `drop_duplicates`), then written."""
+
+    done: int
+    total: int
+    ignored: int
+    stage: str = "writing"
+
+
+ProgressCallback = Callable[[Progress], None]
+DuplicatesCallback = Callable[[list[Duplicates]], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What, besides the source, decides the bytes of the shards (and whether pixels are fingerprinted)."""
+
+    seed: int
+    samples_per_shard: int
+    bytes_per_shard: int
+    reencoding: Reencoding | None
+    pixels: bool
+
+
+def build(
+    source: Source,
+    work: WorkFolder,
+    settings: Settings,
+    mirror_safe: bool,
+    mapper: Mapper,
+    progress: ProgressCallback | None,
+    note: Note,
+) -> tuple[Manifest, list[Duplicates]]:
+    """Build the shards of a source, those that an earlier run has left in `work` excepted, below `work.built`.
+
+    Returns:
+        their manifest, which is not saved yet, and the images that several splits share.
+    """
+    tasks = list(_tasks(source, work, settings))
+    work.begin({task.name: task.plan for task in tasks}, note)
+    total, done = sum(len(task.records) for task in tasks), 0
+    built: dict[int, BuiltShard] = {}
+    with closing(mapper(build_shard, tasks)) as results:
+        for one in results:
+            built[one.number] = one
+            done += one.shard.samples
+            if progress is not None:
+                progress(Progress(done, total, source.ignored))
+    in_order: dict[str, list[BuiltShard]] = {split: [] for split in source.splits}
+    for task in tasks:
+        in_order[task.name.partition("/")[0]].append(built[task.number])
+    splits = {split: join_shards(shards) for split, shards in in_order.items()}
+    sides = np.concatenate([one.short_side for one in built.values()])
+    manifest = Manifest(work.built, source.name, source.classes, int(np.median(sides)), mirror_safe, splits)
+    keys = {split: [splits[split].key(row) for row in range(len(splits[split]))] for split in splits}
+    found = {split: Fingerprints.join([one.fingerprints for one in shards]) for split, shards in in_order.items()}
+    return manifest, find_duplicates(keys, found)
+
+
+def without_duplicates(source: Source, pixels: bool, mapper: Mapper, progress: ProgressCallback | None) -> Source:
+    """The source without the images of "train" that another split has too.
+
+    Raises:
+        DataError: an image is damaged, or a class would have nothing left to train on.
+    """
+    total, done = sum(map(len, source.splits.values())), 0
+    parts: dict[str, dict[int, Fingerprints]] = {split: {} for split in source.splits}
+    with closing(fingerprint(source.splits, pixels, mapper)) as results:
+        for split, begin, part in results:
+            parts[split][begin] = part
+            done += len(part.content)
+            if progress is not None:
+                progress(Progress(done, total, source.ignored, "comparing"))
+    found = {split: Fingerprints.join([of[begin] for begin in sorted(of)]) for split, of in parts.items()}
+    shared = in_other_splits(found)
+    train = tuple(record for record, drop in zip(source.splits[TRAIN], shared, strict=True) if not drop)
+    before, after = ({record.class_name for record in records} for records in (source.splits[TRAIN], train))
+    if lost := sorted(before - after):
+        raise DataError(f"{source.name}: without duplicates class {lost[0]!r} has no training image left; add images")
+    return replace(source, splits={**source.splits, TRAIN: train})
+
+
+def _tasks(source: Source, work: WorkFolder, settings: Settings) -> Iterator[ShardTask]:
+    labels = {name: number for number, name in enumerate(source.classes)}
+    numbers = count()
+    for split_number, (split, records) in enumerate(source.splits.items()):
+        # Not class after class: a shuffle in blocks of shards, and any plain WebDataset reader, need mixed shards.
+        order = permutation(len(records), Domain.WRITING, settings.seed, minor=split_number)
+        mixed = [records[position] for position in order]
+        sizes = [record.bytes + len(str(labels[record.class_name])) for record in mixed]
+        for within, (begin, end) in enumerate(
+            shard_bounds(sizes, settings.samples_per_shard, settings.bytes_per_shard)
+        ):
+            name = f"{split}/{within:06d}.tar"
+            of_shard = tuple(mixed[begin:end])
+            yield ShardTask(
+                next(numbers),
+                work.built,
+                name,
+                work.receipt(name),
+                of_shard,
+                tuple(labels[record.class_name] for record in of_shard),
+                settings.reencoding,
+                settings.pixels,
+                _plan(split, of_shard, source.classes, settings),
+            )
+
+
+def _plan(split: str, records: Sequence[Record], classes: Sequence[str], settings: Settings) -> str:
+    """sha256 over everything that decides what a shard holds; a file that changed has another size or time."""
+    hasher = hashlib.sha256(json.dumps([_PLAN_VERSION, asdict(settings), split, classes]).encode())
+    for record in records:
+        hasher.update(json.dumps([record.key, record.class_name, record.bytes, record.stamp]).encode())
+    return hasher.hexdigest()

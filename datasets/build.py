@@ -1,0 +1,179 @@
+"""One shard of a dataset as a piece of work that any process can do: from a task to a tar and its part of the index."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+from .fingerprints import Fingerprints
+from .images import EncodedImage
+from .manifest import Shard, Split
+from .members import LabelMember, read_members
+from .reencode import Reencoding
+from .shards import write_shard
+from .sources import Record
+
+_CLS = LabelMember("cls")
+_NO_RECEIPT = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+_COLUMNS = ("offset", "size", "label", "keys", "short_side")
+
+
+class ShardTask(NamedTuple):
+    """What `build_shard` needs to know.
+
+    Attributes:
+        number: of the task among all.
+        root: folder of the dataset that is being built; the processes that build share it.
+        name: of the shard, relative to `root`.
+        receipt: file that is written when the shard is finished.
+        records, labels: the samples in order.
+        reencoding: None: images stay as they are.
+        pixels: whether to fingerprint the pixels too.
+        plan: digest of all that decides what the shard will hold.
+    """
+
+    number: int
+    root: Path
+    name: str
+    receipt: Path
+    records: tuple[Record, ...]
+    labels: tuple[int, ...]
+    reencoding: Reencoding | None
+    pixels: bool
+    plan: str
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltShard:
+    """A finished shard: its entry in the manifest, its rows of the index, and what is known of its images.
+
+    Attributes:
+        offset, size: int64 (N,); label: int32 (N,); keys: bytes (N,): as in `Split`.
+        short_side: int32 (N,), shorter side of the stored images in pixels.
+        fingerprints: of the source's images.
+    """
+
+    number: int
+    plan: str
+    shard: Shard
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    label: NDArray[np.int32]
+    keys: NDArray[np.bytes_]
+    short_side: NDArray[np.int32]
+    fingerprints: Fingerprints
+
+    def save(self, path: Path) -> None:
+        """Write it to `path` in one step."""
+        partial = _partial(path)
+        arrays = {column: getattr(self, column) for column in _COLUMNS}
+        shard = [self.shard.name, str(self.shard.bytes), self.shard.sha256, self.plan]
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                shard=np.array(shard),
+                content=self.fingerprints.content,
+                pixels=self.fingerprints.pixels,
+                **arrays,
+            )
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, number: int) -> "BuiltShard":
+        """Read what `save` has written. Raises OSError, ValueError, KeyError or BadZipFile if it is damaged."""
+        with np.load(path, allow_pickle=False) as arrays:
+            name, size, digest, plan = arrays["shard"].tolist()
+            columns: dict[str, Any] = {column: arrays[column] for column in _COLUMNS}
+            shard = Shard(name, int(size), digest, len(columns["label"]))
+            return cls(number, plan, shard, fingerprints=Fingerprints(arrays["content"], arrays["pixels"]), **columns)
+
+
+def build_shard(task: ShardTask) -> BuiltShard:
+    """Read a task's images, write its tar and receipt, and read the tar's headers back for the index.
+
+    A shard that has a receipt for the same plan, and is still what the receipt says, is not written again.
+
+    Raises:
+        DataError: an image is damaged, or the tar on the disk does not hold what was written.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    return _finished(task) or _build(task)
+
+
+def _finished(task: ShardTask) -> BuiltShard | None:
+    try:
+        built = BuiltShard.load(task.receipt, task.number)
+        if built.plan != task.plan:
+            return None
+        with (task.root / task.name).open("rb") as file:
+            intact = hashlib.file_digest(file, "sha256").hexdigest() == built.shard.sha256
+    except _NO_RECEIPT:
+        return None
+    return built if intact else None
+
+
+def _build(task: ShardTask) -> BuiltShard:
+    fingerprints: list[Fingerprints] = []
+    short_sides: list[int] = []
+    written: list[tuple[str, int, str]] = []
+
+    def samples() -> Iterator[tuple[str, EncodedImage, int]]:
+        # One image after the other: as many shards are built at once as there are cores, and the memory is one.
+        for record, label in zip(task.records, task.labels, strict=True):
+            image = record.read()
+            fingerprints.append(Fingerprints.of([image], task.pixels))
+            if task.reencoding is not None:
+                image = task.reencoding.apply(image)
+            short_sides.append(min(image.width, image.height))
+            written.append((record.key, len(image.data), str(label)))
+            yield record.key, image, label
+
+    path = task.root / task.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    write_shard(partial, samples())
+    rows = read_members(partial, _CLS)
+    if [(row.key, row.size, row.label) for row in rows] != written:
+        raise DataError(f"{path}: does not hold what was written to it; the disk is not to be trusted")
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    built = BuiltShard(
+        task.number,
+        task.plan,
+        Shard(task.name, partial.stat().st_size, digest, len(rows)),
+        offset=np.array([row.offset for row in rows], dtype=np.int64),
+        size=np.array([row.size for row in rows], dtype=np.int64),
+        label=np.array(task.labels, dtype=np.int32),
+        keys=np.array([row.key.encode() for row in rows], dtype=np.bytes_),
+        short_side=np.array(short_sides, dtype=np.int32),
+        fingerprints=Fingerprints.join(fingerprints),
+    )
+    partial.replace(path)
+    built.save(task.receipt)
+    return built
+
+
+def join_shards(built: Sequence[BuiltShard]) -> Split:
+    """The split that these shards make in this order."""
+    counts = [one.shard.samples for one in built]
+    return Split(
+        shards=tuple(one.shard for one in built),
+        shard=np.repeat(np.arange(len(built)), counts).astype(np.int32),
+        offset=np.concatenate([one.offset for one in built]),
+        size=np.concatenate([one.size for one in built]),
+        label=np.concatenate([one.label for one in built]),
+        keys=np.concatenate([one.keys for one in built]),
+    )
+
+
+def _partial(path: Path) -> Path:
+    # A process that was given up must not write into the file of the one that took over.
+    return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}")
