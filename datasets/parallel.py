@@ -8,9 +8,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -60,10 +61,12 @@ def processes(workers: int | None = None) -> Mapper:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(max(1, min(count, len(first))), context, _begin_worker)
         try:
-            running: set[Future[Any]] = {pool.submit(function, task) for task in first}
+            with _ctrl_c_blocked():
+                running: set[Future[Any]] = {pool.submit(function, task) for task in first}
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(function, task) for task in islice(remaining, len(finished))}
+                with _ctrl_c_blocked():
+                    running |= {pool.submit(function, task) for task in islice(remaining, len(finished))}
                 yield from (future.result() for future in finished)
         except BrokenProcessPool as error:
             raise DataError("a worker process died, of too little memory perhaps; try fewer workers") from error
@@ -78,9 +81,20 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group, but what to do about it is the parent's to decide.
+
+    Processes that are started meanwhile are deaf to it from their first instruction on; a signal to this one waits.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker() -> None:
-    # Ctrl-C reaches the whole process group; what to do about it is the parent's to decide.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A worker of a pool waits for tasks for ever when its parent was killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

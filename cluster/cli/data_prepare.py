@@ -93,10 +93,11 @@ def _mapper(workers: int | None, ray: bool, address: str | None) -> Iterator[Map
         return
     if workers is not None:
         raise UserError("--workers is for this machine's processes; Ray decides itself how many tasks it runs")
-    from ...orchestration.parallel import ray_tasks  # imports Ray, which takes seconds
     from ..ray_token import use_token
 
-    use_token()
+    use_token()  # Ray reads the mode once, when it is imported
+    from ...orchestration.parallel import ray_tasks
+
     with ray_tasks(address) as mapper:
         yield mapper
 
