@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from effnet_cluster.cluster.cli import main
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.datasets import Manifest, prepare
+
+from ..photos import cut_photos
 
 Cli = Callable[..., Result]
 
@@ -19,16 +18,7 @@ Cli = Callable[..., Result]
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/{china,flower}/NN.jpg: five crops each, 80 to 120 pixels, of scikit-learn's photographs."""
-    root = tmp_path_factory.mktemp("source") / "photos"
-    random = np.random.default_rng(0)
-    for name, pixels in zip(("china", "flower"), load_sample_images().images, strict=True):
-        (root / name).mkdir(parents=True)
-        for number in range(5):
-            height, width = random.integers(80, 121, 2)
-            top, left = random.integers(0, 427 - height), random.integers(0, 640 - width)
-            crop = Image.fromarray(pixels[top : top + height, left : left + width])
-            crop.save(root / name / f"{number:02d}.jpg", quality=90)
-    return root
+    return cut_photos(tmp_path_factory.mktemp("source") / "photos", (80, 120), 5)
 
 
 @pytest.fixture(scope="session")

@@ -138,3 +138,20 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert "finished shards are kept in" in stderr
     assert "the same command goes on" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.e2e
+def test_ray_builds_the_same_shards_and_tells_the_same_mistakes(photos: Path, shards: Manifest, tmp_path: Path) -> None:
+    # A process of its own: Ray takes its settings from the environment when it is imported. A relative path, because
+    # Ray's workers have another working directory.
+    shutil.copytree(photos, tmp_path / "photos")
+    code = "from effnet_cluster.cluster.cli import main\nmain()\n"
+    command = [sys.executable, "-c", code, "data", "prepare", "--ray", "photos"]
+    run = subprocess.run([*command, "out"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "photos: 8 train, 2 val images of 2 classes in out\n"), run.stderr
+    assert Manifest.load(tmp_path / "out").digest == shards.digest
+    (tmp_path / "photos" / "china" / "02.jpg").write_bytes(b"no image")
+    run = subprocess.run([*command, "bad"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert f"error: {tmp_path}/photos/china/02.jpg: not an image" in run.stderr
+    assert "Traceback" not in run.stderr

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +24,10 @@ from effnet_cluster.orchestration.models import ModelFacts, TrainedModel, export
 from effnet_cluster.orchestration.overlay import heat_colors, overlay, seen_square
 from effnet_cluster.orchestration.tracking import Tracker, log_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE, RESIZE = 48, 56
 CLASSES = ("daisy", "oak", "rose")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

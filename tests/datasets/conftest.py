@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from effnet_cluster.datasets import Manifest, prepare, prepare_digits
+
+from ..photos import cut_photos
 
 CROPS_PER_CLASS = 10
 
@@ -26,16 +26,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/{china,flower}/NN.jpg: ten crops each, 80 to 120 pixels, of real photographs."""
-    root = tmp_path_factory.mktemp("source") / "photos"
-    random = np.random.default_rng(0)
-    for name, pixels in zip(("china", "flower"), load_sample_images().images, strict=True):
-        (root / name).mkdir(parents=True)
-        for number in range(CROPS_PER_CLASS):
-            height, width = random.integers(80, 121, 2)
-            top, left = random.integers(0, 427 - height), random.integers(0, 640 - width)
-            crop = Image.fromarray(pixels[top : top + height, left : left + width])
-            crop.save(root / name / f"{number:02d}.jpg", quality=90)
-    return root
+    return cut_photos(tmp_path_factory.mktemp("source") / "photos", (80, 120), CROPS_PER_CLASS)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,15 +10,9 @@ from torch import Tensor, nn
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.effnet.cam import ActivationMaps, class_activation_map, grad_cam, normalize
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = 6
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_network(activation: str = "silu") -> EfficientNet:

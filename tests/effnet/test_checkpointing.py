@@ -1,7 +1,5 @@
 """Activation checkpointing changes what training remembers, and nothing that it computes."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,15 +7,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from effnet_cluster.effnet import EfficientNet, variant
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LABELS = torch.tensor([0, 1, 2, 3])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(size: int = 48) -> Tensor:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +16,14 @@ from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.effnet.export import FORMATS, TOLERANCE, ExportError, Format, Interface, export_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = 7
 EFFICIENTNETS = [f"b{size}" for size in range(8)]
 OTHER_FAMILIES = ["lite0", "tf_b0", "mobilenetv2", "resnet50"]
 # Each is a part of the images that BatchNorm took its statistics from: others can be so far from them that a random
 # network amplifies what float32 rounds off. None has the size that the export sees, which is 3.
 BATCHES = (slice(0, 1), slice(1, 3), slice(3, 8))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_network(config: EfficientNetConfig, *size: int) -> EfficientNet:

@@ -15,6 +15,8 @@ from effnet_cluster.effnet.naming import variant
 
 from .helpers import meta_model, parameter_count
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SCALED = ["b0-w1.4", "b0-d2.0", "b0-r1.3", "b0-w1.2-d1.4-r1.1", "b0.5", "b2.5", "b8", "b4-w0.5-r0.5"]
 
 
@@ -62,15 +64,6 @@ def allocated_peak(config: EfficientNetConfig, batch: int, size: int, **how: boo
         live += event.nbytes()
         peak = max(peak, live)
     return peak
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """More threads gain nothing at these sizes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", SCALED)

@@ -3,16 +3,14 @@
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest, prepare, prepare_digits
+
+from ..photos import cut_photos
 
 # A server that is not there should cost seconds; MLflow's own default is minutes.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
@@ -22,19 +20,6 @@ os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "20"
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return prepare_digits(tmp_path_factory.mktemp("digits") / "shards")
-
-
-def cut_photos(root: Path, sides: tuple[int, int], count: int) -> Path:
-    """ROOT/{china,flower}/NN.jpg: `count` crops each of scikit-learn's photographs, `sides` pixels from and to."""
-    random = np.random.default_rng(0)
-    for name, pixels in zip(("china", "flower"), load_sample_images().images, strict=True):
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            height, width = random.integers(sides[0], sides[1] + 1, 2)
-            top, left = random.integers(0, 427 - height), random.integers(0, 640 - width)
-            crop = Image.fromarray(pixels[top : top + height, left : left + width])
-            crop.save(root / name / f"{number:02d}.jpg", quality=90)
-    return root
 
 
 @pytest.fixture(scope="session")
