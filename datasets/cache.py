@@ -17,6 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .descriptors import is_at
 from .errors import DataError
 from .remote import Cancelled, join, retrying, stream
 
@@ -124,7 +125,7 @@ class ShardCache:
                 os.close(descriptor)
                 return None
             # The one before us may have renamed or removed the file that we waited for.
-            if _is_at(descriptor, self._part(shard)):
+            if is_at(descriptor, self._part(shard)):
                 if not self._path(shard).exists():
                     return descriptor
                 self._part(shard).unlink()
@@ -213,13 +214,6 @@ def _unlock(descriptor: int) -> None:
     # Not by closing alone: a process forked in the meantime has a copy of the descriptor, which would keep the lock.
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _remove_abandoned(part: Path) -> bool:

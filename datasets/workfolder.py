@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .archives import extract
+from .descriptors import is_at
 from .errors import DataError
 from .sources import content_root
 
@@ -163,19 +164,12 @@ def _locked(root: Path, out_dir: Path) -> int:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(lock, root / "lock"):
+            if is_at(lock, root / "lock"):
                 return lock
         except BlockingIOError as error:
             os.close(lock)
             raise DataError(f"{out_dir}: another process is preparing it just now; wait for it or stop it") from error
         os.close(lock)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _read_json(path: Path) -> Any:

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..datasets import BatchPlan, Manifest
-from ..effnet import VARIANTS, EfficientNetConfig, complexity
+from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
 from ..effnet.complexity import Complexity
-from ..effnet.naming import variant
 from .spec import ExperimentSpec, Recipe, slug
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution

@@ -296,7 +296,7 @@ class _Worker:
             image_size=self.trial.image_size,
             global_batch=self.recipe.global_batch,
             seed=self.trial.seed,
-            shuffle_block=self.trial.shuffle_block or len(manifest.split("train").shards),
+            shuffle_block=self.trial.shuffle_block,
             augment=self.recipe.augment,
             augmentation=Augmentation(self.recipe.policy, erasing=self.recipe.erasing),
             crop_scale=(self.trial.min_crop, 1.0),

@@ -80,7 +80,7 @@ def command(
             mapper=mapper,
             progress=step,
             note=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-            report=lambda found: _tell(found),
+            report=_tell,
         )
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
     click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {out}")

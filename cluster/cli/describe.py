@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from ...effnet import complexity
-from ...effnet.naming import variant
+from ...effnet import complexity, variant
 from ...orchestration.errors import UserError
 from ..follow import count
 from ..quantities import show_bytes

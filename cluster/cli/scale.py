@@ -9,10 +9,10 @@ from typing import Any
 import click
 from rich.table import Table
 
-from ...effnet import VARIANTS
+from ...effnet import VARIANTS, variant
 from ...effnet.budget import Budget, base_grid, largest_of, largest_on_grid, largest_phi
 from ...effnet.memory import Prediction, predict
-from ...effnet.naming import scaled_name, variant
+from ...effnet.naming import scaled_name
 from ...orchestration.errors import UserError
 from ..follow import count
 from ..quantities import parse_bytes, parse_count, show_bytes

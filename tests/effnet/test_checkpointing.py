@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from effnet_cluster.effnet import EfficientNet, variant
+
+from .helpers import peak_allocation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,17 +96,12 @@ def allocated_peak(model: EfficientNet, batch: int, size: int) -> int:
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     before = sum(parameter.nbytes for parameter in model.parameters())
     inputs = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+
+    def step() -> None:
         nn.functional.cross_entropy(model(inputs), torch.arange(batch)).backward()
         optimizer.step()
-    assert profiler.profiler is not None
-    assert profiler.profiler.kineto_results is not None
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return before + peak
+
+    return before + peak_allocation(step)
 
 
 def test_b4_at_224_pixels_needs_at_least_40_percent_less_at_its_peak() -> None:

@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from effnet_cluster.effnet import EfficientNet, EfficientNetConfig
 from effnet_cluster.effnet.memory import predict
 from effnet_cluster.effnet.naming import variant
 
-from .helpers import meta_model, parameter_count
+from .helpers import meta_model, parameter_count, peak_allocation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,19 +50,13 @@ def tracked_peak(config: EfficientNetConfig, batch: int, size: int) -> dict[str,
 
 def allocated_peak(config: EfficientNetConfig, batch: int, size: int, **how: bool) -> int:
     """Bytes that torch's CPU allocator had handed out at the peak of two steps, whatever they were for."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+
+    def train() -> None:
         training = Training(config, batch, size, **how)
         training.step()
         training.step()
-    recorded = profiler.profiler
-    assert recorded is not None
-    assert recorded.kineto_results is not None
-    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
+
+    return peak_allocation(train)
 
 
 @pytest.mark.parametrize("name", SCALED)
