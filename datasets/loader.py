@@ -143,6 +143,19 @@ class TrainLoader:
         )
         return _iterate(job, self._workers)
 
+    def batches_in(self, epoch: int) -> int:
+        """Batches of `epoch`."""
+        return self.plan.batches
+
+    def first_batch(self, epoch: int) -> int:
+        """How many batches all epochs before `epoch` have."""
+        return epoch * self.plan.batches
+
+    def batch_ids(self, epoch: int, batch: int) -> NDArray[np.int64]:
+        """The sample ids of a global batch of `epoch`, int64 (global_batch,)."""
+        first = batch * self.plan.global_batch
+        return self.order.sample_ids(epoch)[first : first + self.plan.global_batch]
+
     def expected_receipt(self, epoch: int, start_batch: int = 0) -> int:
         """What the receipts of all ranks from `start_batch` to the end of `epoch` add up to (see `order.receipt`)."""
         return self.order.receipt(epoch, start_batch * self.plan.global_batch, self.plan.consumed)

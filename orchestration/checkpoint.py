@@ -1,97 +1,135 @@
-"""What a checkpoint holds, and how it is written and read."""
+"""What a checkpoint holds, and how it is read again."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import UserError
 
-_FILE = "state.pt"
-_FORMAT = 1
+SUFFIX = ".pt"
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: finished epochs, their training time in seconds, and the best validation top-1 so far."""
+    """Where training stands: a position in the run, and what the epoch under way has come to so far.
 
-    epochs_done: int = 0
+    Attributes:
+        epoch, batch: the next global batch that the optimizer has not seen, counted within its epoch. Batches that a
+            loader had read ahead do not count.
+        seconds: training time of the finished epochs.
+        best_top1, best_epoch: the best validation top-1 and the epoch, from 0, that had it; -1 before the first.
+        receipt, samples: of the epoch under way, over all ranks.
+        loss_sum, interval_sum: its summed loss, and that of the open interval of the step curve, mean over the ranks.
+        epoch_seconds, waited: its training time and the part of it that was spent on waiting for data, of rank 0.
+    """
+
+    epoch: int = 0
+    batch: int = 0
     seconds: float = 0.0
     best_top1: float = -1.0
     best_epoch: int = -1
+    receipt: int = 0
+    samples: int = 0
+    loss_sum: float = 0.0
+    interval_sum: float = 0.0
+    epoch_seconds: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint at this position; names sort as positions do."""
+        return position_name(self.epoch, self.batch)
+
+    @property
+    def best_name(self) -> str | None:
+        """Of the checkpoint that ended the best epoch."""
+        return position_name(self.best_epoch + 1, 0) if self.best_epoch >= 0 else None
 
 
-def save(
-    folder: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    digest: str,
-    facts: Mapping[str, Any],
-) -> None:
-    """Write a checkpoint into `folder`.
-
-    Args:
-        folder: exists.
-        network: the bare model: no `module.` in its keys.
-        optimizer: its optimizer.
-        progress: where training stands.
-        digest: of the specification that it belongs to.
-        facts: `ModelFacts.to_dict()`; with them the file alone says what network it holds.
-    """
-    state = {
-        "format": _FORMAT,
-        "spec_digest": digest,
-        "progress": vars(progress),
-        "facts": dict(facts),
-        "model": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    torch.save(state, folder / _FILE)
+def position_name(epoch: int, batch: int) -> str:
+    """The name of the checkpoint before `batch` of `epoch`."""
+    return f"epoch-{epoch:06d}-batch-{batch:09d}{SUFFIX}"
 
 
-def read(folder: Path, digest: str, device: torch.device) -> dict[str, Any]:
+def to_cpu(value: Any) -> Any:
+    """A copy of nested dictionaries and lists with their tensors on the CPU, which later steps will not change."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_cpu(item) for item in value)
+    return value
+
+
+def encode(state: Mapping[str, Any]) -> bytes:
+    """The bytes of a checkpoint that holds `state`."""
+    buffer = io.BytesIO()
+    torch.save({"format": _FORMAT, **state}, buffer)
+    return buffer.getvalue()
+
+
+def decode(content: bytes, where: str, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint, unpickling tensors and plain values only.
 
+    Args:
+        content: what `encode` returned.
+        where: its address, for errors.
+        device: where the tensors go.
+
     Raises:
-        UserError: it belongs to another specification or another format.
+        UserError: it is no checkpoint of this version, or damaged.
     """
-    state: dict[str, Any] = torch.load(folder / _FILE, map_location=device, weights_only=True)
-    if state["format"] != _FORMAT:
-        raise UserError(f"checkpoint {folder}: format {state['format']} is not the {_FORMAT} of this version")
-    if state["spec_digest"] != digest:
-        raise UserError(f"checkpoint {folder} was written by another specification; submit under another --name")
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as error:  # what the zip reader and the unpickler raise on foreign files has no common type
+        raise UserError(f"{where} is no checkpoint, or a damaged one ({type(error).__name__})") from None
+    if not isinstance(state, dict) or state.get("format") != _FORMAT or "model" not in state:
+        raise UserError(f"{where} is no checkpoint in this version's format {_FORMAT}")
     return state
 
 
-def read_model(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The state dict and the facts of a checkpoint, on the CPU; unpickles tensors and plain values only.
+def check_digest(state: Mapping[str, Any], digest: str, where: str) -> None:
+    """Raise UserError if a checkpoint belongs to another specification than the one with this digest."""
+    if state["spec_digest"] != digest:
+        raise UserError(f"checkpoint {where} was written by another specification; submit under another --name")
+
+
+def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights that were evaluated (the averaged ones, if the recipe averages) and the facts of a checkpoint.
 
     Args:
-        path: a checkpoint's folder, or its file.
+        path: a checkpoint's file, or a folder of them, whose latest is taken.
 
     Raises:
         UserError: it is no checkpoint of ours, damaged, or of another format; the message names it.
     """
-    file = path / _FILE if path.is_dir() else path
+    file = max(path.rglob(f"*{SUFFIX}"), key=lambda entry: entry.name, default=path) if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"{path} is no checkpoint: it has no {_FILE}")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what the zip reader and the unpickler raise on foreign files has no common type
-        raise UserError(f"{file} is no checkpoint, or a damaged one ({type(error).__name__})") from None
-    if not isinstance(state, dict) or state.get("format") != _FORMAT or "model" not in state:
-        raise UserError(f"{file} is no checkpoint in this version's format {_FORMAT}")
-    return dict(state["model"]), dict(state.get("facts") or {})
+        raise UserError(f"{path} is no checkpoint: it has no *{SUFFIX}")
+    state = decode(file.read_bytes(), str(file), torch.device("cpu"))
+    return dict(state["evaluated"] or state["model"]), dict(state.get("facts") or {})
 
 
-def restore(state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load a read checkpoint into the model and optimizer in place."""
-    network.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
+def local_buffers(*modules: nn.Module) -> Tensor:
+    """The floating buffers of modules, which differ between ranks within an epoch, as one float32 (n,) on the CPU."""
+    buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
+    return torch.cat([b.detach().reshape(-1).float() for b in buffers]).cpu() if buffers else torch.empty(0)
+
+
+def set_local_buffers(values: Tensor, *modules: nn.Module) -> None:
+    """The inverse of `local_buffers`."""
+    at = 0
+    for module in modules:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(values[at : at + buffer.numel()].view_as(buffer))
+                at += buffer.numel()

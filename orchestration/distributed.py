@@ -39,6 +39,13 @@ def average_buffers(model: nn.Module) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
+def broadcast_buffers(model: nn.Module) -> None:
+    """Copy rank 0's floating-point buffers to all ranks: the alternative to `average_buffers`."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            dist.broadcast(buffer, src=0)
+
+
 def fingerprint(model: nn.Module) -> Tensor:
     """Hash of the exact bits of all float32 parameters and buffers, int64 of shape (2,), on the model's device."""
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype == torch.float32]
@@ -71,6 +78,26 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     """The elementwise sum over the ranks; int64 wraps modulo 2^64."""
     dist.all_reduce(values)
     return values
+
+
+def mean_over_ranks(value: float, device: torch.device) -> float:
+    """The mean of a number over the ranks."""
+    total = sum_over_ranks(torch.tensor(value, dtype=torch.float64, device=device))
+    return float(total.item()) / dist.get_world_size()
+
+
+def smallest_over_ranks(value: int, device: torch.device) -> int:
+    """The least of a number over the ranks."""
+    least = torch.tensor(value, dtype=torch.int64, device=device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return int(least.item())
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def gather_over_ranks(items: list[T]) -> list[T]:

@@ -65,13 +65,14 @@ def run(request: ExperimentRequest) -> bool:
         data=spec.data,
         data_digest=plan.data_digest,
         spec_digest=plan.spec_digest,
-        workers=spec.workers,
+        workers=(spec.fewest_workers, spec.workers),
         cpus_per_worker=cpus,
         use_gpu=use_gpu,
         loader_workers=spec.loader_workers,
         cache_limit=spec.cache_limit,
         on_corrupt=spec.on_corrupt,
         max_failures=spec.max_failures,
+        checkpoint_steps=spec.checkpoint_steps,
     )
     try:
         run_sweep(plan, context, concurrent)

@@ -10,7 +10,10 @@ from typing import Any
 from ..datasets import BatchPlan, Manifest
 from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
 from ..effnet.complexity import Complexity
-from .spec import ExperimentSpec, Recipe, slug
+from ..effnet.pretrained import PRETRAINED
+from .errors import UserError
+from .recipes import Recipe
+from .spec import ExperimentSpec, slug
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
@@ -74,6 +77,7 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
     """Resolve every trial's model, resolution and cost, and refuse what cannot run.
 
     Raises:
+        UserError: a recipe starts from published weights and a variant has none.
         DataError: a split is missing, or the global batch does not divide over the workers or exceeds the data.
     """
     train, val = manifest.split("train"), manifest.split("val")
@@ -93,12 +97,14 @@ def _plan_trial(
     spec: ExperimentSpec, manifest: Manifest, batches: int, name: str, activation: str, shortcut: str, seed: int
 ) -> TrialPlan:
     recipe = spec.recipe
+    if recipe.pretrained and name not in PRETRAINED:
+        raise UserError(f"there are no published weights of {name} to start from; choose from {', '.join(PRETRAINED)}")
     overrides: dict[str, Any] = {"bn_momentum": recipe.bn_momentum}
     for field in ("dropout", "stochastic_depth"):
         if getattr(recipe, field) is not None:
             overrides[field] = getattr(recipe, field)
     model = variant(name, activation=activation, shortcut=shortcut, num_classes=len(manifest.classes), **overrides)
-    image_size = spec.image_size or scaled_resolution(model.resolution, manifest.image_size)
+    image_size = spec.image_size or scaled_resolution(model.resolution, manifest.image_size, recipe.upsample)
     cost: Complexity = complexity(model, image_size)
     return TrialPlan(
         trial_id=trial_id(manifest.name, name, activation, shortcut, seed),
@@ -117,16 +123,17 @@ def _plan_trial(
     )
 
 
-def scaled_resolution(resolution: int, native: int) -> int:
+def scaled_resolution(resolution: int, native: int, upsample: float = 1.0) -> int:
     """Input size in pixels for a variant on images whose short side is `native` pixels.
 
     Data at least as large as B0's input keep the variant's own resolution. Smaller images are not blown up to it:
     B0 reads them as they are, and the others grow by the same compound factor (paper, section 3.3), rounded to
-    multiples of 8 so that the strides divide.
+    multiples of 8 so that the strides divide. `upsample` enlarges them further, at most to the variant's own
+    resolution: the last of the network's five strides of 2 leaves little of them otherwise.
     """
     if native >= BASE_RESOLUTION:
         return resolution
-    return max(32, round(native * resolution / BASE_RESOLUTION / 8) * 8)
+    return min(resolution, max(32, round(native * upsample * resolution / BASE_RESOLUTION / 8) * 8))
 
 
 def trial_id(data: str, name: str, activation: str, shortcut: str, seed: int) -> str:

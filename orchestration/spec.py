@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..effnet import VARIANTS, variant
 from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
+from .recipes import Recipe
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
+_SPAN = re.compile(r"(?P<low>\d{1,5}):(?P<high>\d{1,5})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # The generators of torch on the CPU take no more than 32 bits of a seed; larger ones would repeat each other.
 _MAX_SEED = 2**32 - 1
@@ -72,32 +75,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9_.]+", "-", text.lower())[:40].strip("-_.") or "data"
 
 
-class Recipe(BaseModel):
-    """How one model is trained. Defaults suit short runs from scratch; the paper's 350-epoch recipe is another set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    epochs: Annotated[int, Field(ge=1)] = 10
-    global_batch: Annotated[int, Field(ge=1, description="images an optimizer step, over all workers")] = 32
-    lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 4e-3
-    weight_decay: Annotated[float, Field(ge=0, description="not applied to norms and biases")] = 0.02
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | None = None
-    # The paper's 0.01 (TensorFlow's 0.99) needs thousands of steps before the running statistics mean anything.
-    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
-    augment: bool = True
-    policy: Annotated[Literal["none", "auto", "rand", "trivial"], Field(description="on top of crop and flip")] = "none"
-    erasing: Annotated[float, Field(ge=0, le=1, description="chance that a rectangle is erased")] = 0.0
-    mixup: Annotated[float, Field(ge=0, le=2, description="alpha; 0 is off")] = 0.0
-    cutmix: Annotated[float, Field(ge=0, le=2, description="alpha; 0 is off")] = 0.0
-    min_crop: Annotated[float, Field(gt=0, le=1, description="smallest area of a training crop")] | None = None
-    amp: Annotated[bool, Field(description="mixed precision where the device has it (CUDA)")] = True
-    compile: Annotated[bool, Field(description="torch.compile: minutes at first, then faster steps")] = False
-    checkpoint_activations: Annotated[bool, Field(description="less memory for about a third more compute")] = False
-
-
 class ExperimentSpec(BaseModel):
     """One experiment: the trials are the product of variants × activations × shortcuts × seeds."""
 
@@ -112,16 +89,48 @@ class ExperimentSpec(BaseModel):
     shortcuts: tuple[str, ...] = ("residual",)
     seeds: tuple[int, ...] = (0,)
     image_size: Annotated[int, Field(ge=8)] | None = None
-    workers: Annotated[int, Field(ge=1, description="DDP workers a trial")] = 1
+    workers: Annotated[int, Field(ge=1, description="DDP workers a trial; '2:4' is 2 to 4")] = 1
+    min_workers: Annotated[int, Field(ge=1, description="with fewer than these, a trial waits")] | None = None
     cpus_per_worker: Annotated[int, Field(ge=1)] | None = None
     device: Literal["auto", "cpu", "gpu"] = "auto"
     loader_workers: Annotated[int, Field(ge=0, description="loader processes a DDP worker")] = 0
     max_concurrent: Annotated[int, Field(ge=1, description="trials at a time")] | None = None
     max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers")] = 3
+    checkpoint_steps: Annotated[int, Field(ge=1, description="steps between checkpoints within an epoch")] = 500
     on_corrupt: Annotated[Literal["stop", "skip"], Field(description="what to do about images that do not decode")] = (
         "stop"
     )
     recipe: Recipe = Recipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_workers(cls, fields: Any) -> Any:
+        """`workers: "2:4"`, as a flag says it, gives both bounds, `"4"` takes back a lower one."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("workers"), str):
+            return fields
+        span = _SPAN.fullmatch(fields["workers"].strip())
+        if span is None:
+            return fields | {"min_workers": None}
+        return fields | {"min_workers": int(span["low"]), "workers": int(span["high"])}
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> ExperimentSpec:
+        if self.fewest_workers > self.workers:
+            raise ValueError(
+                f"workers {self.min_workers}:{self.workers} runs backwards; the smaller number comes first"
+            )
+        shared = math.lcm(*range(self.fewest_workers, self.workers + 1))
+        if self.fewest_workers < self.workers and self.recipe.global_batch % shared:
+            raise ValueError(
+                f"global batch {self.recipe.global_batch} cannot be shared equally by every number of workers from "
+                f"{self.min_workers} to {self.workers}; use a multiple of {shared}"
+            )
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        """With fewer workers a trial waits; below `workers` it is elastic."""
+        return self.workers if self.min_workers is None else self.min_workers
 
     @field_validator("name")
     @classmethod
@@ -158,9 +167,10 @@ class ExperimentSpec(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
+            prefix = f"{where}: " if where else ""
             shown = first.get("input")
             given = f" (got {shown!r})" if isinstance(shown, str | int | float | bool) else ""
-            raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+            raise UserError(f"{prefix}{first['msg'].removeprefix('Value error, ')}{given}") from None
 
     @classmethod
     def fields_from_yaml(cls, path: Path) -> dict[str, Any]:

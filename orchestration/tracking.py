@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from .errors import EngineError, UserError
 from .plan import Plan, TrialPlan
+from .recipes import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ _RUNS = "runs:/"
 # How MLflow says that a name, a version, an alias or a run is not there.
 _NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 CHAMPION = "champion"
+# Fields of a recipe that the model of a trial has its own values of.
+_OF_MODEL = frozenset({"dropout", "stochastic_depth"})
 
 
 class Outcome(StrEnum):
@@ -131,7 +134,7 @@ class Tracker:
         if run is None:
             with _server_errors(self.uri):
                 run = self.client.create_run(self.experiment_id, tags=tags)
-            spec = plan.spec.model_dump(mode="json", exclude={"recipe"}) | plan.spec.recipe.model_dump()
+            spec = plan.spec.model_dump(mode="json", exclude={"recipe"}) | _recipe_params(plan.spec.recipe)
             self._log_params(run.info.run_id, {name: value for name, value in spec.items() if value is not None})
             with _server_errors(self.uri):
                 self.client.log_text(run.info.run_id, plan.spec.to_yaml(), "experiment.yaml")
@@ -401,6 +404,12 @@ def _model_of_run(client: MlflowClient, address: str) -> str:
     return str(model_uri)
 
 
+def _recipe_params(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's fields that are set, its name among them as `recipe`."""
+    fields = recipe.model_dump(exclude_none=True)
+    return {"recipe": fields.pop("name"), **fields}
+
+
 def _trial_params(trial: TrialPlan) -> dict[str, Any]:
     """What tells a trial from the others, as MLflow parameters (columns of its compare view)."""
     return {
@@ -416,7 +425,7 @@ def _trial_params(trial: TrialPlan) -> dict[str, Any]:
         "depth": trial.model.depth,
         "dropout": trial.model.dropout,
         "stochastic_depth": trial.model.stochastic_depth,
-        **trial.recipe.model_dump(exclude={"dropout", "stochastic_depth"}),
+        **{name: value for name, value in _recipe_params(trial.recipe).items() if name not in _OF_MODEL},
     }
 
 

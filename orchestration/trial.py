@@ -5,15 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from .errors import EngineError
+from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
+from .job import TrialJob
 from .plan import TrialPlan
+from .termination import ListenForTermination
 from .tracking import Outcome, Tracker
 
 if TYPE_CHECKING:
     from ..datasets import OnCorrupt
+
+
+class TrialFailedError(EngineError):
+    """A trial has ended without a result, for the reason in the message."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,14 @@ class TrialContext:
     data: str
     data_digest: str
     spec_digest: str
-    workers: int
+    workers: tuple[int, int]
     cpus_per_worker: int
     use_gpu: bool
     loader_workers: int
     cache_limit: int | None
     on_corrupt: OnCorrupt
     max_failures: int
+    checkpoint_steps: int
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
@@ -45,18 +54,44 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         context: what the sweep's trials share.
 
     Raises:
-        ray.train.TrainingFailedError: the workers failed more often than allowed, or in a way that is final.
+        TrialFailedError: the workers failed more often than allowed, or in a way that would come again.
     """
-    from .train_loop import TrialJob, train_worker
-
     trial = TrialPlan.from_dict(config["trial"])
     tracker = Tracker(context.tracking_uri, context.experiment)
     run_id = tracker.ensure_trial(
         trial,
         context.parent_id,
-        {"data": context.data, "data_digest": context.data_digest, "workers": context.workers},
+        {"data": context.data, "data_digest": context.data_digest, "workers": _workers_text(context.workers)},
     )
-    job = TrialJob(
+    policy, divisor = FaultPolicy(context.max_failures), 1
+    while True:
+        try:
+            _trainer(_job(trial, context, run_id, divisor), context).fit()
+        except TrainingFailedError as error:
+            fault, reason = _fault(error)
+            decision = policy.decide(fault, reason)
+            if isinstance(decision, GiveUp):
+                tracker.finish(run_id, Outcome.FAILED, reason=decision.reason)
+                raise TrialFailedError(decision.reason) from error
+            divisor = decision.micro_batch_divisor
+            half = f", micro-batches divided by {divisor}" if divisor > 1 else ""
+            print(f"[{trial.trial_id}] workers ended ({fault}); going on from the last checkpoint{half}", flush=True)
+        except Exception as error:
+            tracker.finish(run_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
+            raise
+        else:
+            tracker.finish(run_id, Outcome.COMPLETED)
+            return
+
+
+def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        return decisive(error.worker_failures)
+    return classify(error), error
+
+
+def _job(trial: TrialPlan, context: TrialContext, run_id: str, divisor: int) -> TrialJob:
+    return TrialJob(
         trial=trial,
         data=context.data,
         data_digest=context.data_digest,
@@ -68,36 +103,38 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         experiment=context.experiment,
         run_id=run_id,
         cache_root=context.cache_root,
+        storage=f"{context.storage}/trials/{trial.trial_id}",
+        checkpoint_steps=context.checkpoint_steps,
+        micro_batch_divisor=divisor,
     )
+
+
+def _trainer(job: TrialJob, context: TrialContext) -> TorchTrainer:
+    from .train_loop import train_worker
+
     resources = {"CPU": float(context.cpus_per_worker), **({"GPU": 1.0} if context.use_gpu else {})}
-    trainer = TorchTrainer(
+    low, high = context.workers
+    return TorchTrainer(
         train_worker,
         train_loop_config=job.to_dict(),
         scaling_config=ScalingConfig(
-            num_workers=context.workers, use_gpu=context.use_gpu, resources_per_worker=resources
+            num_workers=high if low == high else (low, high),
+            use_gpu=context.use_gpu,
+            resources_per_worker=resources,
         ),
         torch_config=TorchConfig(backend="nccl" if context.use_gpu else "gloo"),
         run_config=RunConfig(
-            # Name and path are the trial's for ever: Ray Train restores by them.
-            name=trial.trial_id,
+            name=job.trial.trial_id,
             storage_path=f"{context.storage}/trials",
-            failure_config=FailureConfig(max_failures=context.max_failures),
-            # The best and, as Ray Train always keeps it, the latest.
-            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val/top1"),
-            callbacks=[TuneReportCallback()],
+            # Ray Train would try again whatever the error; `faults` tells those apart for which that makes sense.
+            failure_config=FailureConfig(max_failures=0),
+            callbacks=[TuneReportCallback(), ListenForTermination()],
             # Its INFO lines repeat every report of every rank into the job's log, beside ours.
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        tracker.finish(run_id, Outcome.FAILED, reason=_first_line(error))
-        raise
-    tracker.finish(run_id, Outcome.COMPLETED)
 
 
-def _first_line(error: Exception) -> str:
-    """The line of a remote traceback that says what happened: its last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _workers_text(workers: tuple[int, int]) -> str:
+    low, high = workers
+    return str(high) if low == high else f"{low}:{high}"

@@ -17,10 +17,10 @@ from .options import experiment_argument
 
 @click.command("resume")
 @experiment_argument
-@click.option("--workers", type=int, help="DDP workers a trial from now on.  [default: as before]")
+@click.option("--workers", help="DDP workers a trial from now on, such as 4 or 2:4.  [default: as before]")
 @click.option("--loader-workers", type=int, help="Loader processes a DDP worker from now on.  [default: as before]")
 @click.option("--detach", is_flag=True, help="Do not follow the experiment.")
-def command(experiment: str, workers: int | None, loader_workers: int | None, detach: bool) -> None:
+def command(experiment: str, workers: str | None, loader_workers: int | None, detach: bool) -> None:
     """Go on with EXPERIMENT: finished trials stay, the others continue from their checkpoints in the same runs.
 
     Other numbers of workers train on the same samples in the same global batches.

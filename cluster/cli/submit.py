@@ -12,7 +12,7 @@ from ...datasets import Manifest, open_dataset
 from ...orchestration.driver import ExperimentRequest
 from ...orchestration.errors import UserError
 from ...orchestration.plan import make_plan
-from ...orchestration.spec import ExperimentSpec, Recipe, slug
+from ...orchestration.spec import ExperimentSpec, slug
 from ..engines import ensure_engines
 from ..experiments import Experiments
 from ..follow import plan_table
@@ -22,8 +22,7 @@ from ..quantities import parse_bytes
 from .console import print_addresses, print_data, talk
 from .following import follow_to_end
 from .options import engine_options
-
-_RECIPE_FIELDS = frozenset(Recipe.model_fields)
+from .recipe_options import recipe_options, take_recipe
 
 
 @click.command("submit")
@@ -35,38 +34,19 @@ _RECIPE_FIELDS = frozenset(Recipe.model_fields)
 @click.option("--shuffle-block", type=int, help="Shards shuffled together.  [default: all; 16 of remote ones]")
 @click.option("--cache-limit", help="Disk a node gives to remote shards, such as 20GiB.  [default: 32GiB]")
 @click.option("--image-size", type=int, help="Input side in pixels for all variants.  [default: by variant and data]")
-@click.option("--workers", type=int, help="DDP workers a trial.  [default: 1]")
+@click.option("--workers", help="DDP workers a trial, such as 4; 2:4 takes as many as there are.  [default: 1]")
 @click.option("--cpus-per-worker", type=int, help="CPU cores a DDP worker.  [default: what fits]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
 @click.option("--loader-workers", type=int, help="Loader processes a DDP worker.  [default: 0]")
 @click.option("--max-concurrent", type=int, help="Trials at a time.  [default: what fits]")
 @click.option("--max-failures", type=int, help="Restarts of a trial after lost workers.  [default: 3]")
-@click.option("--epochs", type=int, help="[default: 10]")
-@click.option("--global-batch", type=int, help="Images an optimizer step over all workers.  [default: 32]")
-@click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--weight-decay", type=float)
-@click.option("--label-smoothing", type=float)
-@click.option("--warmup-epochs", type=float)
-@click.option("--dropout", type=float, help="[default: by variant]")
-@click.option("--stochastic-depth", type=float, help="[default: 0.2]")
-@click.option("--min-crop", type=float, help="Smallest area of a training crop.  [default: 0.25; 0.7 for small images]")
-@click.option("--augment/--no-augment", default=None)
-@click.option("--policy", type=click.Choice(["none", "auto", "rand", "trivial"]), help="Augmentation.  [default: none]")
-@click.option("--erasing", type=float, help="Chance that a rectangle is erased.  [default: 0]")
-@click.option("--mixup", type=float, help="Mixup's alpha.  [default: 0, off]")
-@click.option("--cutmix", type=float, help="CutMix's alpha.  [default: 0, off]")
+@click.option("--checkpoint-steps", type=int, help="Steps between checkpoints within an epoch.  [default: 500]")
 @click.option(
     "--on-corrupt",
     type=click.Choice(["stop", "skip"]),
     help="Images that do not decode; skip lists them.  [default: stop]",
 )
-@click.option("--amp/--no-amp", default=None, help="Mixed precision on CUDA.")
-@click.option("--compile/--no-compile", default=None, help="torch.compile: minutes at first, then faster steps.")
-@click.option(
-    "--checkpoint-activations/--no-checkpoint-activations",
-    default=None,
-    help="Compute activations again in the backward pass: less memory, a third slower.",
-)
+@recipe_options
 @click.option("--name", help="Name of the experiment.  [default: from data and variants]")
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="YAML file with these settings; flags win.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the settings to a YAML file for --spec.")
@@ -126,11 +106,7 @@ def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         given["cache_limit"] = parse_bytes(given["cache_limit"], "--cache-limit")
     if "seeds" in given:
         given["seeds"] = [seed.strip() for seed in str(given["seeds"]).split(",")]
-    recipe = fields.get("recipe") or {}
-    if not isinstance(recipe, dict):
-        raise UserError(f"recipe: expected a mapping of fields such as 'epochs: 10' (got {recipe!r})")
-    recipe = dict(recipe)
-    recipe |= {name: given.pop(name) for name in _RECIPE_FIELDS & given.keys()}
+    recipe = take_recipe(fields.get("recipe"), given)
     fields |= given
     if recipe:
         fields["recipe"] = recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 
@@ -13,27 +14,25 @@ import torch
 from effnet_cluster.effnet import EfficientNet, variant
 
 from .conftest import COMMAND, Cli, wait_for
+from .kills import compare, final_state, kill_ranks, train_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-NAME, EPOCHS = "recovery", 3
+NAME, EPOCHS, KILLS = "recovery", 3, 2
+CALM = "undisturbed"
 FIRST, SECOND = "digits-b0-silu-s0", "digits-b0-silu-s1"
 
 
 def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli) -> None:
-    args = ("--variants", "b0", "--seeds", "0,1", "--workers", "2", "--epochs", str(EPOCHS), "--name", NAME)
-    args = (*args, "--checkpoint-activations")
-    command = [COMMAND, "submit", *args]
+    args = ("--variants", "b0", "--workers", "2", "--epochs", str(EPOCHS), "--checkpoint-steps", "5")
+    command = [COMMAND, "submit", *args, "--seeds", "0,1", "--name", NAME]
     following = subprocess.Popen(command, cwd=cli.home, env=cli.env, stderr=subprocess.PIPE, text=True)
     head = psutil.Process(cli.services()["ray"]["pid"])
-    wait_for(lambda: epochs_logged(cli, FIRST) == 1, 180, "the first epoch of the first trial")
-    before = cli.trial_runs(NAME)[FIRST].info.run_id
 
-    # A rank is lost in the second epoch of the first trial, as soon as the first has left its checkpoint.
-    snapshot = cli.home / "experiments" / NAME / "trials" / FIRST / "checkpoint_manager_snapshot.json"
-    wait_for(snapshot.exists, 30, "the first checkpoint")
-    killed = train_workers(head)
-    assert len(killed) == 2
-    os.kill(killed[-1].pid, signal.SIGKILL)
+    # Ranks of the first trial are lost within epochs; then one is asked to leave.
+    assert len(kill_ranks(cli, NAME, FIRST, KILLS, random.Random(0))) == KILLS
+    before = cli.trial_runs(NAME)[FIRST].info.run_id
+    wait_for(lambda: cli("logs", NAME).stdout.count(f"[{FIRST}] resumed after epoch") == KILLS, 120, "the last restart")
+    os.kill(train_workers(head)[-1].pid, signal.SIGTERM)
 
     # Ctrl-C ends the command that follows, not the experiment.
     following.send_signal(signal.SIGINT)
@@ -44,7 +43,9 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
 
     wait_for(lambda: outcome(cli, FIRST) == "completed", 240, "the end of the first trial")
     assert cli.trial_runs(NAME)[FIRST].info.run_id == before
-    assert f"[{FIRST}] resumed after epoch 1" in cli("logs", NAME).stdout
+    log = cli("logs", NAME).stdout
+    assert log.count(f"[{FIRST}] resumed after epoch") == KILLS + 1
+    assert f"[{FIRST}] asked to leave; checkpoint at epoch " in log
 
     # The user stops the experiment in the second trial.
     wait_for(lambda: epochs_logged(cli, SECOND) >= 1, 180, "the first epoch of the second trial")
@@ -75,10 +76,13 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert runs[SECOND].data.metrics["run/workers"] == 1
 
     # What a checkpoint holds are the bare network's keys.
-    states = sorted((cli.home / "experiments" / NAME / "trials" / SECOND).rglob("state.pt"))
     with torch.device("meta"):
         keys = list(EfficientNet(variant("b0", num_classes=10)).state_dict())
-    assert list(torch.load(states[0], weights_only=True)["model"]) == keys
+    assert list(final_state(cli, NAME, SECOND)["model"]) == keys
+
+    # What happened to the first trial left no trace: it is the run that nothing happened to, to the last bit.
+    cli("submit", *args, "--name", CALM)
+    assert compare(cli, CALM, NAME, FIRST) == []
 
     # All of it was trained on what the manifest says; a shard that has changed since is found.
     assert cli("verify", NAME).returncode == 0
@@ -111,8 +115,3 @@ def epochs_logged(cli: Cli, trial: str) -> int:
 def outcome(cli: Cli, trial: str) -> str:
     run = cli.trial_runs(NAME).get(trial)
     return run.data.tags["outcome"] if run else ""
-
-
-def train_workers(head: psutil.Process) -> list[psutil.Process]:
-    """The DDP workers below our own Ray head, and nobody else's."""
-    return [p for p in head.children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline()[:1])]

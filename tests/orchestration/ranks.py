@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from effnet_cluster.datasets import EvalLoader, Manifest
+from effnet_cluster.datasets import Batch, EvalLoader, Manifest
 from effnet_cluster.effnet import EfficientNet, variant
+from effnet_cluster.orchestration.checkpoint import Progress
 from effnet_cluster.orchestration.classifier import NormalizedModel
 from effnet_cluster.orchestration.distributed import (
     RanksDisagreeError,
@@ -27,13 +28,18 @@ from effnet_cluster.orchestration.distributed import (
     evaluate,
     sum_over_ranks,
 )
-from effnet_cluster.orchestration.recipe import make_optimizer
-from effnet_cluster.orchestration.spec import Recipe
+from effnet_cluster.orchestration.optimizers import make_optimizer
+from effnet_cluster.orchestration.recipes import Recipe
+from effnet_cluster.orchestration.tally import Tally
+from effnet_cluster.orchestration.termination import Vote
+from effnet_cluster.orchestration.train_step import TrainStep
 
 WORLDS = (1, 2, 3)
 EVAL_BATCHES = (25, 64)
 CPU = torch.device("cpu")
-BATCH = 12
+BATCH = 24
+MICRO_BATCHES = 4
+TALLY_STEPS, TALLY_INTERVAL, TALLY_BATCH = 7, 3, 6
 STEP_RECIPE = Recipe(lr=0.01, weight_decay=0.1, label_smoothing=0.1)
 WRAPPING = (2**63 - 1, 2**63 - 1, 2**62 + 5)
 
@@ -155,6 +161,81 @@ def ddp_step(rank: int, world: int) -> Any:
     return model.state_dict()
 
 
+def accumulating(rank: int, world: int) -> Any:
+    """A step whose gradients come from four micro-batches a rank."""
+    model = step_model()
+    ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    freeze_statistics(ddp)
+    share = BATCH // world
+    step = TrainStep(
+        ddp,
+        make_optimizer(model, STEP_RECIPE, CPU),
+        nn.CrossEntropyLoss(label_smoothing=STEP_RECIPE.label_smoothing),
+        torch.autocast("cpu", enabled=False),
+        torch.amp.GradScaler("cpu", enabled=False),
+        share // MICRO_BATCHES,
+    )
+    images, labels = step_batch()
+    mine = slice(rank * share, (rank + 1) * share)
+    loss = step(images[mine], labels[mine])
+    return {"loss": loss, "model": model.state_dict()}
+
+
+def tally_loss(rank: int, number: int) -> float:
+    return 1 + rank + number / 7
+
+
+def tally_batch(rank: int, world: int, number: int) -> Batch:
+    share = TALLY_BATCH // world
+    positions = torch.arange(share) + number * TALLY_BATCH + rank * share
+    ids = (positions * 5 + 2) % 97
+    return Batch(torch.empty(0), ids % 3, ids, positions, torch.ones(share, dtype=torch.bool), ())
+
+
+def tallied(rank: int, world: int, stop: int | None, bad: int | None = None) -> Any:
+    """An epoch of steps; with `stop`, it is interrupted there, and another process goes on from what was saved."""
+    tally, progress, points = Tally(Progress(), CPU, rank, TALLY_INTERVAL), Progress(), []
+    for number in range(TALLY_STEPS):
+        if number == 4:
+            totals = tally.reduce()  # a checkpoint, in every run
+            points += totals.points
+            progress = Progress(
+                receipt=totals.receipt,
+                samples=totals.samples,
+                loss_sum=totals.loss_sum,
+                interval_sum=totals.interval_sum,
+            )
+            if stop is not None:
+                tally = Tally(progress, CPU, rank, TALLY_INTERVAL)
+        loss = float("nan") if number == bad and rank == world - 1 else tally_loss(rank, number)
+        tally.add(tally_batch(rank, world, number), torch.tensor(loss), number, 100 + number, 0.5)
+    totals = tally.reduce()
+    points += totals.points
+    return {
+        "receipt": totals.receipt,
+        "samples": totals.samples,
+        "loss_sum": totals.loss_sum,
+        "points": [tuple(point) for point in points],
+        "bad": totals.first_bad,
+    }
+
+
+def tallying(rank: int, world: int) -> Any:
+    return {
+        "whole": tallied(rank, world, None),
+        "resumed": tallied(rank, world, 4),
+        "bad": tallied(rank, world, None, bad=5)["bad"],
+    }
+
+
+def voting(rank: int, world: int) -> Any:
+    """What each of ten votes returned; the last rank alone says yes, once, at the fourth."""
+    vote = Vote(world)
+    results = [vote(rank == world - 1 and number == 3) for number in range(10)]
+    dist.barrier()
+    return results
+
+
 def main(rank: int, shards: str, out: str) -> None:
     torch.set_num_threads(1)
     manifest = Manifest.load(Path(shards))
@@ -172,7 +253,8 @@ def main(rank: int, shards: str, out: str) -> None:
         meeting = f"file://{out}/meeting-{world}"
         dist.init_process_group("gloo", meeting, timeout=timedelta(seconds=60), rank=rank, world_size=world)
         results: dict[str, Any] = {}
-        for scenario in (averaging, agreement, summing, ddp_step, evaluation):
+        scenarios = (averaging, agreement, summing, ddp_step, accumulating, tallying, voting, evaluation)
+        for scenario in scenarios:
             try:
                 results[scenario.__name__] = scenario(rank, world)
             except Exception as error:

@@ -8,16 +8,25 @@ from torch import nn
 from torch.nn import functional as F
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration import checkpoint
-from effnet_cluster.orchestration.checkpoint import Progress
+from effnet_cluster.orchestration.checkpoint import (
+    Progress,
+    check_digest,
+    decode,
+    encode,
+    local_buffers,
+    read_model,
+    set_local_buffers,
+    to_cpu,
+)
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.recipe import learning_rate, make_optimizer, seed_step_randomness, set_learning_rate
-from effnet_cluster.orchestration.spec import Recipe
+from effnet_cluster.orchestration.optimizers import make_optimizer
+from effnet_cluster.orchestration.randomness import seed_step_randomness
+from effnet_cluster.orchestration.recipes import Recipe
+from effnet_cluster.orchestration.schedules import learning_rate, set_learning_rate
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, warmup_epochs=0.5)
 STEPS = 4
-FACTS = {"image_size": 32}
 
 
 def fresh(seed: int) -> tuple[EfficientNet, torch.optim.Optimizer]:
@@ -28,10 +37,10 @@ def fresh(seed: int) -> tuple[EfficientNet, torch.optim.Optimizer]:
 
 def train(network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
     """An epoch of a few steps with dropout and stochastic depth on."""
-    seed_step_randomness(0, epoch, 0)
     network.train()
     for number in range(STEPS):
         step = epoch * STEPS + number
+        seed_step_randomness(0, step, 0)
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
         set_learning_rate(optimizer, learning_rate(RECIPE, step, STEPS))
         optimizer.zero_grad(set_to_none=True)
@@ -44,35 +53,35 @@ def same_bits(first: nn.Module, second: nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def test_training_from_a_checkpoint_equals_uninterrupted_training_bit_for_bit(tmp_path: Path) -> None:
+def content(network: nn.Module, optimizer: torch.optim.Optimizer, **more: object) -> bytes:
+    state = {
+        "spec_digest": "abc",
+        "progress": vars(Progress(1, 2, 0.5)),
+        "facts": {"image_size": 32},
+        "model": network.state_dict(),
+        "evaluated": None,
+        "optimizer": optimizer.state_dict(),
+    }
+    return encode(to_cpu(state | more))
+
+
+def test_training_from_a_checkpoint_equals_uninterrupted_training_bit_for_bit() -> None:
     network, optimizer = fresh(0)
     train(network, optimizer, 0)
-    progress = Progress(1, 0.5, 0)
-    checkpoint.save(tmp_path, network, optimizer, progress, "abc", FACTS)
+    saved = content(network, optimizer)
     train(network, optimizer, 1)
 
     other, other_optimizer = fresh(1)
-    assert checkpoint.restore(checkpoint.read(tmp_path, "abc", CPU), other, other_optimizer) == progress
+    state = decode(saved, "here", CPU)
+    assert Progress(**state["progress"]) == Progress(1, 2, 0.5)
+    other.load_state_dict(state["model"])
+    other_optimizer.load_state_dict(state["optimizer"])
     assert not same_bits(other, network)
     train(other, other_optimizer, 1)
     assert same_bits(other, network)
 
 
-def test_restoring_gives_back_model_and_optimizer_exactly(tmp_path: Path) -> None:
-    network, optimizer = fresh(0)
-    train(network, optimizer, 0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc", FACTS)
-    other, other_optimizer = fresh(1)
-    checkpoint.restore(checkpoint.read(tmp_path, "abc", CPU), other, other_optimizer)
-    assert same_bits(other, network)
-    before, after = optimizer.state_dict(), other_optimizer.state_dict()
-    assert after["param_groups"] == before["param_groups"]
-    assert after["state"].keys() == before["state"].keys() != set()
-    for key, moments in before["state"].items():
-        assert all(torch.equal(moments[name], after["state"][key][name]) for name in moments)
-
-
-def test_the_optimizer_matters(tmp_path: Path) -> None:
+def test_the_optimizer_matters() -> None:
     """Without its moments, continued training would differ: the bit-for-bit test can fail."""
     network, optimizer = fresh(0)
     train(network, optimizer, 0)
@@ -83,25 +92,43 @@ def test_the_optimizer_matters(tmp_path: Path) -> None:
     assert not same_bits(other, network)
 
 
+def test_a_copy_does_not_change_with_what_it_was_copied_from() -> None:
+    network, optimizer = fresh(0)
+    train(network, optimizer, 0)
+    copied = to_cpu({"model": network.state_dict(), "optimizer": optimizer.state_dict(), "list": [network.stem]})
+    before = {name: value.clone() for name, value in copied["model"].items()}
+    train(network, optimizer, 1)
+    assert all(torch.equal(copied["model"][name], value) for name, value in before.items())
+    assert not torch.equal(copied["model"]["classifier.weight"], network.classifier.weight)
+
+
 def test_a_checkpoint_holds_plain_values_and_the_bare_networks_keys(tmp_path: Path) -> None:
     network, optimizer = fresh(0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(3, 0.25, 1), "abc", FACTS)
-    (file,) = tmp_path.iterdir()
-    state = torch.load(file, weights_only=True)
-    assert state["model"].keys() == network.state_dict().keys()
-    assert not [key for key in state["model"] if key.startswith(("module.", "network."))]
-    EfficientNet(network.config).load_state_dict(state["model"])
+    (tmp_path / "epoch-000001-batch-000000000.pt").write_bytes(content(network, optimizer))
+    weights, facts = read_model(tmp_path)
+    assert facts == {"image_size": 32}
+    assert not [key for key in weights if key.startswith(("module.", "network."))]
+    EfficientNet(network.config).load_state_dict(weights)
 
 
-def test_a_checkpoint_of_another_specification_or_format_is_refused(tmp_path: Path) -> None:
+def test_the_model_of_a_checkpoint_is_the_one_that_was_evaluated_and_the_latest(tmp_path: Path) -> None:
     network, optimizer = fresh(0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc", FACTS)
-    with pytest.raises(UserError, match=r"written by another specification; submit under another --name$"):
-        checkpoint.read(tmp_path, "abd", CPU)
-    (file,) = tmp_path.iterdir()
-    torch.save(torch.load(file, weights_only=True) | {"format": 0}, file)
-    with pytest.raises(UserError, match="format 0 is not the"):
-        checkpoint.read(tmp_path, "abc", CPU)
+    average, _ = fresh(1)
+    (tmp_path / "epoch-000002-batch-000000000.pt").write_bytes(
+        content(network, optimizer, evaluated=average.state_dict())
+    )
+    (tmp_path / "epoch-000001-batch-000000000.pt").write_bytes(content(network, optimizer))
+    assert torch.equal(read_model(tmp_path)[0]["classifier.weight"], average.classifier.weight)
+
+
+def test_a_checkpoint_of_another_specification_or_format_is_refused() -> None:
+    saved = content(*fresh(0))
+    with pytest.raises(UserError, match=r"^checkpoint here was written by another specification; submit under another"):
+        check_digest(decode(saved, "here", CPU), "abd", "here")
+    with pytest.raises(UserError, match=r"^there is no checkpoint in this version's format 2$"):
+        decode(encode({"model": {}, "format": 0}), "there", CPU)
+    with pytest.raises(UserError, match=r"^there is no checkpoint, or a damaged one"):
+        decode(saved[: len(saved) // 2], "there", CPU)
 
 
 class _Attack:
@@ -111,10 +138,18 @@ class _Attack:
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    network, optimizer = fresh(0)
-    checkpoint.save(tmp_path, network, optimizer, Progress(), "abc", FACTS)
-    (file,) = tmp_path.iterdir()
-    torch.save(torch.load(file, weights_only=True) | {"progress": _Attack()}, file)
-    with pytest.raises(Exception, match="weights_only"):
-        checkpoint.read(tmp_path, "abc", CPU)
+    with pytest.raises(UserError, match="UnpicklingError"):
+        decode(content(*fresh(0), progress=_Attack()), "here", CPU)
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_buffers_of_a_rank_come_back_exactly_and_nothing_else_changes() -> None:
+    network, optimizer = fresh(0)
+    train(network, optimizer, 0)
+    own = local_buffers(network, network.stem)
+    other, _ = fresh(1)
+    weights = [p.clone() for p in other.parameters()]
+    set_local_buffers(own, other, other.stem)
+    for (name, value), (_, expected) in zip(other.named_buffers(), network.named_buffers(), strict=True):
+        assert torch.equal(value, expected) or name.endswith("num_batches_tracked")
+    assert all(torch.equal(a, b) for a, b in zip(weights, other.parameters(), strict=True))

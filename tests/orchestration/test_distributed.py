@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from effnet_cluster.datasets import EvalTransform, Manifest
+from effnet_cluster.datasets import EvalTransform, Manifest, receipt
 
 from . import ranks
 from .ranks import EVAL_BATCHES, WORLDS, WRAPPING
@@ -113,3 +113,46 @@ def test_a_step_on_several_ranks_equals_the_step_on_the_whole_batch(results: Res
         for name in whole:
             torch.testing.assert_close(found[name], whole[name], rtol=1e-9, atol=1e-9)
             assert torch.equal(found[name], results[world][0]["ddp_step"][name])
+
+
+@several
+def test_gradients_of_four_micro_batches_make_the_step_of_the_whole_batch(results: Results, world: int) -> None:
+    model = ranks.step_model()
+    images, labels = ranks.step_batch()
+    ranks.take_step(model, model, images, labels)
+    whole = model.state_dict()
+    losses = [rank["accumulating"]["loss"].item() for rank in results[world]]
+    fresh = ranks.step_model()
+    expected = torch.nn.functional.cross_entropy(fresh(images), labels, label_smoothing=0.1).item()
+    assert sum(losses) / world == pytest.approx(expected, rel=1e-6)
+    for rank in results[world]:
+        for name, value in rank["accumulating"]["model"].items():
+            torch.testing.assert_close(value, whole[name], rtol=1e-9, atol=1e-9)
+
+
+@several
+def test_an_epoch_adds_up_over_the_ranks_also_when_it_was_interrupted(results: Results, world: int) -> None:
+    positions = np.arange(ranks.TALLY_STEPS * ranks.TALLY_BATCH)
+    means = [np.mean([ranks.tally_loss(r, n) for r in range(world)]) for n in range(ranks.TALLY_STEPS)]
+    for rank in results[world]:
+        found = rank["tallying"]["whole"]
+        assert found["receipt"] == receipt(positions, (positions * 5 + 2) % 97)
+        assert found["samples"] == len(positions)
+        assert found["loss_sum"] == pytest.approx(sum(means))
+        assert [point[0] for point in found["points"]] == [103, 106]
+        for (_, loss, lr), start in zip(found["points"], (0, 3), strict=True):
+            assert loss == pytest.approx(np.mean(means[start : start + 3]))
+            assert lr == 0.5
+        assert found["bad"] is None
+        assert rank["tallying"]["resumed"] == found, "not equal to the last bit"
+
+
+@several
+def test_every_rank_learns_of_the_first_loss_that_is_not_finite(results: Results, world: int) -> None:
+    assert [rank["tallying"]["bad"] for rank in results[world]] == [5] * world
+
+
+@several
+def test_all_ranks_learn_at_the_same_step_that_one_wants_to_leave(results: Results, world: int) -> None:
+    noticed = 3 if world == 1 else 4
+    assert [rank["voting"] for rank in results[world]] == [[n == noticed for n in range(10)]] * world

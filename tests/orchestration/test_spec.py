@@ -12,7 +12,8 @@ from effnet_cluster.effnet import VARIANTS
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.spec import ExperimentSpec, Recipe, parse_names
+from effnet_cluster.orchestration.recipes import Recipe
+from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
 
 FULL: dict[str, Any] = {
     "name": "flowers-1",

@@ -10,14 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.recipe import (
-    initialise_head,
-    learning_rate,
-    make_optimizer,
-    seed_step_randomness,
-    set_learning_rate,
-)
-from effnet_cluster.orchestration.spec import Recipe
+from effnet_cluster.orchestration.networks import initialise_head
+from effnet_cluster.orchestration.optimizers import make_optimizer
+from effnet_cluster.orchestration.randomness import seed_step_randomness
+from effnet_cluster.orchestration.recipes import Recipe
+from effnet_cluster.orchestration.schedules import learning_rate, set_learning_rate
 
 CPU = torch.device("cpu")
 TINY = {"width": 0.25, "depth": 0.25, "num_classes": 3}
@@ -100,12 +97,12 @@ def test_decay_is_decoupled_from_the_gradient() -> None:
     torch.testing.assert_close(layer.weight.detach(), before * (1 - 0.1 * 0.5))
 
 
-def stream(seed: int, epoch: int, rank: int) -> tuple[float, ...]:
-    seed_step_randomness(seed, epoch, rank)
+def stream(seed: int, step: int, rank: int) -> tuple[float, ...]:
+    seed_step_randomness(seed, step, rank)
     return tuple(torch.rand(4).tolist())
 
 
-def test_each_seed_epoch_and_rank_has_its_own_stream_and_always_the_same() -> None:
+def test_each_seed_step_and_rank_has_its_own_stream_and_always_the_same() -> None:
     triples = [(s, e, r) for s in (0, 1, 2, 1000, 2**31, 2**32 - 1) for e in range(12) for r in range(8)]
     streams = {triple: stream(*triple) for triple in triples}
     assert len(set(streams.values())) == len(triples)

@@ -1,0 +1,76 @@
+"""How many images of a worker's share of the global batch go through the network at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psutil
+import torch
+
+from ..effnet.config import EfficientNetConfig
+from ..effnet.memory import predict
+
+# What the prediction leaves out: workspaces, the allocator's reserve, the loader's batches.
+_USABLE = 0.8
+_HALF = 0.5
+
+
+def largest_divisor(share: int, limit: int) -> int:
+    """The largest divisor of `share` that is at most `limit`, at least 1: chunks of equal size, so that the mean of
+    their means is the mean of the whole."""
+    return next(size for size in range(min(share, max(limit, 1)), 0, -1) if share % size == 0)
+
+
+def fitting_images(
+    config: EfficientNetConfig, image_size: int, budget: int, *, checkpoint_activations: bool, half: bool
+) -> int:
+    """How many images at a time a budget of memory holds in training, by prediction; 0 if not even one.
+
+    Args:
+        config: the network.
+        image_size: in pixels.
+        budget: in bytes.
+        checkpoint_activations: whether blocks are computed again in the backward pass.
+        half: whether activations are kept in 16 bits.
+    """
+    one, two = (
+        predict(config, batch, image_size, checkpoint_activations=checkpoint_activations).memory for batch in (1, 2)
+    )
+    fixed = one.weights + one.gradients + one.optimizer
+    each = (two.activations - one.activations) * (_HALF if half else 1.0) + max(two.transient - one.transient, 0)
+    return max(0, int((budget - fixed) / each))
+
+
+def memory_budget(device: torch.device, workers_here: int) -> int:
+    """Bytes that one worker may use for training.
+
+    Args:
+        device: the worker's.
+        workers_here: how many workers share this node's memory; GPUs are not shared.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * _USABLE)
+    return int(psutil.virtual_memory().available * _USABLE / workers_here)
+
+
+def probe(attempt: Callable[[int], None], share: int, size: int) -> int:
+    """The largest divisor of `share`, from `size` downwards, with which `attempt` does not run out of memory.
+
+    Args:
+        attempt: a training step of so many images.
+
+    Raises:
+        torch.OutOfMemoryError: not even one image fits.
+    """
+    while True:
+        try:
+            attempt(size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            # The error keeps the frames, and with them the tensors, of the attempt alive until here.
+            size = largest_divisor(share, size // 2)
+        else:
+            return size
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,112 @@
+"""What an epoch comes to: losses, receipts and points of the step curve, kept on the device until they are read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..datasets import Batch, Corrupt, merge_receipts, receipt
+from .checkpoint import Progress
+
+_NEVER = float("inf")
+
+
+class Point(NamedTuple):
+    """A point of the step curves: the step count, the mean loss over all ranks and the learning rate before it."""
+
+    step: int
+    loss: float
+    lr: float
+
+
+class Totals(NamedTuple):
+    """What all ranks came to since the epoch began; the sums are means over the ranks.
+
+    `first_bad` is the first batch of the epoch whose loss was infinite or NaN on any rank, None if there was none.
+    """
+
+    receipt: int
+    samples: int
+    loss_sum: float
+    interval_sum: float
+    points: list[Point]
+    first_bad: int | None
+
+
+class Tally:
+    """Adds up one rank's epoch. Nothing is read from the device before `reduce` or `bad_batch`.
+
+    Args:
+        progress: where the epoch goes on; rank 0 carries on its counts, which are those of all ranks.
+        device: of the losses.
+        rank: of this process.
+        interval: batches to a point of the step curve.
+    """
+
+    def __init__(self, progress: Progress, device: torch.device, rank: int, interval: int) -> None:
+        self._device = device
+        self._rank = rank
+        self._interval = interval
+        self._receipt, self._samples = (progress.receipt, progress.samples) if rank == 0 else (0, 0)
+        self._loss_sum = self._scalar(progress.loss_sum)
+        self._interval_sum = self._scalar(progress.interval_sum)
+        self._first_bad = self._scalar(_NEVER)
+        self._points: list[tuple[int, Tensor, float]] = []
+        self.corrupt: list[Corrupt] = []
+
+    def add(self, batch: Batch, loss: Tensor, number: int, step: int, lr: float) -> bool:
+        """Count a step; returns whether it ended an interval.
+
+        Args:
+            batch: this rank's slice of the global batch.
+            loss: its mean loss, on the device.
+            number: of the batch in the epoch.
+            step: of the optimizer in the run, from 0.
+            lr: the learning rate that was used.
+        """
+        self._receipt = merge_receipts(self._receipt, receipt(batch.positions.numpy(), batch.sample_ids.numpy()))
+        self._samples += len(batch.labels)
+        self.corrupt += batch.corrupt
+        self._loss_sum += loss
+        self._interval_sum += loss
+        bad = torch.where(torch.isfinite(loss), _NEVER, float(number))
+        torch.minimum(self._first_bad, bad, out=self._first_bad)
+        if (number + 1) % self._interval:
+            return False
+        self._points.append((step + 1, self._interval_sum / self._interval, lr))
+        self._interval_sum = self._scalar(0.0)
+        return True
+
+    def bad_batch(self) -> int | None:
+        """This rank's first batch with an infinite or NaN loss; waits for the device."""
+        first = self._first_bad.item()
+        return None if first == _NEVER else int(first)
+
+    def reduce(self) -> Totals:
+        """Combine what the ranks have: a collective, after which every rank goes on from the same sums.
+
+        An undisturbed run does so where an interrupted one goes on, so that their curves are equal to the last bit.
+        """
+        sums = torch.stack([self._loss_sum, self._interval_sum, *(loss for _, loss, _ in self._points)])
+        # uint64 receipts travel as int64: addition wraps alike.
+        signed = self._receipt - (1 << 64) if self._receipt >= 1 << 63 else self._receipt
+        counts = torch.tensor([signed, self._samples], dtype=torch.int64, device=self._device)
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(sums)
+            sums /= dist.get_world_size()
+            dist.all_reduce(counts)
+            dist.all_reduce(self._first_bad, op=dist.ReduceOp.MIN)
+        total, samples = counts.tolist()
+        consumed = int(total) % (1 << 64)
+        self._loss_sum, self._interval_sum = sums[0].clone(), sums[1].clone()
+        self._receipt, self._samples = (consumed, int(samples)) if self._rank == 0 else (0, 0)
+        loss_sum, interval_sum, *losses = sums.tolist()
+        points = [Point(step, loss, lr) for (step, _, lr), loss in zip(self._points, losses, strict=True)]
+        self._points = []
+        return Totals(consumed, int(samples), loss_sum, interval_sum, points, self.bad_batch())
+
+    def _scalar(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=self._device)

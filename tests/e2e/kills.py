@@ -1,0 +1,118 @@
+"""Kills ranks of a running trial at random moments; `python -m tests.e2e.kills 20` does it 20 times and compares.
+
+The moment is random within the first second and a half after each new checkpoint, the rank is random, the signal is
+SIGKILL. What must come out is the run that nothing happened to, to the last bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from effnet_cluster.orchestration.checkpoint import decode
+
+from .conftest import Cli, wait_for
+
+_MAX_DELAY_S = 1.5
+
+
+def train_workers(head: psutil.Process) -> list[psutil.Process]:
+    """The DDP workers below our own Ray head, and nobody else's."""
+    found = []
+    for process in head.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in " ".join(process.cmdline()[:1]):
+                found.append(process)
+    return found
+
+
+def checkpoints(cli: Cli, experiment: str, trial: str) -> list[Path]:
+    """The checkpoints of a trial, the latest last."""
+    return sorted((cli.home / "experiments" / experiment / "trials" / trial / "checkpoints").glob("*.pt"))
+
+
+def kill_ranks(cli: Cli, experiment: str, trial: str, kills: int, chance: random.Random) -> list[str]:
+    """Kill one rank after another; returns the names of the checkpoints that the kills followed."""
+    head = psutil.Process(cli.services()["ray"]["pid"])
+    followed: list[str] = []
+
+    def advanced() -> bool:
+        found = checkpoints(cli, experiment, trial)
+        return bool(found) and found[-1].name > (followed[-1] if followed else "") and bool(train_workers(head))
+
+    for _ in range(kills):
+        wait_for(advanced, 180, f"a checkpoint after {followed[-1:]}")
+        followed.append(checkpoints(cli, experiment, trial)[-1].name)
+        time.sleep(chance.uniform(0, _MAX_DELAY_S))
+        os.kill(chance.choice(train_workers(head)).pid, signal.SIGKILL)
+    return followed
+
+
+def final_state(cli: Cli, experiment: str, trial: str) -> dict[str, Any]:
+    """What the last checkpoint of a finished trial holds."""
+    file = checkpoints(cli, experiment, trial)[-1]
+    return decode(file.read_bytes(), str(file), torch.device("cpu"))
+
+
+def differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """Where two nested values differ, tensors by their bits."""
+    if isinstance(first, torch.Tensor):
+        return [] if torch.equal(first, second) else [where]
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [where]
+        return [line for key in first for line in differences(first[key], second[key], f"{where}/{key}")]
+    if isinstance(first, list):
+        pairs = enumerate(zip(first, second, strict=True))
+        return [line for number, (a, b) in pairs for line in differences(a, b, f"{where}/{number}")]
+    return [] if first == second else [where]
+
+
+def curves(cli: Cli, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """Every metric of a run that does not measure time, by step."""
+    client = cli.client()
+    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith("time/")]
+    return {n: sorted((p.step, p.value) for p in client.get_metric_history(run_id, n)) for n in names}
+
+
+def compare(cli: Cli, calm: str, killed: str, trial: str) -> list[str]:
+    """What differs between two experiments' runs of the same trial: weights, optimizer, curves."""
+    before, after = (final_state(cli, name, trial) for name in (calm, killed))
+    parts = ("model", "optimizer", "ema")
+    found = [line for part in parts for line in differences(before[part], after[part], part)]
+    first, second = (curves(cli, cli.trial_runs(name)[trial].info.run_id) for name in (calm, killed))
+    return found + [f"curve {name}" for name in first if first[name] != second.get(name)]
+
+
+def main(kills: int) -> None:
+    arguments = ["submit", "--variants", "b0", "--workers", "2", "--epochs", "4", "--checkpoint-steps", "5"]
+    arguments += ["--max-failures", str(kills), *sys.argv[2:]]
+    trial = "digits-b0-silu-s0"
+    cli = Cli(Path(tempfile.mkdtemp()))
+    cli("up", timeout=180)
+    try:
+        cli(*arguments, "--name", "calm")
+        started = time.monotonic()
+        cli(*arguments, "--name", "killed", "--detach")
+        followed = kill_ranks(cli, "killed", trial, kills, random.Random(kills))
+        wait_for(lambda: cli.trial_runs("killed")[trial].data.tags["outcome"] != "running", 600, "the end")
+        print(f"{len(followed)} kills after {', '.join(followed)}; {time.monotonic() - started:.0f} s")
+        print(f"differences: {compare(cli, 'calm', 'killed', trial) or 'none'}")
+        print(cli("verify", "killed", check=False))
+        print(cli("logs", "killed").stdout)
+    finally:
+        cli("down", "--force", timeout=180)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
