@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import UserError
 
 SUFFIX = ".pt"
+FOLDER = "checkpoints"
 _FORMAT = 2
 
 
@@ -107,12 +108,13 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights that were evaluated (the averaged ones, if the recipe averages) and the facts of a checkpoint.
 
     Args:
-        path: a checkpoint's file, or a folder of them, whose latest is taken.
+        path: a checkpoint's file, or the folder of a trial or of its checkpoints, whose latest is taken.
 
     Raises:
         UserError: it is no checkpoint of ours, damaged, or of another format; the message names it.
     """
-    file = max(path.rglob(f"*{SUFFIX}"), key=lambda entry: entry.name, default=path) if path.is_dir() else path
+    found = [*path.glob(f"*{SUFFIX}"), *path.glob(f"{FOLDER}/*{SUFFIX}")]
+    file = max(found, key=lambda entry: entry.name, default=path)
     if not file.is_file():
         raise UserError(f"{path} is no checkpoint: it has no *{SUFFIX}")
     state = decode(file.read_bytes(), str(file), torch.device("cpu"))

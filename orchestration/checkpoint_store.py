@@ -10,12 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import SUFFIX
+from .checkpoint import FOLDER, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FOLDER = "checkpoints"
 _PARTIAL = ".partial"
 
 
@@ -33,7 +32,7 @@ class CheckpointStore:
             self._fs, path = fs.FileSystem.from_uri(root)
         else:
             self._fs, path = fs.LocalFileSystem(), str(Path(root).absolute())
-        self._folder = f"{path.rstrip('/')}/{_FOLDER}"
+        self._folder = f"{path.rstrip('/')}/{FOLDER}"
         self._selector = fs.FileSelector(self._folder, allow_not_found=True)
 
     def names(self) -> list[str]:

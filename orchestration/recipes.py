@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -149,3 +149,29 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"basic": {}, "paper": _PAPER, "modern": _MODERN, "transfer": _TRANSFER, "small": _SMALL}
 )
 """Name → the fields in which it differs from `basic`."""
+
+
+class RecipeField(NamedTuple):
+    """What a command line needs to know of a field; `default` is that of `basic`, None where it depends."""
+
+    name: str
+    kind: type
+    choices: tuple[str, ...]
+    description: str
+    default: Any
+
+
+def recipe_fields() -> list[RecipeField]:
+    """The fields of a recipe, without its name."""
+    fields = []
+    for name, field in Recipe.model_fields.items():
+        if name == "name":
+            continue
+        kind, notes = field.annotation, [field.description]
+        while get_args(kind) and get_origin(kind) is not Literal:  # None and pydantic's limits are around the type
+            notes += [note.description for note in getattr(kind, "__metadata__", ()) if hasattr(note, "description")]
+            kind = next(part for part in get_args(kind) if part is not type(None))
+        choices = tuple(map(str, get_args(kind)))
+        description = next(note for note in notes if note)
+        fields.append(RecipeField(name, str if choices else kind or str, choices, description, field.default))
+    return fields

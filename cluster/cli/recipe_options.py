@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
-from pydantic.fields import FieldInfo
 
 from ...orchestration.errors import UserError
-from ...orchestration.recipes import RECIPES, Recipe
+from ...orchestration.recipes import RECIPES, RecipeField, recipe_fields
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,7 +25,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(list(RECIPES)),
             help=_NAMED,
         ),
-        *(_option(name, field) for name, field in Recipe.model_fields.items() if name != _NAME),
+        *map(_option, recipe_fields()),
     ]
     for option in reversed(options):
         command = option(command)
@@ -42,7 +41,7 @@ def take_recipe(base: Any, flags: dict[str, Any]) -> dict[str, Any]:
         UserError: the file's is neither a name nor a mapping.
     """
     named = flags.pop(_PARAMETER, None)
-    given = {name: flags.pop(name) for name in Recipe.model_fields.keys() - {_NAME} if name in flags}
+    given = {field.name: flags.pop(field.name) for field in recipe_fields() if field.name in flags}
     if named is not None:
         return {_NAME: named, **given}
     if base is None:
@@ -54,34 +53,11 @@ def take_recipe(base: Any, flags: dict[str, Any]) -> dict[str, Any]:
     return {**base, **given}
 
 
-def _option(name: str, field: FieldInfo) -> Decorator:
-    flag = f"--{name.replace('_', '-')}"
-    kind, text = _kind(field.annotation), _described(field)
-    if kind is bool:
+def _option(field: RecipeField) -> Decorator:
+    flag = f"--{field.name.replace('_', '-')}"
+    text = f"{field.description[0].upper()}{field.description[1:]}."
+    if field.default is not None and field.default is not False:
+        text += f"  [basic: {field.default}]"
+    if field.kind is bool:
         return click.option(f"{flag}/--no{flag[1:]}", default=None, help=text)
-    if get_origin(kind) is Literal:
-        return click.option(flag, type=click.Choice(list(get_args(kind))), help=text)
-    return click.option(flag, type=kind, help=text)
-
-
-def _kind(annotation: Any) -> Any:
-    """The type of a value, without `None` and pydantic's limits around it."""
-    while get_args(annotation) and get_origin(annotation) is not Literal:
-        annotation = next(part for part in get_args(annotation) if part is not type(None))
-    return annotation
-
-
-def _described(field: FieldInfo) -> str:
-    """The field's description as a sentence, with its default if that says something."""
-    text = field.description or _inner_description(field.annotation)
-    text = f"{text[0].upper()}{text[1:]}."
-    return text if field.default is None or field.default is False else f"{text}  [basic: {field.default}]"
-
-
-def _inner_description(annotation: Any) -> str:
-    """Of an optional field, whose description pydantic leaves with the type."""
-    for part in get_args(annotation):
-        for note in getattr(part, "__metadata__", ()):
-            if isinstance(note, FieldInfo) and note.description:
-                return note.description
-    return "see the documentation"
+    return click.option(flag, type=click.Choice(field.choices) if field.choices else field.kind, help=text)

@@ -228,11 +228,34 @@ def test_a_switch_off_wins_over_a_file_that_says_on_and_the_other_way_round(
     saved: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     file = tmp_path / "spec.yaml"
-    file.write_text("variants: b0\nrecipe: {augment: true, amp: false, global_batch: 8}\n")
-    recipe = saved("--spec", file, "--no-augment", "--amp")["recipe"]
-    assert (recipe["augment"], recipe["amp"]) == (False, True)
+    file.write_text("variants: b0\nrecipe: {augment: true, sync_bn: false, global_batch: 8}\n")
+    recipe = saved("--spec", file, "--no-augment", "--sync-bn")["recipe"]
+    assert (recipe["augment"], recipe["sync_bn"]) == (False, True)
     recipe = saved("--spec", file)["recipe"]
-    assert (recipe["augment"], recipe["amp"]) == (True, False)
+    assert (recipe["augment"], recipe["sync_bn"]) == (True, False)
+
+
+def test_a_recipe_is_a_set_of_defaults_that_flags_and_files_override(
+    saved: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("variants: b0\nrecipe: {name: paper, global_batch: 8, ema: 0.5}\n")
+    recipe = saved("--spec", file, "--epochs", 3)["recipe"]
+    assert (recipe["name"], recipe["optimizer"], recipe["global_batch"], recipe["ema"]) == ("paper", "rmsprop", 8, 0.5)
+    assert recipe["epochs"] == 3
+    other = saved("--spec", file, "--recipe", "small", "--global-batch", 4)["recipe"]
+    assert (other["name"], other["optimizer"], other["global_batch"]) == ("small", "adamw", 4)
+    file.write_text("variants: b0\nrecipe: small\n")
+    assert saved("--spec", file, "--global-batch", 8)["recipe"]["upsample"] == other["upsample"]
+
+
+def test_workers_are_a_number_or_a_range(cli: Cli, saved: Callable[..., dict[str, Any]], shards: Manifest) -> None:
+    found = saved("--variants", "b0", "--global-batch", 4, "--workers", "1:2")
+    assert (found["min_workers"], found["workers"]) == (1, 2)
+    again = ["submit", "--dry-run", "--data", shards.root, "--variants", "b0", "--workers"]
+    is_one_line(cli(*again, "2:1"), 2, "workers 2:1 runs backwards")
+    is_one_line(cli(*again, "2:3", "--global-batch", 4), 2, "global batch 4", "from 2 to 3", "a multiple of 6")
+    is_one_line(cli(*again, "two"), 2, "workers", "integer")
 
 
 def test_what_was_saved_plans_the_same_again(cli: Cli, saved: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -249,8 +272,8 @@ def test_every_setting_of_the_specification_has_a_flag(cli: Cli) -> None:
     text = cli("submit", "-h").stdout
     fields = (ExperimentSpec.model_fields.keys() | Recipe.model_fields.keys()) - {"recipe"}
     flags = set(re.findall(r"--([a-z-]+)", text))
-    # It needs thousands of steps before it matters; only files set it.
-    assert {field.replace("_", "-") for field in fields} - flags <= {"bn-momentum"}
+    # `--workers 2:4` says it.
+    assert {field.replace("_", "-") for field in fields} - flags == {"min-workers"}
 
 
 def test_a_dry_run_starts_nothing_and_writes_nothing_in_the_home(cli: Cli, home: Home, shards: Manifest) -> None:

@@ -16,8 +16,7 @@ from effnet_cluster.cluster.services import Services
 from effnet_cluster.cluster.trained import load_trained
 from effnet_cluster.datasets import EvalTransform
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration import checkpoint
-from effnet_cluster.orchestration.checkpoint import Progress
+from effnet_cluster.orchestration.checkpoint import encode
 from effnet_cluster.orchestration.classifier import NormalizedModel, ServedClassifier
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.models import ModelFacts, TrainedModel, export_trained
@@ -61,9 +60,13 @@ def saved(trained: TrainedModel, tmp_path: Path) -> Path:
     """A checkpoint's folder."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    optimizer = torch.optim.SGD(trained.network.parameters(), lr=0.1)
-    checkpoint.save(folder, trained.network, optimizer, Progress(), "digest", trained.facts.to_dict())
+    save(folder, trained, trained.facts.to_dict())
     return folder
+
+
+def save(folder: Path, trained: TrainedModel, facts: dict[str, object]) -> None:
+    state = {"model": trained.network.state_dict(), "evaluated": None, "facts": facts}
+    (folder / "epoch-000001-batch-000000000.pt").write_bytes(encode(state))
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_predict_says_what_validation_computes(
             (name, pytest.approx(value, abs=1e-5)) for name, value in sorted(by_class.items(), key=lambda i: -i[1])
         ]
         assert "cam" not in entry
-    table = call(tmp_path, "predict", photos[0], "--model", saved / "state.pt", "--top", 1)
+    table = call(tmp_path, "predict", photos[0], "--model", saved / "epoch-000001-batch-000000000.pt", "--top", 1)
     best = found[0]["predictions"][0]
     assert f"{best['class']}" in table.stdout
     assert f"{best['probability']:.4f}" in table.stdout
@@ -136,7 +139,7 @@ def test_cam_writes_a_picture_an_image(saved: Path, photos: list[Path], tmp_path
     [
         (["predict", "{photo}", "--model", "{tmp}/none"], "error: --model {tmp}/none: no such file or folder"),
         (["predict", "{photo}", "--model", "nothing"], "error: --model nothing: no experiment 'nothing'; submit one"),
-        (["predict", "{photo}", "--model", "{tmp}"], "error: {tmp} is no checkpoint: it has no state.pt"),
+        (["predict", "{photo}", "--model", "{tmp}"], "error: {tmp} is no checkpoint: it has no *.pt"),
         (["predict", "{photo}", "--model", "{photo}"], "error: {photo} is no checkpoint, or a damaged one"),
         (["predict", "{tmp}/no.png", "--model", "{saved}"], "error: {tmp}/no.png: no such file"),
         (["predict", "{tmp}", "--model", "{saved}"], "error: {tmp}: is no file"),
@@ -177,16 +180,15 @@ def test_mistakes_end_in_one_line(
 
 
 def test_weights_without_their_facts_are_refused(trained: TrainedModel, tmp_path: Path) -> None:
-    optimizer = torch.optim.SGD(trained.network.parameters(), lr=0.1)
-    checkpoint.save(tmp_path, trained.network, optimizer, Progress(), "digest", {})
+    save(tmp_path, trained, {})
     with pytest.raises(UserError, match="does not say which network its weights belong to"):
         load_trained(Home(tmp_path), str(tmp_path))
     facts = trained.facts.to_dict()
-    checkpoint.save(tmp_path, trained.network, optimizer, Progress(), "digest", facts | {"classes": ["one"]})
+    save(tmp_path, trained, facts | {"classes": ["one"]})
     with pytest.raises(UserError, match="1 class names for 3 classes"):
         load_trained(Home(tmp_path), str(tmp_path))
     wider = variant("b0", depth=0.1, num_classes=3).to_dict()
-    checkpoint.save(tmp_path, trained.network, optimizer, Progress(), "digest", facts | {"config": wider})
+    save(tmp_path, trained, facts | {"config": wider})
     with pytest.raises(UserError, match="holds no network that this version can build"):
         load_trained(Home(tmp_path), str(tmp_path))
 

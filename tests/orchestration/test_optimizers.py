@@ -1,5 +1,6 @@
-"""Schedule, weight decay, seeds and the head, against closed forms."""
+"""Optimizers, schedules, seeds and the head, against closed forms and an independent transcription."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.networks import initialise_head
-from effnet_cluster.orchestration.optimizers import make_optimizer
+from effnet_cluster.orchestration.networks import freeze_backbone, initialise_head, set_training_mode
+from effnet_cluster.orchestration.optimizers import RMSpropTF, make_optimizer
 from effnet_cluster.orchestration.randomness import seed_step_randomness
 from effnet_cluster.orchestration.recipes import Recipe
 from effnet_cluster.orchestration.schedules import learning_rate, set_learning_rate
@@ -125,3 +126,123 @@ def test_a_fresh_head_scores_all_classes_nearly_alike() -> None:
     assert abs(weights.mean().item()) < 4 * 0.01 / math.sqrt(weights.numel())
     assert weights.std().item() == pytest.approx(0.01, rel=4 / math.sqrt(2 * weights.numel()))
     assert weights.abs().max() > 0.03  # a uniform of this deviation ends at 0.0173
+
+
+def published_rmsprop(
+    weights: list[np.ndarray], gradients: list[list[np.ndarray]], rates: list[float], decay: float
+) -> list[np.ndarray]:
+    """TensorFlow's ApplyRMSProp in numpy and float64, element by element as its documentation has it."""
+    rho, momentum, epsilon = 0.9, 0.9, 1e-3
+    weights = [weight.copy() for weight in weights]
+    mean_square = [np.ones_like(weight) for weight in weights]
+    mom = [np.zeros_like(weight) for weight in weights]
+    for step, rate in enumerate(rates):
+        for i, weight in enumerate(weights):
+            gradient = gradients[step][i] + decay * weight
+            mean_square[i] = rho * mean_square[i] + (1 - rho) * gradient * gradient
+            mom[i] = momentum * mom[i] + rate * gradient / np.sqrt(mean_square[i] + epsilon)
+            weights[i] = weight - mom[i]
+    return weights
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-2])
+def test_rmsprop_is_tensorflows_for_a_thousand_steps(decay: float) -> None:
+    random = np.random.default_rng(0)
+    shapes = [(3, 4), (7,), (2, 1, 3, 3)]
+    start = [random.normal(size=shape) for shape in shapes]
+    gradients = [[random.normal(size=shape) * 10 ** random.uniform(-3, 1) for shape in shapes] for _ in range(1000)]
+    rates = [0.016 * 0.97 ** (step // 24) for step in range(1000)]
+    weights = [nn.Parameter(torch.tensor(value)) for value in start]
+    optimizer = RMSpropTF(weights, lr=1.0, weight_decay=decay)
+    for step, rate in enumerate(rates):
+        set_learning_rate(optimizer, rate)
+        for weight, gradient in zip(weights, gradients[step], strict=True):
+            weight.grad = torch.tensor(gradient)
+        optimizer.step()
+    expected = published_rmsprop(start, gradients, rates, decay)
+    for weight, value, before in zip(weights, expected, start, strict=True):
+        np.testing.assert_allclose(weight.detach().numpy(), value, rtol=1e-9, atol=1e-9)
+        assert np.abs(value - before).min() > 1e-6
+
+
+def test_rmsprop_is_not_torchs() -> None:
+    """The test above can fail: torch's form, with the same numbers, goes elsewhere."""
+    first, second = (nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
+    ours = RMSpropTF([first], lr=0.01)
+    torchs = torch.optim.RMSprop([second], lr=0.01, alpha=0.9, eps=1e-3, momentum=0.9)
+    for _ in range(3):
+        first.grad = second.grad = torch.full((3,), 0.1, dtype=torch.float64)
+        ours.step()
+        torchs.step()
+    assert (first - second).abs().min() > 1e-3
+
+
+def test_rmsprop_goes_on_from_its_state() -> None:
+    weights = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))]
+    first, second = (RMSpropTF([weight], lr=0.01) for weight in weights)
+    for step in range(6):
+        if step == 3:
+            second = RMSpropTF([weights[1]], lr=0.5)
+            second.load_state_dict(copy.deepcopy(first.state_dict()))
+        for weight, optimizer in zip(weights, (first, second), strict=True):
+            weight.grad = torch.full((3,), 0.1 * step)
+            optimizer.step()
+    assert torch.equal(weights[0], weights[1])
+
+
+def test_the_papers_schedule_is_a_staircase_after_its_warm_up() -> None:
+    recipe = Recipe(name="paper", epochs=20, global_batch=512)
+    steps = 50
+    found = rates(recipe, steps)
+    peak = 0.016 * 512 / 256
+    np.testing.assert_allclose(found[: 5 * steps], peak * np.arange(1, 5 * steps + 1) / (5 * steps), rtol=1e-12)
+    epochs = np.arange(5 * steps, 20 * steps) / steps
+    np.testing.assert_allclose(found[5 * steps :], peak * 0.97 ** np.floor(epochs / 2.4), rtol=1e-12)
+
+
+def test_the_paper_recipe_is_the_papers() -> None:
+    recipe = Recipe.model_validate("paper")
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimizer = make_optimizer(network, recipe, CPU)
+    assert isinstance(optimizer, RMSpropTF)
+    groups = {group["weight_decay"]: group for group in optimizer.param_groups}
+    assert groups.keys() == {1e-5, 0.0}
+    assert [p.ndim for p in groups[1e-5]["params"]] == [4]
+    for group in groups.values():
+        assert (group["alpha"], group["momentum"], group["eps"]) == (0.9, 0.9, 1e-3)
+    assert (recipe.ema, recipe.label_smoothing, recipe.policy, recipe.bn_momentum) == (0.9999, 0.1, "auto", 0.01)
+    assert (recipe.dropout, recipe.stochastic_depth) == (None, None)
+
+
+def test_the_learning_rate_falls_geometrically_towards_the_stem() -> None:
+    model = EfficientNet(variant("b0", **TINY))
+    optimizer = make_optimizer(model, Recipe(backbone_lr=0.1, lr=1.0), CPU)
+    set_learning_rate(optimizer, 2.0)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    parts = [model.stem, *model.stages.children(), model.head, model.classifier]
+    found = [{rate.pop(id(p)) for p in part.parameters()} for part in parts]
+    assert rate == {}
+    expected = 2.0 * np.geomspace(0.1, 1, len(parts))
+    np.testing.assert_allclose([values.pop() for values in found], expected)
+    assert not any(found)
+
+
+def test_a_frozen_backbone_computes_what_it_did() -> None:
+    torch.manual_seed(0)
+    model = EfficientNet(variant("b0", dropout=0.0, **TINY))
+    images = torch.randn(4, 3, 32, 32)
+    freeze_backbone(model)
+    optimizer = make_optimizer(model, Recipe(lr=0.1, backbone_lr=0.1), CPU)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        features = model.eval().features(images)
+    set_training_mode(model)
+    assert model.classifier.training
+    model(images).square().sum().backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    set_training_mode(model)
+    with torch.no_grad():
+        assert torch.equal(model.features(images), features)

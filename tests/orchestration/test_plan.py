@@ -167,7 +167,7 @@ def test_the_largest_batch_that_fits_is_accepted(digits: Manifest) -> None:
         {"recipe": {"bn_momentum": 0.01}},
         {"recipe": {"augment": False}},
         {"recipe": {"min_crop": 0.5}},
-        {"recipe": {"amp": False}},
+        {"recipe": {"precision": "bfloat16"}},
         {"variants": "b0-b1"},
     ],
 )

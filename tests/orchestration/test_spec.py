@@ -192,7 +192,10 @@ def test_yaml_of_a_person_is_read(tmp_path: Path) -> None:
         ({"recipe": {"lr": float("inf")}}, "recipe.lr"),
         ({"recipe": {"warmup_epochs": float("inf")}}, "recipe.warmup_epochs"),
         ({"recipe": {"dropout": 1}}, "recipe.dropout"),
-        ({"recipe": {"momentum": 0.9}}, "recipe.momentum"),
+        ({"recipe": {"momentun": 0.9}}, "recipe.momentun"),
+        ({"recipe": {"momentum": 1}}, "recipe.momentum"),
+        ({"recipe": "papr"}, "recipe"),
+        ({"recipe": {"name": "papr"}}, "recipe"),
         ({"recipe": 5}, "recipe"),
     ],
 )
