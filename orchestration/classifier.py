@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# The channel statistics of ImageNet that all reference weights were trained with (torchvision, timm, the paper's code).
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from .normalization import IMAGENET, Normalization
+
 _HALF_UP = 0.5 + 2**-10
 
 
@@ -21,12 +20,12 @@ class NormalizedModel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, normalization: Normalization = IMAGENET) -> None:
         super().__init__()
         self.network = network
         # Not persistent: constants need no place in a state dict.
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(normalization.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(normalization.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise `images` and run the network."""
@@ -42,9 +41,11 @@ class ServedClassifier(nn.Module):
     than the crop are resized whole.
     """
 
-    def __init__(self, network: nn.Module, image_size: int, eval_resize: int) -> None:
+    def __init__(
+        self, network: nn.Module, image_size: int, eval_resize: int, normalization: Normalization = IMAGENET
+    ) -> None:
         super().__init__()
-        self.model = NormalizedModel(network)
+        self.model = NormalizedModel(network, normalization)
         self.image_size = image_size
         self.eval_resize = eval_resize
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..effnet import EfficientNetConfig
 from .errors import UserError
+from .normalization import IMAGENET, Channels, Normalization
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +34,12 @@ class ModelFacts:
     classes: tuple[str, ...]
     image_size: int
     eval_resize: int
+    normalization: Normalization = IMAGENET
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-safe form, for MLflow's model metadata and for checkpoints."""
-        return vars(self) | {"config": self.config.to_dict(), "classes": list(self.classes)}
+        plain = {"config": self.config.to_dict(), "classes": list(self.classes)}
+        return vars(self) | plain | {"normalization": [list(channels) for channels in self.normalization]}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ModelFacts:
@@ -47,7 +50,9 @@ class ModelFacts:
         """
         try:
             config, classes = EfficientNetConfig.from_dict(fields["config"]), tuple(map(str, fields["classes"]))
-            facts = cls(config, classes, int(fields["image_size"]), int(fields["eval_resize"]))
+            mean, std = fields.get("normalization", IMAGENET)
+            normalization = Normalization(_channels(mean), _channels(std))
+            facts = cls(config, classes, int(fields["image_size"]), int(fields["eval_resize"]), normalization)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         if len(facts.classes) != config.num_classes:
@@ -66,6 +71,11 @@ class ModelFacts:
         raise UserError(f"unknown class '{name}'; the model knows {', '.join(self.classes[:10])}{more}")
 
 
+def _channels(values: Iterable[Any]) -> Channels:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A network in eval mode on the CPU with its facts; `source` is the address that it was read from."""
@@ -78,8 +88,8 @@ class TrainedModel:
         """The model as MLflow serves it: uint8 images (N, H, W, 3) → probabilities."""
         from .classifier import ServedClassifier
 
-        served = ServedClassifier(self.network, self.facts.image_size, self.facts.eval_resize)
-        return served.eval()
+        facts = self.facts
+        return ServedClassifier(self.network, facts.image_size, facts.eval_resize, facts.normalization).eval()
 
 
 def from_mlflow(tracking_uri: str, model_uri: str) -> TrainedModel:
@@ -158,7 +168,7 @@ def export_trained(trained: TrainedModel, path: Path, form: Format, *, logits: b
     notes = {"classes": list(facts.classes), "image_size": side, "model": trained.source}
     random = torch.Generator().manual_seed(0)
     if logits:
-        normalise = NormalizedModel(torch.nn.Identity())
+        normalise = NormalizedModel(torch.nn.Identity(), facts.normalization)
         batches = (_smooth_images(count, side, side, random) for count in (2, 1, 5))
         inputs = [normalise(batch.permute(0, 3, 1, 2)) for batch in batches]
         return export_model(trained.network, path, form, inputs, Interface(notes=notes))

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..effnet import EfficientNet, load_pretrained
 from ..effnet.pretrained import PRETRAINED
+from .normalization import IMAGENET, Normalization
 from .plan import TrialPlan
 
 
@@ -28,6 +29,14 @@ def build_network(trial: TrialPlan) -> EfficientNet:
     if recipe.freeze_backbone:
         freeze_backbone(network)
     return network
+
+
+def normalization_of(trial: TrialPlan) -> Normalization:
+    """What the trial's network expects: that of the weights that it starts from, else ImageNet's."""
+    if not trial.recipe.pretrained:
+        return IMAGENET
+    transform = PRETRAINED[trial.variant].transform
+    return Normalization(transform.mean, transform.std)
 
 
 def initialise_head(classifier: nn.Linear) -> None:

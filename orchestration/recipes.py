@@ -167,7 +167,8 @@ def recipe_fields() -> list[RecipeField]:
     for name, field in Recipe.model_fields.items():
         if name == "name":
             continue
-        kind, notes = field.annotation, [field.description]
+        kind: Any = field.annotation
+        notes = [field.description]
         while get_args(kind) and get_origin(kind) is not Literal:  # None and pydantic's limits are around the type
             notes += [note.description for note in getattr(kind, "__metadata__", ()) if hasattr(note, "description")]
             kind = next(part for part in get_args(kind) if part is not type(None))

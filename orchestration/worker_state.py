@@ -23,7 +23,7 @@ from .errors import UserError
 from .job import TrialJob
 from .micro_batch import fitting_images, largest_divisor, memory_budget, probe
 from .models import ModelFacts
-from .networks import build_network, set_training_mode
+from .networks import build_network, normalization_of, set_training_mode
 from .optimizers import make_optimizer
 from .precision import Precision, autocast, choose_precision, gradient_scaler, tune_backend
 from .tally import Point
@@ -78,10 +78,13 @@ class WorkerState:
                 raise UserError("--sync-bn needs GPUs; torch has it for CUDA only")
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.facts = ModelFacts(trial.model, tuple(manifest.classes), trial.image_size, trial.eval_resize).to_dict()
-        self.model = NormalizedModel(self.network).to(self.device)
+        normalization = normalization_of(trial)
+        self.facts = ModelFacts(
+            trial.model, tuple(manifest.classes), trial.image_size, trial.eval_resize, normalization
+        ).to_dict()
+        self.model = NormalizedModel(self.network, normalization).to(self.device)
         self.ema = Ema(self.network, recipe.ema) if recipe.ema else None
-        self.evaluated = NormalizedModel(self.ema.network).to(self.device) if self.ema else self.model
+        self.evaluated = NormalizedModel(self.ema.network, normalization).to(self.device) if self.ema else self.model
         self.optimizer = make_optimizer(self.network, recipe, self.device)
         self.share = recipe.global_batch // self.world_size
         self.precision = self._choose_precision(saved)
@@ -182,7 +185,7 @@ class WorkerState:
             state = decode(self._store.read(best), self._store.where(best), self.device)
             network.load_state_dict(state["evaluated"] or state["model"])
         facts = ModelFacts.from_dict(self.facts)
-        return ServedClassifier(network, facts.image_size, facts.eval_resize).cpu().eval()
+        return ServedClassifier(network, facts.image_size, facts.eval_resize, facts.normalization).cpu().eval()
 
     def _latest(self) -> dict[str, Any] | None:
         """The latest checkpoint, the same one on every rank."""

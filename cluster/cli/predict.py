@@ -134,7 +134,8 @@ def _predict(
     facts = trained.facts
     photos = [_read(path) for path in paths]
     transform = EvalTransform(facts.image_size, facts.eval_resize)
-    inputs = NormalizedModel(torch.nn.Identity())(torch.stack([transform(photo) for photo in photos]))
+    normalise = NormalizedModel(torch.nn.Identity(), facts.normalization)
+    inputs = normalise(torch.stack([transform(photo) for photo in photos]))
     maps = None
     if pictures:
         maps = grad_cam(trained.network, inputs, explain)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from effnet_cluster.datasets import EvalTransform
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.classifier import MEAN, STD, NormalizedModel, ServedClassifier
+from effnet_cluster.orchestration.classifier import NormalizedModel, ServedClassifier
+from effnet_cluster.orchestration.normalization import IMAGENET
 
 # (height, width): square, wide, tall, smaller and larger than the crop, equal to crop and resize, odd margins.
 SIZES = [(32, 32), (16, 16), (20, 31), (31, 20), (37, 37), (33, 90), (200, 60), (61, 64), (33, 32), (8, 30), (300, 427)]
@@ -47,7 +48,7 @@ class _Pixels(nn.Module):
 def test_normalisation_is_that_of_imagenet() -> None:
     images = torch.arange(2 * 3 * 16 * 16).remainder(256).to(torch.uint8).view(2, 3, 16, 16)
     normalised = NormalizedModel(nn.Identity())(images)
-    expected = (images.numpy() / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    expected = (images.numpy() / 255 - np.reshape(IMAGENET.mean, (3, 1, 1))) / np.reshape(IMAGENET.std, (3, 1, 1))
     np.testing.assert_allclose(normalised.numpy(), expected, atol=1e-5)
     presets = pytest.importorskip("torchvision.transforms._presets")
     theirs = presets.ImageClassification(crop_size=16, resize_size=16)(images)
@@ -65,7 +66,7 @@ def test_served_pixels_are_within_a_level_of_the_evaluations(height: int, width:
     pixels = photo(height, width)
     probe = _Pixels()
     ServedClassifier(probe, crop, resize)(torch.from_numpy(pixels.copy())[None])
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
     served = (probe.seen[0] * std + mean) * 255
     evaluated = EvalTransform(crop, resize)(Image.fromarray(pixels)).float()
     assert served.shape == evaluated.shape

