@@ -11,7 +11,7 @@ BELOW = {
     "effnet": set(),
     "datasets": set(),
     "orchestration": {"effnet", "datasets"},
-    "benchmarks": {"effnet", "datasets"},
+    "benchmarks": {"effnet", "datasets", "orchestration"},
     "cluster": {"effnet", "datasets", "orchestration", "benchmarks"},
 }
 FILES = [path.relative_to(ROOT) for room in BELOW for path in sorted((ROOT / room).rglob("*.py"))]

@@ -1,0 +1,41 @@
+"""`effnet-cluster bench data`: our loaders against other readers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+from rich.table import Table
+
+from ...orchestration.errors import UserError
+from .console import print_data
+
+
+@click.command("data")
+@click.option("--images", type=click.IntRange(min=64), default=2048, show_default=True, help="A multiple of 64.")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
+@click.option("--photos", type=click.Choice(["generated", "scikit-learn"]), default="generated", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(images: int, rounds: int, photos: str, as_json: bool) -> None:
+    """Decoding and augmenting on one core against ImageFolder, webdataset and bare libjpeg-turbo (extra `bench`)."""
+    from ...benchmarks import data  # with torch, which `bench -h` need not wait for
+
+    try:
+        rows = data.measure(images, rounds, photos)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    except ImportError as error:
+        raise UserError(f"bench data needs more packages ({error.name}): pip install 'effnet-cluster[bench]'") from None
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    title = f"{images} {photos} JPEGs, one core; ours to theirs: median of {rounds} rounds' ratios [quartiles]"
+    table = Table(title=title, title_justify="left")
+    for header in ("task", "reader"):
+        table.add_column(header)
+    for header in ("images/s", "ours to it"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.task, row.name, f"{row.images_per_second:,.0f}", str(row.ours))
+    print_data(table)

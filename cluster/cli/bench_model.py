@@ -1,0 +1,63 @@
+"""`effnet-cluster bench model`: our networks' steps and inference against other libraries'."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import click
+from rich.table import Table
+
+from ...benchmarks.model import OURS, Result, Settings, measure
+from ...orchestration.errors import UserError
+from .console import print_data, talk
+
+
+@click.command("model")
+@click.option("--variants", default="b0,b4", show_default=True, help="Of b0 to b7.")
+@click.option("--image-size", type=click.IntRange(min=32), default=224, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), help="Images a step.  [default: by variant]")
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: torch's]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--channels-last/--contiguous", default=True, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    variants: str,
+    image_size: int,
+    batch: int | None,
+    rounds: int,
+    threads: int | None,
+    device: str,
+    dtype: str,
+    channels_last: bool,
+    as_json: bool,
+) -> None:
+    """Training step and inference of our networks against timm's and torchvision's (extra `bench`)."""
+    settings = Settings(image_size, batch, rounds, threads, device, dtype, channels_last)
+    results = []
+    try:
+        for result in measure(tuple(name.strip() for name in variants.split(",")), settings):
+            talk().print(f"measured {result.variant} {result.task}", highlight=False)
+            results.append(result)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        click.echo(json.dumps([asdict(result) for result in results], indent=2))
+        return
+    print_data(_table(results))
+
+
+def _table(results: Iterable[Result]) -> Table:
+    results = list(results)
+    others = [name for name in results[0].rates if name != OURS]
+    table = Table(title="images/s, and ours to theirs: median of the rounds' ratios [quartiles]", title_justify="left")
+    table.add_column("model")
+    for header in ("task", "batch", OURS, *others, *(f"to {other}" for other in others)):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in results:
+        rates = (f"{row.rates[name]:.1f}" for name in (OURS, *others))
+        table.add_row(row.variant, row.task, str(row.batch), *rates, *(str(row.ratios[other]) for other in others))
+    return table

@@ -1,0 +1,117 @@
+"""`effnet-cluster bench train`: our trials' steps a second against a plain torchrun script's."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from ...datasets import DIGITS
+from ...orchestration.driver import ExperimentRequest
+from ...orchestration.errors import EngineError, UserError
+from ..engines import ensure_engines
+from ..home import Home
+from ..jobs import Jobs
+from ..services import Services
+from .console import print_data, talk
+
+if TYPE_CHECKING:
+    from ...benchmarks.train import Result
+
+_POLL_SECONDS = 2.0
+
+
+@click.command("train")
+@click.option("--variant", default="b0", show_default=True)
+@click.option("--workers", default="1,2", show_default=True, help="Numbers of DDP ranks to measure.")
+@click.option("--epochs", type=click.IntRange(min=2), default=3, show_default=True, help="The first is not counted.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--image-size", type=click.IntRange(min=32), default=32, show_default=True)
+@click.option("--global-batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--data", default=DIGITS, show_default=True, help="A folder of shards, or the embedded digits.")
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    variant: str,
+    workers: str,
+    epochs: int,
+    rounds: int,
+    image_size: int,
+    global_batch: int,
+    data: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Whole trainings, tracked and checkpointed, against a plain torchrun script of the same model and data."""
+    from ...benchmarks.train import Settings, measure  # with torch, which `bench -h` need not wait for
+
+    try:
+        ranks = tuple(dict.fromkeys(int(part) for part in workers.split(",")))
+    except ValueError:
+        raise UserError(f"--workers {workers}: expected numbers such as 1,2") from None
+    # A job has another working directory.
+    place = data if data == DIGITS else str(Path(data).absolute())
+    settings = Settings(variant, ranks, epochs, rounds, image_size, global_batch, place, device)
+    results: list[Result] = []
+    try:
+        for result in measure(_engines, settings):
+            talk().print(f"measured {result.workers} workers", highlight=False)
+            results.append(result)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        click.echo(json.dumps([asdict(result) for result in results], indent=2))
+        return
+    title = f"{variant}, {image_size} px, batch {global_batch}; ours to torchrun: median of {rounds} ratios [quartiles]"
+    print_data(_table(title, results))
+
+
+def _table(title: str, results: Iterable[Result]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for header in ("workers", "threads", "by", "steps/s", "waits for data", "loss", "steps/s to it", "epochs to it"):
+        table.add_column(header, justify="left" if header == "by" else "right", no_wrap=True)
+    for row in results:
+        for name, speed in row.steps_per_second.items():
+            own = f"{speed:.2f}", f"{row.wait_shares[name]:.1%}", f"{row.losses[name]:.3f}"
+            ratios = ("", "") if name == next(iter(row.losses)) else (str(row.steps), str(row.epochs))
+            table.add_row(str(row.workers), str(row.threads), name, *own, *ratios)
+    return table
+
+
+@dataclass(frozen=True)
+class _Platform:
+    """The engines of one home, see `benchmarks.train.Platform`."""
+
+    tracking_uri: str
+    jobs: Jobs
+
+    def run(self, request: ExperimentRequest) -> None:
+        """Submit, wait, and complain in one line if it did not complete."""
+        job_id = request.spec.name
+        self.jobs.submit(request, job_id)
+        while self.jobs.is_active(job_id):
+            time.sleep(_POLL_SECONDS)
+        if self.jobs.status(job_id) != "SUCCEEDED":
+            raise EngineError(f"{job_id} failed: {' '.join(self.jobs.error_lines(job_id))[:300]}")
+
+
+@contextmanager
+def _engines() -> Iterator[_Platform]:
+    """Engines of their own in a temporary home, on free ports."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        try:
+            engines = ensure_engines(home, None, None)
+            yield _Platform(engines.tracking_uri, Jobs(engines.address))
+        finally:
+            services = Services(home)
+            for name in ("ray", "mlflow"):
+                services.stop(name)
