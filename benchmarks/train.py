@@ -143,7 +143,11 @@ def _measure(
             "workers": workers,
             "cpus_per_worker": threads,
             "device": settings.device,
-            "recipe": {"epochs": settings.epochs, "global_batch": settings.global_batch},
+            "recipe": {
+                "epochs": settings.epochs,
+                "global_batch": settings.global_batch,
+                "precision": "bfloat16" if settings.device == "gpu" else "float32",
+            },
         }
     )
     cache = folder / "cache"
@@ -203,7 +207,7 @@ def task_of(trial: TrialPlan, spec: ExperimentSpec, cache: Path, checkpoint: Pat
         weight_decay=recipe.weight_decay,
         warmup_epochs=recipe.warmup_epochs,
         label_smoothing=recipe.label_smoothing,
-        amp=recipe.amp,
+        amp=recipe.precision == "bfloat16",
     )
 
 
