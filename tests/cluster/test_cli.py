@@ -246,7 +246,7 @@ def test_a_recipe_is_a_set_of_defaults_that_flags_and_files_override(
     other = saved("--spec", file, "--recipe", "small", "--global-batch", 4)["recipe"]
     assert (other["name"], other["optimizer"], other["global_batch"]) == ("small", "adamw", 4)
     file.write_text("variants: b0\nrecipe: small\n")
-    assert saved("--spec", file, "--global-batch", 8)["recipe"]["upsample"] == other["upsample"]
+    assert saved("--spec", file, "--global-batch", 8)["recipe"]["ema"] == other["ema"] == 0.99
 
 
 def test_workers_are_a_number_or_a_range(cli: Cli, saved: Callable[..., dict[str, Any]], shards: Manifest) -> None:

@@ -17,7 +17,7 @@ from .conftest import COMMAND, Cli, wait_for
 from .kills import compare, final_state, kill_ranks, train_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-NAME, EPOCHS, KILLS = "recovery", 3, 2
+NAME, EPOCHS, KILLS = "recovery", 2, 2
 CALM = "undisturbed"
 FIRST, SECOND = "digits-b0-silu-s0", "digits-b0-silu-s1"
 
