@@ -77,10 +77,33 @@ def uniforms(count: int, domain: Domain, seed: int, major: int = 0, minor: int =
 
 def permutation(count: int, domain: Domain, seed: int, major: int = 0, minor: int = 0) -> NDArray[np.int64]:
     """A uniform permutation of 0..count-1, shape (count,): the stable sort order of random words."""
-    drawn = words(count, domain, seed, major, minor)
-    order = np.argsort(drawn)
-    # Without equal words every sort is the stable one, and numpy's default is twice as fast.
-    ordered = drawn[order]
-    if (ordered[1:] == ordered[:-1]).any():
-        order = np.argsort(drawn, kind="stable")
-    return order.astype(np.int64, copy=False)
+    return stable_order(words(count, domain, seed, major, minor))
+
+
+def stable_order(drawn: NDArray[np.uint64], kept_bits: int = 64) -> NDArray[np.int64]:
+    """`np.argsort(drawn, kind="stable")`, (count,), in a fraction of its time where the words are random.
+
+    Each word's high bits and its index share one word, so that numpy's vectorised sort of plain numbers, which never
+    jumps about in memory, carries the index along. Only words with equal high bits have to be looked at again.
+
+    Args:
+        kept_bits: at most so many high bits of a word are sorted by at first; only the time depends on it.
+    """
+    count = len(drawn)
+    index_bits = np.uint64(max(max(count - 1, 0).bit_length(), 64 - kept_bits))
+    index_mask = np.uint64((1 << int(index_bits)) - 1)
+    packed = drawn & ~index_mask
+    packed |= np.arange(count, dtype=np.uint64)
+    packed.sort()
+    # Neighbours differ in the index bits alone if and only if their high bits are equal.
+    difference = packed[1:] ^ packed[:-1]
+    tied = np.flatnonzero(difference <= index_mask)
+    del difference
+    packed &= index_mask
+    order = packed.view(np.int64)
+    if len(tied):
+        at = np.union1d(tied, tied + 1)
+        members = order[at]
+        # By the whole word, then by index. Their places stay sorted by the high bits, so no run mixes with another.
+        order[at] = members[np.lexsort((members, drawn[members]))]
+    return order

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray.train
+import torch
 
 from ..datasets import Batch, Corrupt
 from .distributed import (
@@ -170,6 +171,7 @@ class _Worker:
             "receipt/high": float(trained.receipt >> 32),
             "receipt/low": float(trained.receipt & 0xFFFFFFFF),
             "run/workers": float(state.world_size),
+            "run/threads": float(torch.get_num_threads()),
             "run/micro_batch": float(state.micro_batch),
             "time/epoch_seconds": done.epoch_seconds,
             "time/train_seconds": seconds,
@@ -208,8 +210,6 @@ class _Worker:
         state = self.state
         served = state.best_served()
         # Two images: torch.export would fix a batch of one as the only size. Higher than wide, so that both stay free.
-        import torch
-
         first = next(iter(state.val_loader)).images[:2].permute(0, 2, 3, 1)
         example = torch.cat([first, first[:, :4]], dim=1).contiguous().numpy()
         log_model(self._tracker(), self.job.run_id, served, example, state.progress.best_top1, state.facts)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnet_cluster.datasets import BatchPlan, DataError, EpochOrder, merge_receipts, receipt
-from effnet_cluster.datasets.philox import Domain, permutation, uniforms, words
+from effnet_cluster.datasets.philox import Domain, permutation, stable_order, uniforms, words
 
 WORD = 2**64
 shard_sizes = st.lists(st.integers(0, 9), min_size=1, max_size=12).map(tuple)
@@ -113,8 +113,26 @@ def test_imagenet_sized_epoch_takes_under_a_second_and_is_entered_anywhere_at_on
 
 
 def test_equal_words_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.philox.words", lambda count, *_: np.arange(count) % 3)
+    monkeypatch.setattr(
+        "effnet_cluster.datasets.philox.words", lambda count, *_: np.arange(count, dtype=np.uint64) % np.uint64(3)
+    )
     assert permutation(300, Domain.SAMPLES, 0).tolist() == sorted(range(300), key=lambda i: i % 3)
+
+
+@given(
+    drawn=st.lists(st.integers(0, WORD - 1) | st.integers(0, 3) | st.integers(WORD - 3, WORD - 1), max_size=80),
+    kept=st.integers(1, 64),
+)
+def test_sorting_by_a_part_of_each_word_gives_the_stable_order_of_the_whole(drawn: list[int], kept: int) -> None:
+    order = stable_order(np.array(drawn, dtype=np.uint64), kept).tolist()
+    assert order == sorted(range(len(drawn)), key=drawn.__getitem__)
+
+
+@pytest.mark.parametrize("kept", [8, 20, 30, 64])
+def test_long_and_frequent_ties_are_put_in_order(kept: int) -> None:
+    drawn = words(200_000, Domain.SAMPLES, 3)
+    drawn[::7] = drawn[0]
+    np.testing.assert_array_equal(stable_order(drawn, kept), np.argsort(drawn, kind="stable"))
 
 
 @given(sizes=shard_sizes, seed=seeds, block=st.integers(1, 5) | st.none(), data=st.data())
