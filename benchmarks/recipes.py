@@ -196,7 +196,8 @@ def _loaders(trial: TrialPlan, manifest: Manifest) -> tuple[TrainLoader, EvalLoa
 
 @contextmanager
 def _one_rank() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         yield
     finally:
