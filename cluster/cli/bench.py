@@ -6,7 +6,7 @@ import click
 
 from .bench_data import command as data
 from .bench_model import command as model
-from .bench_recipes import recipes_command as recipes
+from .bench_recipes import command as recipes
 from .bench_train import command as train
 
 

@@ -1,51 +1,58 @@
-"""`effnet-cluster bench recipes`: what recipes reach on data that ships with packages."""
+"""`effnet-cluster bench recipes`: the accuracy that recipes reach on data that packages bring."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import click
 from rich.table import Table
 
 from ...orchestration.errors import UserError
+from ...orchestration.recipes import RECIPES
 from .console import print_data, talk
 
 
 @click.command("recipes")
-@click.option("--data", type=click.Choice(["digits", "photos"]), default="digits", show_default=True)
+@click.option("--recipes", default="small", show_default=True, help=f"Of {', '.join(RECIPES)}; such as transfer,basic.")
 @click.option("--variant", default="b0", show_default=True)
-@click.option("--recipes", default="small", show_default=True, help="Recipes to compare, such as transfer,basic.")
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Trainings each.")
-@click.option("--epochs", type=click.IntRange(min=1), help="The same for all.  [default: by recipe]")
-@click.option("--image-size", type=click.IntRange(min=8), help="In pixels.  [default: by variant and data]")
+@click.option("--data", type=click.Choice(["digits", "photos"]), default="digits", show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Trainings of each recipe.")
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
+@click.option("--global-batch", type=click.IntRange(min=1), help="[default: the recipe's]")
+@click.option("--image-size", type=click.IntRange(min=32), help="[default: by variant and data]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def recipes_command(
-    data: str, variant: str, recipes: str, seeds: int, epochs: int | None, image_size: int | None, as_json: bool
+def command(
+    recipes: str,
+    variant: str,
+    data: str,
+    seeds: int,
+    epochs: int | None,
+    global_batch: int | None,
+    image_size: int | None,
+    as_json: bool,
 ) -> None:
-    """Top-1 after the last epoch, on the digits or on crops of scikit-image's and scikit-learn's photographs."""
-    from ...benchmarks import recipes as bench  # with torch, which `bench -h` need not wait for
+    """Train with each recipe and several seeds in this process; photos takes scikit-image."""
+    from ...benchmarks.recipes import measure, summary  # with torch, which `bench -h` need not wait for
 
-    fields = {} if image_size is None else {"image_size": image_size}
-    budget = {} if epochs is None else {"epochs": epochs}
+    given = {"epochs": epochs, "global_batch": global_batch}
+    changed = {name: value for name, value in given.items() if value is not None}
     runs = []
     try:
-        for name in (part.strip() for part in recipes.split(",")):
-            for run in bench.measure(data, variant, {"name": name, **budget}, range(seeds), **fields):
-                talk().print(f"{name}, seed {run.seed}: {run.last:.4f} in {run.seconds:.0f} s", highlight=False)
+        for name in recipes.split(","):
+            fields = changed | {"name": name.strip()}
+            for run in measure(data, variant, fields, range(seeds), image_size=image_size):
+                talk().print(f"{run.recipe}, seed {run.seed}: {run.last:.4f}", highlight=False)
                 runs.append(run)
     except ImportError as error:
-        raise UserError(
-            f"bench recipes needs more packages ({error.name}): pip install 'effnet-cluster[dev]'"
-        ) from None
+        raise UserError(f"bench recipes needs a package that is not installed: {error}") from None
     if as_json:
-        click.echo(json.dumps([asdict(run) for run in runs], indent=2))
+        click.echo(json.dumps([vars(run) for run in runs], indent=2))
         return
-    table = Table(title=f"{variant} on {data}: val top-1 after the last epoch", title_justify="left")
-    for header in ("recipe", "epochs", "median [lowest, highest]", "n"):
+    table = Table(title=f"{variant} on {data}: val top-1 after the last epoch, median [least, greatest]")
+    for header in ("recipe", "epochs", "n", "top-1"):
         table.add_column(header, justify="left" if header == "recipe" else "right", no_wrap=True)
     for name in dict.fromkeys(run.recipe for run in runs):
-        mine = [run for run in runs if run.recipe == name]
-        found = bench.summary(mine)
-        table.add_row(name, str(len(mine[0].top1)), str(found), str(found.runs))
+        own = [run for run in runs if run.recipe == name]
+        found = summary(own)
+        table.add_row(name, str(len(own[0].top1)), str(found.runs), str(found))
     print_data(table)
