@@ -2,13 +2,13 @@
 
 Run: python -m effnet_cluster.benchmarks.order
 
-Measured on 2 cores shared with other work (load 4 to 5), Python 3.11, numpy 2.4:
+Measured on 2 cores shared with other work (load 6), Python 3.11, numpy 2.4:
 
          samples  block  build s  peak MB  seek ms
-       1,281,000    all     0.22       53     0.17
-       1,281,000     16     0.09       21     0.17
-      14,197,000    all     5.81      583     0.16
-      14,197,000     16     1.29      228     1.17
+       1,281,000    all     0.44       53     0.13
+       1,281,000     16     0.14       21     0.15
+      14,197,000    all     3.62      583     0.19
+      14,197,000     16     1.83      228     0.23
 """
 
 import time
