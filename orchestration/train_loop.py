@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +111,7 @@ class _Worker:
         self.state.log_steps(totals.points)
         return totals
 
-    def _leave(self, epoch: int, number: int, tally: Tally, position: Any) -> None:
+    def _leave(self, epoch: int, number: int, tally: Tally, position: Callable[[int, Totals], None]) -> None:
         """Save what there is, within the grace time, and end this worker group."""
         position(number, self._read(epoch, tally))
         self.state.checkpoint(tally.corrupt)
