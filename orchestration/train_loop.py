@@ -69,7 +69,9 @@ class _Worker:
         begun = state.progress
         steps = loader.batches_in(epoch)
         tally = Tally(begun, state.device, state.rank, max(1, steps // _STEP_POINTS))
-        tally.corrupt += state.corrupt if state.rank == 0 else []
+        if state.rank == 0:
+            tally.corrupt += state.corrupt
+        state.corrupt = []
         state.train_mode()
         waited = begun.waited
         started = before = time.perf_counter()
