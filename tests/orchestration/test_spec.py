@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from effnet_cluster.effnet import VARIANTS
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.recipes import Recipe
+from effnet_cluster.orchestration.recipes import RECIPES, Recipe
 from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
 
 FULL: dict[str, Any] = {
@@ -249,3 +250,16 @@ def test_a_specification_is_a_value() -> None:
     assert first == second
     with pytest.raises(Exception, match="frozen"):
         first.workers = 3  # type: ignore[misc]
+
+
+def test_recipes_of_the_first_version_stay_readable() -> None:
+    assert Recipe.model_validate({"amp": True, "epochs": 3}) == Recipe(epochs=3)
+    assert Recipe.model_validate({"amp": False}) == Recipe(precision="float32")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_is_valid_and_survives_its_yaml(name: str) -> None:
+    spec = ExperimentSpec.parse({"name": "x", "variants": "b0", "recipe": name})
+    assert spec.recipe.name == name
+    assert ExperimentSpec.parse(yaml.safe_load(spec.to_yaml())) == spec
+    assert Recipe(**spec.recipe.model_dump()) == spec.recipe
