@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def checkpoints(cli: Cli, experiment: str, trial: str) -> list[Path]:
     return sorted((cli.home / "experiments" / experiment / "trials" / trial / "checkpoints").glob("*.pt"))
 
 
-def kill_ranks(cli: Cli, experiment: str, trial: str, kills: int, chance: random.Random) -> list[str]:
-    """Kill one rank after another; returns the names of the checkpoints that the kills followed."""
+def end_ranks(cli: Cli, experiment: str, trial: str, signals: Sequence[int], chance: random.Random) -> list[str]:
+    """Send each signal to some rank, after a new checkpoint; returns the names of the checkpoints that they followed."""
     head = psutil.Process(cli.services()["ray"]["pid"])
     followed: list[str] = []
 
@@ -50,11 +51,11 @@ def kill_ranks(cli: Cli, experiment: str, trial: str, kills: int, chance: random
         found = checkpoints(cli, experiment, trial)
         return bool(found) and found[-1].name > (followed[-1] if followed else "") and bool(train_workers(head))
 
-    for _ in range(kills):
+    for number in signals:
         wait_for(advanced, 180, f"a checkpoint after {followed[-1:]}")
         followed.append(checkpoints(cli, experiment, trial)[-1].name)
         time.sleep(chance.uniform(0, _MAX_DELAY_S))
-        os.kill(chance.choice(train_workers(head)).pid, signal.SIGKILL)
+        os.kill(chance.choice(train_workers(head)).pid, number)
     return followed
 
 
@@ -104,7 +105,7 @@ def main(kills: int) -> None:
         cli(*arguments, "--name", "calm")
         started = time.monotonic()
         cli(*arguments, "--name", "killed", "--detach")
-        followed = kill_ranks(cli, "killed", trial, kills, random.Random(kills))
+        followed = end_ranks(cli, "killed", trial, [signal.SIGKILL] * kills, random.Random(kills))
         wait_for(lambda: cli.trial_runs("killed")[trial].data.tags["outcome"] != "running", 600, "the end")
         print(f"{len(followed)} kills after {', '.join(followed)}; {time.monotonic() - started:.0f} s")
         print(f"differences: {compare(cli, 'calm', 'killed', trial) or 'none'}")
