@@ -43,7 +43,7 @@ def checkpoints(cli: Cli, experiment: str, trial: str) -> list[Path]:
 
 
 def end_ranks(cli: Cli, experiment: str, trial: str, signals: Sequence[int], chance: random.Random) -> list[str]:
-    """Send each signal to some rank, after a new checkpoint; returns the names of the checkpoints that they followed."""
+    """Send each signal to some rank after a new checkpoint; returns the names of those checkpoints."""
     head = psutil.Process(cli.services()["ray"]["pid"])
     followed: list[str] = []
 
