@@ -23,7 +23,18 @@ FIRST, SECOND = "digits-b0-silu-s0", "digits-b0-silu-s1"
 
 
 def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli) -> None:
-    args = ("--variants", "b0", "--workers", "2", "--epochs", str(EPOCHS), "--checkpoint-steps", "5")
+    args = (
+        "--variants",
+        "b0",
+        "--workers",
+        "2",
+        "--epochs",
+        str(EPOCHS),
+        "--checkpoint-steps",
+        "5",
+        "--precision",
+        "float32",
+    )
     command = [COMMAND, "submit", *args, "--seeds", "0,1", "--name", NAME]
     following = subprocess.Popen(command, cwd=cli.home, env=cli.env, stderr=subprocess.PIPE, text=True)
     head = psutil.Process(cli.services()["ray"]["pid"])
@@ -42,8 +53,9 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     wait_for(lambda: outcome(cli, FIRST) == "completed", 240, "the end of the first trial")
     assert cli.trial_runs(NAME)[FIRST].info.run_id == before
     log = cli("logs", NAME).stdout
-    assert log.count(f"[{FIRST}] resumed after epoch") == len(SIGNALS)
-    assert f"[{FIRST}] asked to leave; checkpoint at epoch " in log
+    # Said by the trial itself; what a rank says right before it is killed may be lost with it.
+    assert f"[{FIRST}] workers ended (lost); going on from the last checkpoint" in log
+    assert f"[{FIRST}] workers ended (terminated); going on from the last checkpoint" in log
 
     # The user stops the experiment in the second trial.
     wait_for(lambda: epochs_logged(cli, SECOND) >= 1, 180, "the first epoch of the second trial")
