@@ -22,10 +22,11 @@ from PIL import Image
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..datasets import Augmentation, EvalLoader, Manifest, Mixing, TrainLoader, open_dataset, prepare
+from ..datasets import Manifest, Mixing, open_dataset, prepare
 from ..orchestration.classifier import NormalizedModel
 from ..orchestration.distributed import evaluate
 from ..orchestration.ema import Ema
+from ..orchestration.loaders import make_loaders
 from ..orchestration.networks import build_network, normalization_of, set_training_mode
 from ..orchestration.optimizers import make_optimizer
 from ..orchestration.plan import TrialPlan, make_plan
@@ -131,7 +132,7 @@ def train(trial: TrialPlan, manifest: Manifest) -> Run:
         ema,
     )
     mixing = Mixing(len(manifest.classes), trial.seed, recipe.mixup, recipe.cutmix)
-    loader, val = _loaders(trial, manifest)
+    loader, val = make_loaders(trial, manifest, recipe.global_batch)
     accuracies = []
     started = time.perf_counter()
     for epoch in range(recipe.epochs):
@@ -174,24 +175,6 @@ def _photographs() -> dict[str, NDArray[np.uint8]]:
         name.split(".")[0]: np.asarray(Image.open(folder / name).convert("RGB")) for name in (*_SKIMAGE, *_SKIMAGE_MORE)
     }
     return found | dict(zip(("china", "flower"), load_sample_images().images, strict=True))
-
-
-def _loaders(trial: TrialPlan, manifest: Manifest) -> tuple[TrainLoader, EvalLoader]:
-    recipe = trial.recipe
-    loader = TrainLoader(
-        manifest,
-        image_size=trial.image_size,
-        global_batch=recipe.global_batch,
-        seed=trial.seed,
-        shuffle_block=trial.shuffle_block,
-        augment=recipe.augment,
-        augmentation=Augmentation(recipe.policy, erasing=recipe.erasing),
-        crop_scale=(trial.min_crop, 1.0),
-    )
-    val = EvalLoader(
-        manifest, image_size=trial.image_size, resize=trial.eval_resize, batch_size=2 * recipe.global_batch
-    )
-    return loader, val
 
 
 @contextmanager

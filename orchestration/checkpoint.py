@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import UserError
 
@@ -119,19 +119,3 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path} is no checkpoint: it has no *{SUFFIX}")
     state = decode(file.read_bytes(), str(file), torch.device("cpu"))
     return dict(state["evaluated"] or state["model"]), dict(state.get("facts") or {})
-
-
-def local_buffers(*modules: nn.Module) -> Tensor:
-    """The floating buffers of modules, which differ between ranks within an epoch, as one float32 (n,) on the CPU."""
-    buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
-    return torch.cat([b.detach().reshape(-1).float() for b in buffers]).cpu() if buffers else torch.empty(0)
-
-
-def set_local_buffers(values: Tensor, *modules: nn.Module) -> None:
-    """The inverse of `local_buffers`."""
-    at = 0
-    for module in modules:
-        for buffer in module.buffers():
-            if buffer.is_floating_point():
-                buffer.copy_(values[at : at + buffer.numel()].view_as(buffer))
-                at += buffer.numel()

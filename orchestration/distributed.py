@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..datasets import Batch
+from .buffers import local_buffers, set_local_buffers
 
 T = TypeVar("T")
 
@@ -30,20 +31,15 @@ def average_buffers(model: nn.Module) -> None:
     """
     if dist.get_world_size() == 1:
         return
-    buffers = [b for b in model.buffers() if b.is_floating_point()]
-    flat = torch.cat([b.reshape(-1) for b in buffers])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    means = torch.split(flat, [b.numel() for b in buffers])
-    for buffer, mean in zip(buffers, means, strict=True):
-        buffer.copy_(mean.view_as(buffer))
+    flat = sum_over_ranks(local_buffers(model))
+    set_local_buffers(flat / dist.get_world_size(), model)
 
 
 def broadcast_buffers(model: nn.Module) -> None:
     """Copy rank 0's floating-point buffers to all ranks: the alternative to `average_buffers`."""
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
-            dist.broadcast(buffer, src=0)
+    flat = local_buffers(model)
+    dist.broadcast(flat, src=0)
+    set_local_buffers(flat, model)
 
 
 def fingerprint(model: nn.Module) -> Tensor:

@@ -38,20 +38,20 @@ class Ema:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self._source = network
         self._decay = decay
         self._updates = 0
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        # Listed once: training changes these tensors in place and never puts others where they are.
+        self._averages, self._counters = _tensors(self.network)
+        self._values, self._counts = _tensors(network)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the network's present values."""
         kept = decay_at(self._updates, self._decay)
-        averages, values = self._floating(self.network), self._floating(self._source)
-        torch._foreach_lerp_(averages, values, 1 - kept)
-        for own, other in zip(self.network.buffers(), self._source.buffers(), strict=True):
-            if not own.is_floating_point():
-                own.copy_(other)
+        torch._foreach_lerp_(self._averages, self._values, 1 - kept)
+        if self._counters:
+            torch._foreach_copy_(self._counters, self._counts)
         self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,6 +63,9 @@ class Ema:
         self._updates = int(state["updates"])
         self.network.load_state_dict(state["network"])
 
-    @staticmethod
-    def _floating(network: nn.Module) -> list[Tensor]:
-        return [t.detach() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters and floating buffers of a network, and its other buffers."""
+    tensors = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return floating, [tensor for tensor in tensors if not tensor.is_floating_point()]

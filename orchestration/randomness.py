@@ -11,5 +11,4 @@ def seed_step_randomness(seed: int, step: int, rank: int) -> None:
     Seeding from (seed, step, rank), not once a process, makes a step after a restart draw what it would have drawn, so
     that no state of a generator has to be saved.
     """
-    mixed = torch.tensor([seed, step, rank], dtype=torch.int64)
-    torch.manual_seed(int((mixed * torch.tensor([1_000_003, 10_007, 101])).sum()))
+    torch.manual_seed(seed * 1_000_003 + step * 10_007 + rank * 101)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..datasets import Batch, Corrupt, merge_receipts, receipt
 from .checkpoint import Progress
+from .distributed import sum_over_ranks
 
 _NEVER = float("inf")
 
@@ -94,12 +95,9 @@ class Tally:
         # uint64 receipts travel as int64: addition wraps alike.
         signed = self._receipt - (1 << 64) if self._receipt >= 1 << 63 else self._receipt
         counts = torch.tensor([signed, self._samples], dtype=torch.int64, device=self._device)
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(sums)
-            sums /= dist.get_world_size()
-            dist.all_reduce(counts)
-            dist.all_reduce(self._first_bad, op=dist.ReduceOp.MIN)
-        total, samples = counts.tolist()
+        sums = sum_over_ranks(sums) / dist.get_world_size()
+        total, samples = sum_over_ranks(counts).tolist()
+        dist.all_reduce(self._first_bad, op=dist.ReduceOp.MIN)
         consumed = int(total) % (1 << 64)
         self._loss_sum, self._interval_sum = sums[0].clone(), sums[1].clone()
         self._receipt, self._samples = (consumed, int(samples)) if self._rank == 0 else (0, 0)

@@ -12,6 +12,7 @@ import ray.train
 import torch
 
 from ..datasets import Batch, Corrupt
+from .checkpoint import Progress
 from .distributed import (
     average_buffers,
     broadcast_buffers,
@@ -26,7 +27,7 @@ from .randomness import seed_step_randomness
 from .schedules import learning_rate, set_learning_rate
 from .tally import Tally, Totals
 from .termination import Vote, asked_to_leave
-from .tracking import Tracker, log_model
+from .tracking import log_model
 from .worker_state import WorkerState
 
 # Points of the step curves an epoch: enough to see a curve, few enough for a million steps.
@@ -128,7 +129,9 @@ class _Worker:
         loader, state = self.state.train_loader, self.state
         ids = loader.batch_ids(epoch, bad).tolist()
         step = loader.first_batch(epoch) + bad
-        self._tracker().log_text(self.job.run_id, "\n".join(map(str, ids)) + "\n", f"faults/step-{step}-sample-ids.txt")
+        self.state.tracker.log_text(
+            self.job.run_id, "\n".join(map(str, ids)) + "\n", f"faults/step-{step}-sample-ids.txt"
+        )
         listed = ", ".join(map(str, ids[:_LISTED])) + (", …" if len(ids) > _LISTED else "")
         raise NonFiniteLossError(
             f"the loss is not finite at step {step} (epoch {epoch + 1}, batch {bad}, samples {listed}); the last good "
@@ -154,15 +157,13 @@ class _Worker:
         done = state.progress
         wait_share = mean_over_ranks(done.waited / done.epoch_seconds, state.device)
         seconds = done.seconds + done.epoch_seconds
-        state.progress = replace(
-            type(done)(),
+        better = val["top1"] > done.best_top1
+        state.progress = Progress(
             epoch=epoch + 1,
             seconds=seconds,
-            best_top1=done.best_top1,
-            best_epoch=done.best_epoch,
+            best_top1=float(val["top1"]) if better else done.best_top1,
+            best_epoch=epoch if better else done.best_epoch,
         )
-        if val["top1"] > done.best_top1:
-            state.progress = replace(state.progress, best_top1=float(val["top1"]), best_epoch=epoch)
         report = {
             "epoch": float(epoch + 1),
             **{f"val/{name}": float(value) for name, value in val.items()},
@@ -201,7 +202,7 @@ class _Worker:
             for entry in sorted(corrupt)
         ]
         if lines:
-            self._tracker().log_text(self.job.run_id, "\n".join(lines) + "\n", f"corrupt/epoch-{epoch + 1:03d}.txt")
+            self.state.tracker.log_text(self.job.run_id, "\n".join(lines) + "\n", f"corrupt/epoch-{epoch + 1:03d}.txt")
         for line in lines[:_LISTED]:
             self._say(f"epoch {epoch + 1}: {line}")
         if len(lines) > _LISTED:
@@ -214,10 +215,7 @@ class _Worker:
         # Two images: torch.export would fix a batch of one as the only size. Higher than wide, so that both stay free.
         first = next(iter(state.val_loader)).images[:2].permute(0, 2, 3, 1)
         example = torch.cat([first, first[:, :4]], dim=1).contiguous().numpy()
-        log_model(self._tracker(), self.job.run_id, served, example, state.progress.best_top1, state.facts)
-
-    def _tracker(self) -> Tracker:
-        return Tracker(self.job.tracking_uri, self.job.experiment)
+        log_model(self.state.tracker, self.job.run_id, served, example, state.progress.best_top1, state.facts)
 
     def _say(self, line: str) -> None:
         if ray.train.get_context().get_world_rank() == 0:

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..datasets import Augmentation, Batch, Corrupt, EvalLoader, Manifest, Mixing, TrainLoader, open_dataset
-from .checkpoint import Progress, check_digest, decode, encode, local_buffers, set_local_buffers, to_cpu
+from ..datasets import Batch, Corrupt, Manifest, Mixing, open_dataset
+from .buffers import local_buffers, set_local_buffers
+from .checkpoint import Progress, check_digest, decode, encode, to_cpu
 from .checkpoint_store import Background, CheckpointStore
 from .classifier import NormalizedModel, ServedClassifier
 from .distributed import broadcast_object, gather_over_ranks, smallest_over_ranks
 from .ema import Ema
 from .errors import UserError
 from .job import TrialJob
+from .loaders import make_loaders
 from .micro_batch import fitting_images, largest_divisor, memory_budget, probe
 from .models import ModelFacts
 from .networks import build_network, normalization_of, set_training_mode
@@ -29,9 +31,6 @@ from .precision import Precision, autocast, choose_precision, gradient_scaler, t
 from .tally import Point
 from .tracking import MetricLog, Tracker
 from .train_step import TrainStep
-
-# Evaluation keeps no activations, so it can take more images at a time than training.
-_EVAL_BATCH_FACTOR = 2
 
 
 class WorkerState:
@@ -45,6 +44,7 @@ class WorkerState:
         progress: where training stands.
         corrupt: what the ranks listed of the epoch under way before it was interrupted.
         evaluated: the model that is evaluated, saved as best and registered: the averaged one, if the recipe averages.
+        tracker: of the experiment.
         background: does what training does not wait for; rank 0 alone has anything to do.
     """
 
@@ -58,13 +58,22 @@ class WorkerState:
         tune_backend(self.device)
         self.background = Background()
         self._store = CheckpointStore(job.storage)
-        self._metrics = MetricLog(Tracker(job.tracking_uri, job.experiment), job.run_id) if self.rank == 0 else None
+        self.tracker = Tracker(job.tracking_uri, job.experiment)
+        self._metrics = MetricLog(self.tracker, job.run_id) if self.rank == 0 else None
 
         manifest = open_dataset(job.data, Path(job.cache_root), job.cache_limit)
         _check_data(manifest, job.data_digest)
         saved = self._latest()
         self._build(manifest, saved)
-        self.train_loader, self.val_loader = self._loaders(manifest)
+        self.train_loader, self.val_loader = make_loaders(
+            self.trial,
+            manifest,
+            self.micro_batch,
+            rank=self.rank,
+            world_size=self.world_size,
+            loader_workers=job.loader_workers,
+            on_corrupt=job.on_corrupt,
+        )
         if saved is not None:
             self._restore(saved)
 
@@ -147,7 +156,7 @@ class WorkerState:
         """
         within = self.progress.batch > 0
         # BatchNorm's statistics belong to the rank until the epoch ends: saving must not change the training.
-        buffers = gather_over_ranks([local_buffers(*self.modules())]) if within else None
+        buffers = gather_over_ranks([local_buffers(*self.modules()).cpu()]) if within else None
         listed = [list(entry) for entry in gather_over_ranks(corrupt)] if self.job.on_corrupt == "skip" else []
         if self.rank != 0:
             return
@@ -261,33 +270,6 @@ class WorkerState:
             loss(self.model(images), torch.zeros(size, dtype=torch.int64, device=self.device)).backward()
         self.network.zero_grad(set_to_none=True)
         set_local_buffers(buffers, self.network)
-
-    def _loaders(self, manifest: Manifest) -> tuple[TrainLoader, EvalLoader]:
-        shared: dict[str, Any] = {
-            "rank": self.rank,
-            "world_size": self.world_size,
-            "loader_workers": self.job.loader_workers,
-            "on_corrupt": self.job.on_corrupt,
-        }
-        train = TrainLoader(
-            manifest,
-            image_size=self.trial.image_size,
-            global_batch=self.recipe.global_batch,
-            seed=self.trial.seed,
-            shuffle_block=self.trial.shuffle_block,
-            augment=self.recipe.augment,
-            augmentation=Augmentation(self.recipe.policy, erasing=self.recipe.erasing),
-            crop_scale=(self.trial.min_crop, 1.0),
-            **shared,
-        )
-        val = EvalLoader(
-            manifest,
-            image_size=self.trial.image_size,
-            resize=self.trial.eval_resize,
-            batch_size=self.micro_batch * _EVAL_BATCH_FACTOR,
-            **shared,
-        )
-        return train, val
 
 
 def _check_data(manifest: Manifest, expected: str) -> None:

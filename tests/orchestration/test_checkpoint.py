@@ -8,14 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from effnet_cluster.effnet import EfficientNet, variant
+from effnet_cluster.orchestration.buffers import local_buffers, set_local_buffers
 from effnet_cluster.orchestration.checkpoint import (
     Progress,
     check_digest,
     decode,
     encode,
-    local_buffers,
     read_model,
-    set_local_buffers,
     to_cpu,
 )
 from effnet_cluster.orchestration.errors import UserError

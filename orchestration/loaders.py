@@ -1,0 +1,58 @@
+"""The loaders of a trial, as its plan says."""
+
+from __future__ import annotations
+
+from ..datasets import Augmentation, EvalLoader, Manifest, OnCorrupt, TrainLoader
+from .plan import TrialPlan
+
+# Evaluation keeps no activations, so it can take more images at a time than training.
+_EVAL_BATCH_FACTOR = 2
+
+
+def make_loaders(
+    trial: TrialPlan,
+    manifest: Manifest,
+    micro_batch: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    loader_workers: int = 0,
+    on_corrupt: OnCorrupt = "stop",
+) -> tuple[TrainLoader, EvalLoader]:
+    """One rank's loaders for training and for validation.
+
+    Args:
+        trial: what is trained.
+        manifest: of its data.
+        micro_batch: images of one forward pass in training; evaluation takes twice as many.
+        rank, world_size, loader_workers, on_corrupt: see `TrainLoader`.
+
+    Raises:
+        DataError: sizes that do not fit together, or no such split.
+    """
+    recipe = trial.recipe
+    train = TrainLoader(
+        manifest,
+        image_size=trial.image_size,
+        global_batch=recipe.global_batch,
+        seed=trial.seed,
+        shuffle_block=trial.shuffle_block,
+        augment=recipe.augment,
+        augmentation=Augmentation(recipe.policy, erasing=recipe.erasing),
+        crop_scale=(trial.min_crop, 1.0),
+        rank=rank,
+        world_size=world_size,
+        loader_workers=loader_workers,
+        on_corrupt=on_corrupt,
+    )
+    val = EvalLoader(
+        manifest,
+        image_size=trial.image_size,
+        resize=trial.eval_resize,
+        batch_size=micro_batch * _EVAL_BATCH_FACTOR,
+        rank=rank,
+        world_size=world_size,
+        loader_workers=loader_workers,
+        on_corrupt=on_corrupt,
+    )
+    return train, val
