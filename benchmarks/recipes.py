@@ -133,14 +133,15 @@ def train(trial: TrialPlan, manifest: Manifest) -> Run:
     )
     mixing = Mixing(len(manifest.classes), trial.seed, recipe.mixup, recipe.cutmix)
     loader, val = make_loaders(trial, manifest, recipe.global_batch)
+    sequence = loader.sequence
     accuracies = []
     started = time.perf_counter()
     for epoch in range(recipe.epochs):
         set_training_mode(model)
         for number, batch in enumerate(loader.epoch(epoch)):
-            done = epoch * loader.batches_per_epoch + number
+            done = sequence.first_batch(epoch) + number
             seed_step_randomness(trial.seed, done, 0)
-            set_learning_rate(optimizer, learning_rate(recipe, done, loader.batches_per_epoch))
+            set_learning_rate(optimizer, learning_rate(recipe, done, sequence.batches_per_epoch))
             images, labels = batch.images, batch.labels
             if mixing.mixup or mixing.cutmix:
                 images, labels = mixing(images, labels, epoch, number)

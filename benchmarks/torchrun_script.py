@@ -139,7 +139,7 @@ def _train(task: Task, rank: int, world_size: int) -> None:
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=task.lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(task, batches.batches_per_epoch))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(task, batches.sequence.batches_in(0)))
     criterion = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
     amp = torch.autocast(device.type, torch.bfloat16, enabled=task.amp and device.type == "cuda")
 
@@ -160,7 +160,7 @@ def _train(task: Task, rank: int, world_size: int) -> None:
             scheduler.step()
             total += loss.detach()
             before = time.perf_counter()
-        mean = total.item() / batches.batches_per_epoch
+        mean = total.item() / batches.sequence.batches_in(epoch)
         seconds = time.perf_counter() - started
         top1 = _evaluate(model, images, device, amp)
         if rank == 0:

@@ -53,6 +53,7 @@ class Settings:
         workers: numbers of DDP ranks to measure.
         epochs: of each training; the first is not counted.
         rounds: trainings by each.
+        cpus_per_worker: threads of a rank; None shares out all cores, also those that Ray and MLflow would need.
         image_size: edge in pixels.
         global_batch: images a step over all ranks.
         data: a data set's folder, or `digits`.
@@ -63,6 +64,7 @@ class Settings:
     workers: tuple[int, ...] = (1, 2)
     epochs: int = 3
     rounds: int = 5
+    cpus_per_worker: int | None = None
     image_size: int = 32
     global_batch: int = 32
     data: str = "digits"
@@ -120,11 +122,13 @@ def measure(
     cores = len(os.sched_getaffinity(0))
     if settings.epochs <= _WARM_UP:
         raise ValueError(f"epochs must be more than the {_WARM_UP} that is not counted")
-    if max(settings.workers) > cores:
-        raise ValueError(f"{max(settings.workers)} workers need as many cores, this machine has {cores}")
+    needed = max(settings.workers) * (settings.cpus_per_worker or 1)
+    if needed > cores:
+        raise ValueError(f"{max(settings.workers)} workers need {needed} cores, this machine has {cores}")
     with tempfile.TemporaryDirectory() as folder:
         for workers in settings.workers:
-            yield _measure(engines, settings, workers, cores // workers, Path(folder, str(workers)))
+            threads = settings.cpus_per_worker or cores // workers
+            yield _measure(engines, settings, workers, threads, Path(folder, str(workers)))
 
 
 def _measure(

@@ -54,7 +54,7 @@ def plan_table(plan: Plan) -> Table:
     workers = str(spec.workers) if spec.fewest_workers == spec.workers else f"{spec.min_workers} to {spec.workers}"
     table = Table(
         title=f"{spec.name}: {len(plan.trials)} trials × {workers} DDP workers, {spec.recipe.epochs} epochs on "
-        f"{plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes",
+        f"{plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes{_tail(plan)}",
         title_justify="left",
     )
     _columns(table, "trial", "params", "MACs", "image", "batches/epoch")
@@ -67,6 +67,15 @@ def plan_table(plan: Plan) -> Table:
             f"{trial.batches_per_epoch} × {trial.recipe.global_batch}",
         )
     return table
+
+
+def _tail(plan: Plan) -> str:
+    """What becomes of the images at an epoch's end that fill no batch."""
+    recipe = plan.spec.recipe
+    left = plan.train_samples % recipe.global_batch
+    if not left:
+        return ""
+    return ", an epoch's last carried over" if recipe.tail == "carry" else f", {left} of them left out in every epoch"
 
 
 def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:

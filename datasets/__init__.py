@@ -18,11 +18,13 @@ from .order import BatchPlan, EpochOrder, merge_receipts, receipt
 from .parallel import Mapper, processes
 from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
 from .reencode import Reencoding
+from .sequence import BatchSequence, Tail
 from .verify import BadShard, verify_shards
 
 if TYPE_CHECKING:
     from .augmentation import Augmentation
-    from .loader import Batch, Corrupt, EvalLoader, OnCorrupt, TrainLoader
+    from .batch import Batch, Corrupt, OnCorrupt
+    from .loader import EvalLoader, TrainLoader
     from .mixing import Mixing
     from .transforms import EvalTransform, TrainTransform
 
@@ -32,6 +34,7 @@ __all__ = [
     "BadShard",
     "Batch",
     "BatchPlan",
+    "BatchSequence",
     "Columns",
     "Corrupt",
     "DataError",
@@ -48,6 +51,7 @@ __all__ = [
     "Reencoding",
     "Shard",
     "Split",
+    "Tail",
     "TrainLoader",
     "TrainTransform",
     "contact_sheet",
@@ -66,12 +70,12 @@ __all__ = [
 
 _LAZY = {
     "Augmentation": "augmentation",
-    "Batch": "loader",
-    "Corrupt": "loader",
+    "Batch": "batch",
+    "Corrupt": "batch",
     "EvalLoader": "loader",
     "EvalTransform": "transforms",
     "Mixing": "mixing",
-    "OnCorrupt": "loader",
+    "OnCorrupt": "batch",
     "TrainLoader": "loader",
     "TrainTransform": "transforms",
 }

@@ -66,12 +66,6 @@ class EpochOrder:
         order.setflags(write=False)
         return order
 
-    def receipt(self, epoch: int, start: int = 0, stop: int | None = None) -> int:
-        """The receipt of positions start..stop-1 of `epoch` (default: to the end), without reading any data."""
-        ids = self.sample_ids(epoch)
-        positions = np.arange(len(ids), dtype=np.int64)[start:stop]
-        return receipt(positions, ids[start:stop])
-
 
 @lru_cache(maxsize=1)
 def _remembered(order: EpochOrder, epoch: int) -> NDArray[np.int64]:
@@ -128,16 +122,6 @@ class BatchPlan:
     def local_batch(self) -> int:
         """Samples of one batch on one rank, padding included."""
         return self.global_batch // self.world_size
-
-    @property
-    def consumed(self) -> int:
-        """Samples that all ranks read in an epoch."""
-        return min(self.batches * self.global_batch, self.samples)
-
-    @property
-    def dropped(self) -> int:
-        """Samples at the end of an epoch's order that no batch holds; another epoch's order ends with others."""
-        return self.samples - self.consumed
 
     def positions(self, batch: int) -> range:
         """The positions of this rank's slice of global batch `batch`; those >= samples (evaluation) are padding."""

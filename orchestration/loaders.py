@@ -36,6 +36,7 @@ def make_loaders(
         image_size=trial.image_size,
         global_batch=recipe.global_batch,
         seed=trial.seed,
+        tail=recipe.tail,
         shuffle_block=trial.shuffle_block,
         augment=recipe.augment,
         augmentation=Augmentation(recipe.policy, erasing=recipe.erasing),

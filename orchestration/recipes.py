@@ -42,6 +42,7 @@ class Recipe(BaseModel):
         Literal["reduce", "broadcast"], Field(description="how the ranks' BatchNorm statistics become one each epoch")
     ] = "reduce"
     sync_bn: Annotated[bool, Field(description="BatchNorm over all ranks at every step (CUDA)")] = False
+    tail: Annotated[Literal["drop", "carry"], Field(description="images at an epoch's end that fill no batch")] = "drop"
     augment: Annotated[bool, Field(description="random crops and flips")] = True
     policy: Annotated[Literal["none", "auto", "rand", "trivial"], Field(description="on top of crop and flip")] = "none"
     erasing: Annotated[float, Field(ge=0, le=1, description="chance that a rectangle is erased")] = 0.0

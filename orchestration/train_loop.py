@@ -67,8 +67,9 @@ class _Worker:
     def _train_epoch(self, epoch: int) -> tuple[Tally, Totals]:
         """What is left of an epoch's batches."""
         state, loader = self.state, self.state.train_loader
+        sequence = loader.sequence
         begun = state.progress
-        steps = loader.batches_in(epoch)
+        steps = sequence.batches_in(epoch)
         tally = Tally(begun, state.device, state.rank, max(1, steps // _STEP_POINTS))
         if state.rank == 0:
             tally.corrupt += state.corrupt
@@ -93,9 +94,9 @@ class _Worker:
             waited += time.perf_counter() - before
             if self.vote(asked_to_leave()):
                 self._leave(epoch, number, tally, position)
-            step = loader.first_batch(epoch) + number
+            step = sequence.first_batch(epoch) + number
             seed_step_randomness(self.trial.seed, step, state.rank)
-            lr = learning_rate(self.recipe, step, loader.batches_per_epoch)
+            lr = learning_rate(self.recipe, step, sequence.batches_per_epoch)
             set_learning_rate(state.optimizer, lr)
             if tally.add(batch, state.step(batch, epoch, number), number, step, lr):
                 self._require_finite(epoch, tally.bad_batch())
@@ -126,9 +127,9 @@ class _Worker:
     def _require_finite(self, epoch: int, bad: int | None) -> None:
         if bad is None:
             return
-        loader, state = self.state.train_loader, self.state
-        ids = loader.batch_ids(epoch, bad).tolist()
-        step = loader.first_batch(epoch) + bad
+        state, sequence = self.state, self.state.train_loader.sequence
+        ids = sequence.batch_ids(epoch, bad).tolist()
+        step = sequence.first_batch(epoch) + bad
         self.state.tracker.log_text(
             self.job.run_id, "\n".join(map(str, ids)) + "\n", f"faults/step-{step}-sample-ids.txt"
         )
@@ -140,7 +141,7 @@ class _Worker:
 
     def _finish_epoch(self, epoch: int, tally: Tally, trained: Totals) -> None:
         """Evaluate, check that the epoch consumed what the manifest says, log, save."""
-        state = self.state
+        state, sequence = self.state, self.state.train_loader.sequence
         reduce = average_buffers if self.recipe.dist_bn == "reduce" else broadcast_buffers
         for module in state.modules():
             reduce(module)
@@ -149,7 +150,7 @@ class _Worker:
         val = evaluate(state.evaluated, _noting(state.val_loader, corrupt), state.device, state.autocast)
         if self.job.on_corrupt == "skip":
             self._tell_corrupt(epoch, gather_over_ranks(corrupt))
-        expected = state.train_loader.expected_receipt(epoch)
+        expected = sequence.receipt(epoch)
         if trained.receipt != expected:
             raise RuntimeError(
                 f"epoch {epoch}: consumed samples {trained.receipt:016x}, the manifest says {expected:016x}"
@@ -168,7 +169,7 @@ class _Worker:
             "epoch": float(epoch + 1),
             **{f"val/{name}": float(value) for name, value in val.items()},
             "val/best_top1": state.progress.best_top1,
-            "train/epoch_loss": trained.loss_sum / state.train_loader.batches_in(epoch),
+            "train/epoch_loss": trained.loss_sum / sequence.batches_in(epoch),
             "train/samples": float(trained.samples),
             # Halves, because a metric is a float and holds integers only up to 2^53.
             "receipt/high": float(trained.receipt >> 32),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..datasets import BatchPlan, EpochOrder, Manifest
+from ..datasets import BatchSequence, EpochOrder, Manifest
 from .tracking import Tracker, TrialRecord
 
 
@@ -36,10 +36,11 @@ def check_receipts(tracker: Tracker, record: TrialRecord, manifest: Manifest) ->
     train, batch = manifest.split("train"), int(record.params["global_batch"])
     block = record.params["shuffle_block"]
     order = EpochOrder(train.shard_samples, int(record.params["seed"]), None if block == "all" else int(block))
-    consumed = BatchPlan(len(train), batch).consumed
+    # Experiments of version 0.1 name no tail: they dropped it.
+    sequence = BatchSequence(order, batch, "carry" if record.params.get("tail") == "carry" else "drop")
     logged = tracker.receipts(record.run_id)
     for epoch in range(1, epochs + 1):
-        yield EpochCheck(epoch, _difference(logged.get(epoch), order.receipt(epoch - 1, 0, consumed)))
+        yield EpochCheck(epoch, _difference(logged.get(epoch), sequence.receipt(epoch - 1)))
 
 
 def _difference(found: int | None, expected: int) -> str | None:

@@ -34,6 +34,9 @@ _POLL_SECONDS = 2.0
 @click.option("--workers", default="1,2", show_default=True, help="Numbers of DDP ranks to measure.")
 @click.option("--epochs", type=click.IntRange(min=2), default=3, show_default=True, help="The first is not counted.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--cpus-per-worker", type=click.IntRange(min=1), help="Threads of a rank.  [default: all cores shared out]"
+)
 @click.option("--image-size", type=click.IntRange(min=32), default=32, show_default=True)
 @click.option("--global-batch", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--data", default=DIGITS, show_default=True, help="A folder of shards, or the embedded digits.")
@@ -44,6 +47,7 @@ def command(
     workers: str,
     epochs: int,
     rounds: int,
+    cpus_per_worker: int | None,
     image_size: int,
     global_batch: int,
     data: str,
@@ -59,7 +63,7 @@ def command(
         raise UserError(f"--workers {workers}: expected numbers such as 1,2") from None
     # A job has another working directory.
     place = data if data == DIGITS else str(Path(data).absolute())
-    settings = Settings(variant, ranks, epochs, rounds, image_size, global_batch, place, device)
+    settings = Settings(variant, ranks, epochs, rounds, cpus_per_worker, image_size, global_batch, place, device)
     results: list[Result] = []
     try:
         for result in measure(_engines, settings):

@@ -79,7 +79,7 @@ def reference(
         shuffle_block=trial.shuffle_block,
         crop_scale=(trial.min_crop, 1.0),
     )
-    steps = loader.batches_per_epoch
+    steps = loader.sequence.batches_in(0)
     warmup, total = steps * recipe.warmup_epochs, steps * EPOCHS
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]

@@ -127,8 +127,7 @@ def test_each_sample_at_most_once_an_epoch_and_other_epochs_differ(digits: Manif
     for epoch in epochs:
         assert len(set(epoch.sample_ids.tolist())) == len(epoch.sample_ids) == 1438 // 128 * 128
     assert epochs[0].sample_ids.tolist() != epochs[1].sample_ids.tolist()
-    assert loader.batches_per_epoch == 11
-    assert loader.plan.dropped == 1438 - 11 * 128
+    assert loader.sequence.batches_in(0) == loader.sequence.batches_per_epoch == 11
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -172,10 +171,10 @@ def test_receipts_of_the_consumed_batches_add_up_to_the_expected_one(photo_shard
         loader = train_loader(photo_shards, rank=rank, world_size=world)
         parts += [receipt(batch.positions.numpy(), batch.sample_ids.numpy()) for batch in loader.epoch(1)]
     loader = train_loader(photo_shards)
-    assert merge_receipts(*parts) == loader.expected_receipt(1)
-    assert merge_receipts(*parts[1:]) != loader.expected_receipt(1)
+    assert merge_receipts(*parts) == loader.sequence.receipt(1)
+    assert merge_receipts(*parts[1:]) != loader.sequence.receipt(1)
     rest = [receipt(batch.positions.numpy(), batch.sample_ids.numpy()) for batch in loader.epoch(1, 2)]
-    assert merge_receipts(*rest) == loader.expected_receipt(1, start_batch=2)
+    assert merge_receipts(*rest) == loader.sequence.receipt(1, start_batch=2)
 
 
 @pytest.fixture
@@ -197,7 +196,7 @@ def test_a_corrupt_sample_stops_with_shard_key_and_reason_in_one_line(
 ) -> None:
     manifest, message = damaged
     loader = train_loader(manifest, loader_workers=workers)
-    position = loader.order.sample_ids(0).tolist().index(7)
+    position = loader.sequence.order.sample_ids(0).tolist().index(7)
     batches = loader.epoch(0)
     for _ in range(position // 4):
         next(batches)  # what comes before the damage is still delivered
@@ -225,7 +224,7 @@ def test_a_corrupt_sample_is_replaced_by_the_next_readable_one_and_listed(
     photo_shards: Manifest, rotten: Manifest, world: int, workers: int
 ) -> None:
     for epoch in range(3):
-        order = train_loader(rotten).order.sample_ids(epoch).tolist()
+        order = train_loader(rotten).sequence.order.sample_ids(epoch).tolist()
         shown = list(order)
         for position, sample in enumerate(order):
             if sample in (3, 7, 8):
