@@ -46,16 +46,25 @@ def end_ranks(cli: Cli, experiment: str, trial: str, signals: Sequence[int], cha
     """Send each signal to some rank after a new checkpoint; returns the names of those checkpoints."""
     head = psutil.Process(cli.services()["ray"]["pid"])
     followed: list[str] = []
+    latest, ended = "", set[int]()
 
     def advanced() -> bool:
         found = checkpoints(cli, experiment, trial)
-        return bool(found) and found[-1].name > (followed[-1] if followed else "") and bool(train_workers(head))
+        return bool(found) and found[-1].name > latest and bool(train_workers(head))
+
+    def gone() -> bool:
+        return ended.isdisjoint(process.pid for process in train_workers(head))
 
     for number in signals:
-        wait_for(advanced, 180, f"a checkpoint after {followed[-1:]}")
+        # What a group saves between being chosen and its end is no sign of the next one, which may not listen yet.
+        wait_for(gone, 120, "the end of the ranks that got a signal")
+        latest = checkpoints(cli, experiment, trial)[-1].name if ended else ""
+        wait_for(advanced, 180, f"a checkpoint after {latest}")
         followed.append(checkpoints(cli, experiment, trial)[-1].name)
         time.sleep(chance.uniform(0, _MAX_DELAY_S))
-        os.kill(chance.choice(train_workers(head)).pid, number)
+        ranks = train_workers(head)
+        ended = {process.pid for process in ranks}
+        os.kill(chance.choice(ranks).pid, number)
     return followed
 
 
