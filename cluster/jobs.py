@@ -29,7 +29,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
     # Training runs in a thread, and glibc gives those arenas that it hands back to the system at every step: thousands
-    # of page faults a step, a quarter of the time with two ranks. One arena, which keeps what it once had, has none.
+    # of page faults a step. One arena, which keeps what it once had, has none.
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc allows; larger blocks come from the system each time

@@ -1,7 +1,7 @@
 """Batches of one rank in exact order, for training and for evaluation."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,8 +72,7 @@ class TrainLoader:
         split = manifest.split(TRAIN)
         block = manifest.default_shuffle_block if shuffle_block is None else shuffle_block
         self.sequence = BatchSequence(EpochOrder(split.shard_samples, seed, block), global_batch, tail)
-        self._rank, self._world_size = rank, world_size
-        BatchPlan(len(split), global_batch, rank, world_size)  # refused now, not in the first epoch
+        self._plan = BatchPlan(len(split), global_batch, rank, world_size)
         self._augmentation = TrainTransform(
             image_size,
             seed,
@@ -100,7 +99,7 @@ class TrainLoader:
             raise DataError(f"batch {start_batch} does not exist; an epoch has batches 0 to {batches - 1}")
         ids, carried = self.sequence.samples(epoch)
         return Pass(
-            BatchPlan(len(ids), self.sequence.global_batch, self._rank, self._world_size),
+            replace(self._plan, samples=len(ids)),
             start_batch,
             ids,
             self._labels,

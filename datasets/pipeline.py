@@ -56,7 +56,7 @@ class _Failure:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Everything that one pass over the data needs; its methods up to `batches` are the stages of the pipeline.
+    """Everything that one pass over the data needs; its private methods are the stages of the pipeline.
 
     Attributes:
         plan: which positions this rank reads.

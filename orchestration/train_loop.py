@@ -69,7 +69,8 @@ class _Worker:
         state, loader = self.state, self.state.train_loader
         sequence = loader.sequence
         begun = state.progress
-        steps = sequence.batches_in(epoch)
+        steps, first = sequence.batches_in(epoch), sequence.first_batch(epoch)
+        steps_per_epoch = sequence.batches_per_epoch
         tally = Tally(begun, state.device, state.rank, max(1, steps // _STEP_POINTS))
         if state.rank == 0:
             tally.corrupt += state.corrupt
@@ -94,9 +95,9 @@ class _Worker:
             waited += time.perf_counter() - before
             if self.vote(asked_to_leave()):
                 self._leave(epoch, number, tally, position)
-            step = sequence.first_batch(epoch) + number
+            step = first + number
             seed_step_randomness(self.trial.seed, step, state.rank)
-            lr = learning_rate(self.recipe, step, sequence.batches_per_epoch)
+            lr = learning_rate(self.recipe, step, steps_per_epoch)
             set_learning_rate(state.optimizer, lr)
             if tally.add(batch, state.step(batch, epoch, number), number, step, lr):
                 self._require_finite(epoch, tally.bad_batch())
