@@ -276,7 +276,7 @@ def test_a_remote_dataset_is_shuffled_in_blocks_that_no_node_decides(
     remote = [open_dataset(served[0], tmp_path / str(limit), limit) for limit in (PLENTY, 2 * PLENTY)]
     assert {manifest.default_shuffle_block for manifest in remote} == {16}
     assert photo_shards.default_shuffle_block is None
-    assert {train_loader(manifest, shuffle_block=None).order.shuffle_block for manifest in remote} == {16}
+    assert {train_loader(manifest, shuffle_block=None).sequence.order.shuffle_block for manifest in remote} == {16}
 
 
 @pytest.mark.parametrize(
