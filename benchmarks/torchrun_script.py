@@ -198,3 +198,7 @@ def _evaluate(model: nn.Module, loader: EvalLoader, device: torch.device, amp: t
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    sys.stdout.flush()
+    # Not through the interpreter's end: gloo's threads outlive the process group, and one that then still frees the
+    # tensors of the last collective aborts the process (https://github.com/pytorch/pytorch/pull/179291).
+    os._exit(0)

@@ -231,7 +231,7 @@ def run_torchrun(task: Task, workers: int, threads: int, folder: Path) -> list[E
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         # A traceback ends with `Kind: what happened`; torchrun's own, after the ranks', says nothing more.
-        said = re.findall(r"^(?:\[rank\d+\]: )?([\w.]+Error: .*)$", done.stderr, re.MULTILINE)
+        said = re.findall(r"^(?:\[rank\d+\]: )?([\w.]+Error: .+)$", done.stderr, re.MULTILINE)
         raise EngineError(f"the torchrun script failed: {said[0] if said else done.stderr[-300:].strip()}")
     return [Epoch(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
 
