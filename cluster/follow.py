@@ -15,7 +15,9 @@ from ..orchestration.tracking import TrialRecord
 from .experiments import Experiment
 from .jobs import Jobs
 
-_POLL_S = 2.0
+# Seconds between two looks at the engines, which may have the trainings' own cores: more the longer it takes.
+_SHORTEST_POLL_S, _LONGEST_POLL_S = 2.0, 10.0
+_POLLS_OF_TIME = 1 / 30
 
 
 def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> bool:
@@ -40,12 +42,13 @@ def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> 
 
 def _watch(experiment: Experiment, jobs: Jobs) -> Iterator[Sequence[TrialRecord]]:
     """The trials' records again and again, and once more after the job's end."""
-    active = True
+    active, began = True, time.monotonic()
     while active:
         active = jobs.is_active(experiment.job)
         yield experiment.tracker.trials()
         if active:
-            time.sleep(_POLL_S)
+            elapsed = time.monotonic() - began
+            time.sleep(min(max(_SHORTEST_POLL_S, elapsed * _POLLS_OF_TIME), _LONGEST_POLL_S))
 
 
 def plan_table(plan: Plan) -> Table:
