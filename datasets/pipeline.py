@@ -145,12 +145,23 @@ class Pass:
         raise DataError(f"{reason}; and no sample after it in the epoch's order can be decoded; repair the dataset")
 
     def _batch(self, samples: Iterator[_Decoded]) -> Iterator[Batch]:
-        pending: list[_Decoded] = []
+        places: list[_Decoded] = []
+        images = self._no_images()
         for sample in samples:
-            pending.append(sample)
-            if len(pending) == self.plan.local_batch:
-                yield self._collate(pending)
-                pending = []
+            # At once, while the picture is still in the processor's cache; and its memory serves the next one.
+            row = images[len(places)]
+            if sample.image is None:
+                row.zero_()
+            else:
+                row.copy_(sample.image)
+            places.append(sample._replace(image=None))
+            if len(places) == self.plan.local_batch:
+                yield self._collate(images, places)
+                places, images = [], self._no_images()
+
+    def _no_images(self) -> torch.Tensor:
+        shape = (self.plan.local_batch, self.image_size, self.image_size, 3)
+        return torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
 
     def _deliver(self, batches: Iterator[Batch]) -> Iterator[Batch | _Failure]:
         try:
@@ -158,13 +169,7 @@ class Pass:
         except DataError as error:
             yield _Failure(str(error))
 
-    def _collate(self, samples: list[_Decoded]) -> Batch:
-        images = torch.empty((len(samples), self.image_size, self.image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        for row, sample in enumerate(samples):
-            if sample.image is None:
-                images[row].zero_()
-            else:
-                images[row] = sample.image
+    def _collate(self, images: torch.Tensor, samples: list[_Decoded]) -> Batch:
         ids = np.array([sample.place.sample_id for sample in samples], dtype=np.int64)
         shown = np.array([sample.shown for sample in samples], dtype=np.int64)
         mask = shown >= 0
