@@ -65,7 +65,7 @@ def run(request: ExperimentRequest) -> bool:
         data=spec.data,
         data_digest=plan.data_digest,
         spec_digest=plan.spec_digest,
-        workers=(spec.fewest_workers, spec.workers),
+        worker_counts=spec.worker_counts,
         cpus_per_worker=cpus,
         use_gpu=use_gpu,
         loader_workers=spec.loader_workers,

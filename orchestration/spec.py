@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -119,18 +118,27 @@ class ExperimentSpec(BaseModel):
             raise ValueError(
                 f"workers {self.min_workers}:{self.workers} runs backwards; the smaller number comes first"
             )
-        shared = math.lcm(*range(self.fewest_workers, self.workers + 1))
-        if self.fewest_workers < self.workers and self.recipe.global_batch % shared:
+        if self.fewest_workers < self.workers and not self.worker_counts:
             raise ValueError(
-                f"global batch {self.recipe.global_batch} cannot be shared equally by every number of workers from "
-                f"{self.min_workers} to {self.workers}; use a multiple of {shared}"
+                f"global batch {self.recipe.global_batch} cannot be shared equally by any number of workers from "
+                f"{self.min_workers} to {self.workers}"
             )
         return self
 
     @property
     def fewest_workers(self) -> int:
-        """With fewer workers a trial waits; below `workers` it is elastic."""
+        """The lower bound; below `workers` a trial is elastic."""
         return self.workers if self.min_workers is None else self.min_workers
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """The numbers of workers that a trial can have, ascending: those in bounds that share the global batch equally.
+
+        Of a trial that is not elastic it is `workers` alone, whether or not it does.
+        """
+        if self.fewest_workers == self.workers:
+            return (self.workers,)
+        return tuple(n for n in range(self.fewest_workers, self.workers + 1) if self.recipe.global_batch % n == 0)
 
     @field_validator("name")
     @classmethod

@@ -55,7 +55,7 @@ def resources_for(plan: Plan) -> tuple[bool, int, int]:
     total = ray.cluster_resources()
     gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 0))
     use_gpu = gpus > 0 if spec.device == "auto" else spec.device == "gpu"
-    fewest, each = spec.fewest_workers, spec.cpus_per_worker or 1
+    fewest, most, each = spec.worker_counts[0], spec.worker_counts[-1], spec.cpus_per_worker or 1
     if use_gpu and gpus < fewest:
         raise UserError(f"--workers {fewest} needs {fewest} GPUs, the cluster has {gpus}; use fewer workers")
     if cpus < fewest * each:
@@ -63,7 +63,7 @@ def resources_for(plan: Plan) -> tuple[bool, int, int]:
             f"--workers {fewest} needs {fewest * each} CPU cores, the cluster has {cpus}; use fewer workers"
         )
     # An elastic trial is shared out as if it had all the workers that it can get here.
-    workers = min(spec.workers, cpus // each, gpus if use_gpu else spec.workers)
+    workers = min(most, cpus // each, gpus if use_gpu else most)
     fitting = min(cpus // (workers * each), gpus // workers) if use_gpu else cpus // (workers * each)
     concurrent = max(1, min(fitting, len(plan.trials), spec.max_concurrent or fitting))
     return use_gpu, spec.cpus_per_worker or max(1, cpus // (concurrent * workers)), concurrent

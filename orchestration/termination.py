@@ -1,31 +1,59 @@
-"""How a worker learns that it should leave (SIGTERM, a node about to be reclaimed), and all ranks at one step."""
+"""How a worker learns that it should save and leave, and all ranks at one step.
+
+Reasons are SIGTERM, a node that will be reclaimed, and a group that will get another size.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.exceptions import RayError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Seconds that workers have to save before their group is resized, and between two looks whether they have.
+_GRACE_S, _POLL_S = 30.0, 0.2
 _asked = threading.Event()
 
 
-class ListenForTermination(WorkerGroupCallback):  # type: ignore[misc]
-    """Makes the workers of a group listen for SIGTERM.
+class SaveBeforeTheEnd(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
+    """Makes the workers of a group listen for SIGTERM, and save and leave before Ray Train resizes the group.
 
-    Training runs in a thread of the worker's process, and only the main thread, which runs this, may set handlers.
+    Training runs in a thread of the worker's process, and only the main thread, which runs `listen`, may set handlers.
     """
+
+    def __init__(self) -> None:
+        self._group: Any = None
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Called by Ray Train's controller when the workers of a group are up."""
         worker_group.execute(listen)
+        self._group = worker_group
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        """Called when a group is about to be ended, whatever for."""
+        self._group = None
+
+    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+        """Called when a group is about to be started, or ended for one of another size."""
+        if self._group is None:
+            return
+        try:
+            self._group.execute(leave)
+            deadline = time.monotonic() + _GRACE_S
+            # Polling also takes the reports that a worker may be waiting to hand over.
+            while not self._group.poll_status(_GRACE_S).finished and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        except RayError:  # a worker was lost meanwhile: the next group begins at the last checkpoint
+            return
 
 
 def listen() -> None:
@@ -42,8 +70,13 @@ def listen() -> None:
     signal.signal(signal.SIGTERM, note)
 
 
+def leave() -> None:
+    """Ask this worker to leave, as SIGTERM does."""
+    _asked.set()
+
+
 def asked_to_leave() -> bool:
-    """Whether this process got SIGTERM or Ray announced that a node of this worker group will be reclaimed."""
+    """Whether this process got SIGTERM, its group will be resized, or Ray announced that one of its nodes will go."""
     return _asked.is_set() or _preempted()
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from .elastic import ElasticTrainer
 from .errors import EngineError
 from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
 from .job import TrialJob
 from .plan import TrialPlan
-from .termination import ListenForTermination
+from .termination import SaveBeforeTheEnd
 from .tracking import Outcome, Tracker
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TrialContext:
     data: str
     data_digest: str
     spec_digest: str
-    workers: tuple[int, int]
+    worker_counts: tuple[int, ...]
     cpus_per_worker: int
     use_gpu: bool
     loader_workers: int
@@ -45,14 +45,6 @@ class TrialContext:
     on_corrupt: OnCorrupt
     max_failures: int
     checkpoint_steps: int
-
-
-class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Without the actor that hands out Ray Data sets, of which we have none: it takes 110 MB a trial."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, DatasetsCallback)]
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
@@ -70,7 +62,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     run_id = tracker.ensure_trial(
         trial,
         context.parent_id,
-        {"data": context.data, "data_digest": context.data_digest, "workers": _workers_text(context.workers)},
+        {"data": context.data, "data_digest": context.data_digest, "workers": _workers_text(context.worker_counts)},
     )
     policy, divisor = FaultPolicy(context.max_failures), 1
     while True:
@@ -118,12 +110,13 @@ def _job(trial: TrialPlan, context: TrialContext, run_id: str, divisor: int) -> 
     )
 
 
-def _trainer(job: TrialJob, context: TrialContext) -> _Trainer:
+def _trainer(job: TrialJob, context: TrialContext) -> TorchTrainer:
     from .train_loop import train_worker
 
     resources = {"CPU": float(context.cpus_per_worker), **({"GPU": 1.0} if context.use_gpu else {})}
-    low, high = context.workers
-    return _Trainer(
+    low, high = context.worker_counts[0], context.worker_counts[-1]
+    return ElasticTrainer(
+        context.worker_counts,
         train_worker,
         train_loop_config=job.to_dict(),
         scaling_config=ScalingConfig(
@@ -137,13 +130,12 @@ def _trainer(job: TrialJob, context: TrialContext) -> _Trainer:
             storage_path=f"{context.storage}/trials",
             # Ray Train would try again whatever the error; `faults` tells those apart for which that makes sense.
             failure_config=FailureConfig(max_failures=0),
-            callbacks=[TuneReportCallback(), ListenForTermination()],
+            callbacks=[TuneReportCallback(), SaveBeforeTheEnd()],
             # Its INFO lines repeat every report of every rank into the job's log, beside ours.
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
 
-def _workers_text(workers: tuple[int, int]) -> str:
-    low, high = workers
-    return str(high) if low == high else f"{low}:{high}"
+def _workers_text(counts: tuple[int, ...]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}:{counts[-1]}"

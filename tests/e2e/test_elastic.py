@@ -1,0 +1,62 @@
+"""A trial grows when a node joins the cluster and shrinks when that node is lost, and trains as if nothing happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from .conftest import Cli, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+NAME, TRIAL, EPOCHS = "elastic", "digits-b0-w0.5-d0.5-silu-s0", 24
+
+
+@pytest.fixture
+def cluster(cli: Cli) -> Iterator[Cluster]:
+    """Another cluster than the embedded one: a head with one core."""
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_port": 0},
+    )
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_trial_grows_and_shrinks_with_the_cluster(cli: Cli, cluster: Cluster) -> None:
+    cli(
+        *("submit", "--variants", "b0-w0.5-d0.5", "--workers", "1:2", "--cpus-per-worker", "1"),
+        *("--epochs", str(EPOCHS), "--checkpoint-steps", "5", "--name", NAME, "--detach"),
+        *("--address", f"http://{cluster.head_node.webui_url}"),
+        *("--tracking-uri", cli.services()["mlflow"]["url"]),
+    )
+    wait_for(lambda: workers(cli)[-1:] == [1], 120, "an epoch of one worker")
+    node = cluster.add_node(num_cpus=1)
+    wait_for(lambda: workers(cli)[-1:] == [2], 180, "an epoch of two workers")
+    cluster.remove_node(node, allow_graceful=False)
+    wait_for(lambda: cli.trial_runs(NAME)[TRIAL].data.tags["outcome"] != "running", 300, "the end")
+
+    counts = workers(cli)
+    assert len(counts) == EPOCHS
+    assert [count for count, before in pairwise([*counts[::-1], 0]) if count != before] == [1, 2, 1]
+    log = cli("logs", NAME).stdout
+    # To grow, it saved where it was; what a lost node did after its last checkpoint was done again.
+    assert f"[{TRIAL}] asked to leave; checkpoint at epoch" in log
+    assert f"[{TRIAL}] workers ended (lost); going on from the last checkpoint" in log
+    run = cli.trial_runs(NAME)[TRIAL]
+    assert run.data.tags["outcome"] == "completed"
+    for name in run.data.metrics:
+        steps = [point.step for point in cli.client().get_metric_history(run.info.run_id, name)]
+        assert len(steps) == len(set(steps)), f"{name} has a step twice"
+    assert cli("verify", NAME).returncode == 0
+
+
+def workers(cli: Cli) -> list[int]:
+    """How many there were, by epoch."""
+    run = cli.trial_runs(NAME).get(TRIAL)
+    if run is None:
+        return []
+    history = cli.client().get_metric_history(run.info.run_id, "run/workers")
+    return [int(point.value) for point in sorted(history, key=lambda point: point.step)]
