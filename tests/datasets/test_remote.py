@@ -97,6 +97,33 @@ def test_a_remote_epoch_over_s3_is_the_local_one(
         moto.stop()
 
 
+def test_a_remote_epoch_over_gs_is_the_local_one(
+    photo_shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The emulator speaks the JSON API, over which all buckets but hierarchical ones can be read.
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    gcsfs = pytest.importorskip("gcsfs")
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="photos")
+    server.start()
+    try:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server._api._httpd.server_port}")
+        bucket = gcsfs.GCSFileSystem()
+        for path in photo_shards.root.rglob("*"):
+            if path.is_file():
+                bucket.pipe_file(f"photos/v1/{path.relative_to(photo_shards.root).as_posix()}", path.read_bytes())
+        remote = open_dataset("gs://photos/v1/", tmp_path, PLENTY)
+        assert list(verify_shards(remote)) == []
+        for workers in (0, 2):
+            assert contents(train_loader(remote, loader_workers=workers).epoch(0)) == contents(
+                train_loader(photo_shards).epoch(0)
+            )
+        with pytest.raises(DataError, match=r"gs://photos/v2/manifest\.json: cannot be read: it is not there"):
+            open_dataset("gs://photos/v2", tmp_path, PLENTY)
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Callable[[], int]]:
     """Watches the bytes in the cache folder from another thread; gives the largest sum seen."""
