@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 ROOMS := effnet datasets orchestration cluster
 
-.PHONY: demo test unit check format lock clean
+.PHONY: demo test long unit check format lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 7
 
 test: check unit
-	$(BIN)/pytest -m e2e
+	$(BIN)/pytest -m "e2e and not long"
+
+# What `test` has no time for.
+long: $(VENV)/.installed-dev
+	$(BIN)/pytest -m long
 
 # A file of tests a core, one thread each.
 unit: $(VENV)/.installed-dev

@@ -93,9 +93,12 @@ def _mapper(workers: int | None, ray: bool, address: str | None) -> Iterator[Map
         return
     if workers is not None:
         raise UserError("--workers is for this machine's processes; Ray decides itself how many tasks it runs")
-    from ..ray_token import use_token
+    if address is None:
+        from ..ray_token import use_token
 
-    use_token()  # Ray reads the mode once, when it is imported
+        # Ray reads the mode once, when it is imported. Beside a cluster that asks for no token, a driver that does is
+        # one that no other node can reach; a cluster elsewhere that asks for one needs RAY_AUTH_MODE=token, as always.
+        use_token()
     from ...orchestration.parallel import ray_tasks
 
     with ray_tasks(address) as mapper:
