@@ -254,7 +254,8 @@ def test_workers_are_a_number_or_a_range(cli: Cli, saved: Callable[..., dict[str
     assert (found["min_workers"], found["workers"]) == (1, 2)
     again = ["submit", "--dry-run", "--data", shards.root, "--variants", "b0", "--workers"]
     is_one_line(cli(*again, "2:1"), 2, "workers 2:1 runs backwards")
-    is_one_line(cli(*again, "2:3", "--global-batch", 4), 2, "global batch 4", "from 2 to 3", "a multiple of 6")
+    is_one_line(cli(*again, "3:3", "--global-batch", 4), 2, "global batch 4 cannot be shared by 3 workers")
+    is_one_line(cli(*again, "5:7", "--global-batch", 4), 2, "global batch 4", "any number of workers from 5 to 7")
     is_one_line(cli(*again, "two"), 2, "workers", "integer")
 
 

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.train import ScalingConfig
 
 from effnet_cluster.effnet import VARIANTS
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
+from effnet_cluster.orchestration.elastic import SharingWorkers
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.recipes import RECIPES, Recipe
 from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
@@ -263,3 +265,23 @@ def test_every_named_recipe_is_valid_and_survives_its_yaml(name: str) -> None:
     assert spec.recipe.name == name
     assert ExperimentSpec.parse(yaml.safe_load(spec.to_yaml())) == spec
     assert Recipe(**spec.recipe.model_dump()) == spec.recipe
+
+
+@pytest.mark.parametrize(
+    ("workers", "counts"), [("2:4", (2, 4)), ("1:8", (1, 2, 4, 8)), ("3:4", (4,)), (3, (3,)), ("4:4", (4,))]
+)
+def test_a_trial_takes_only_numbers_of_workers_that_share_the_batch(
+    workers: str | int, counts: tuple[int, ...]
+) -> None:
+    assert spec(workers=workers, recipe={"global_batch": 1024}).worker_counts == counts
+
+
+def test_a_range_without_such_a_number_is_refused() -> None:
+    with pytest.raises(UserError, match=r"global batch 1024 cannot be shared .* from 5 to 7"):
+        spec(workers="5:7", recipe={"global_batch": 1024})
+
+
+@pytest.mark.parametrize(("cores", "count"), [(1, 0), (2, 2), (3, 2), (4, 4), (9, 4)])
+def test_an_elastic_trial_never_has_another_number(cores: int, count: int) -> None:
+    policy = SharingWorkers((2, 4), ScalingConfig(num_workers=(2, 4)))
+    assert policy._count_possible_workers({"node": {"CPU": cores}}) == count
