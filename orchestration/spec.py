@@ -118,7 +118,7 @@ class ExperimentSpec(BaseModel):
             raise ValueError(
                 f"workers {self.min_workers}:{self.workers} runs backwards; the smaller number comes first"
             )
-        if self.fewest_workers < self.workers and not self.worker_counts:
+        if not self.worker_counts:
             raise ValueError(
                 f"global batch {self.recipe.global_batch} cannot be shared equally by any number of workers from "
                 f"{self.min_workers} to {self.workers}"

@@ -94,3 +94,10 @@ def wait_for(condition: Callable[[], bool], timeout: float, what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         time.sleep(0.5)
+
+
+def assert_no_step_twice(client: MlflowClient, run: Run) -> None:
+    """No metric of the run has two points at a step."""
+    for name in client.get_run(run.info.run_id).data.metrics:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, name)]
+        assert len(steps) == len(set(steps)), f"{name} has a step twice"

@@ -10,7 +10,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from ..photos import cut_photos
-from .conftest import Cli, wait_for
+from .conftest import Cli, assert_no_step_twice, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 NAME, TRIAL, EPOCHS = "elastic", "digits-b0-w0.5-d0.5-silu-s0", 24
@@ -63,9 +63,7 @@ def test_a_trial_grows_and_shrinks_with_the_cluster(cli: Cli, cluster: Cluster) 
     assert f"[{TRIAL}] workers ended (lost); going on from the last checkpoint" in log
     run = cli.trial_runs(NAME)[TRIAL]
     assert run.data.tags["outcome"] == "completed"
-    for name in run.data.metrics:
-        steps = [point.step for point in cli.client().get_metric_history(run.info.run_id, name)]
-        assert len(steps) == len(set(steps)), f"{name} has a step twice"
+    assert_no_step_twice(cli.client(), run)
     assert cli("verify", NAME).returncode == 0
 
 

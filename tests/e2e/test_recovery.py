@@ -9,10 +9,11 @@ import subprocess
 import psutil
 import pytest
 import torch
+from mlflow.entities import Run
 
 from effnet_cluster.effnet import EfficientNet, variant
 
-from .conftest import COMMAND, Cli, wait_for
+from .conftest import COMMAND, Cli, assert_no_step_twice, wait_for
 from .kills import compare, end_ranks, final_state, train_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -82,7 +83,8 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
         assert run.info.status == "FINISHED"
         assert run.data.tags["outcome"] == "completed"
     for run in runs.values():
-        assert_no_step_twice(cli, run.info.run_id)
+        assert_no_step_twice(cli.client(), run)
+        assert epochs_told(cli, run) == list(range(1, EPOCHS + 1))
     assert runs[SECOND].data.metrics["run/workers"] == 1
 
     # What a checkpoint holds are the bare network's keys.
@@ -108,13 +110,8 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert f"read in epochs 1 to {EPOCHS}" in found.stderr
 
 
-def assert_no_step_twice(cli: Cli, run_id: str) -> None:
-    client = cli.client()
-    for name in client.get_run(run_id).data.metrics:
-        steps = [point.step for point in client.get_metric_history(run_id, name)]
-        assert len(steps) == len(set(steps)), f"{name} has a step twice"
-    epochs = [point.step for point in client.get_metric_history(run_id, "val/top1")]
-    assert sorted(epochs) == list(range(1, EPOCHS + 1))
+def epochs_told(cli: Cli, run: Run) -> list[int]:
+    return sorted(point.step for point in cli.client().get_metric_history(run.info.run_id, "val/top1"))
 
 
 def epochs_logged(cli: Cli, trial: str) -> int:
