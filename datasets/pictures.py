@@ -44,8 +44,9 @@ class Picture:
         """In pixels."""
         return int(self.rgb.shape[0])
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """All of it, uint8 (height, width, 3)."""
+    def pixels(self, rows: int) -> NDArray[np.uint8]:
+        """At least the first `rows` of its rows, uint8 (rows, width, 3); or (rows, width, 4), if that is quicker to
+        make, with a last byte to each pixel that means nothing. The memory may be used again by the next picture."""
         return self.rgb
 
     def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:
@@ -80,9 +81,9 @@ class JpegPicture:
         """In pixels, turned upright."""
         return self.header.height if self.header.orientation < 5 else self.header.width
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """All of it, equal to the bit to what Pillow decodes; the memory may be used again by the next picture."""
-        stored = decode_plain(self.data, self.header, self.header.height)
+    def pixels(self, rows: int) -> NDArray[np.uint8]:
+        """See `Picture.pixels`; equal to the bit to what Pillow decodes."""
+        stored = decode_plain(self.data, self.header, self._stored_rows(rows), padded=True)
         return self._by_pillow().rgb if stored is None else self._upright(stored)
 
     def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:
@@ -90,12 +91,16 @@ class JpegPicture:
         reduction = 1
         while reduction < 8 and min(box.width, box.height) >= 2 * reduction * side:
             reduction *= 2
-        rows = box.top + box.height if self.header.orientation == 1 else self.header.height
+        rows = self._stored_rows(box.top + box.height)
         stored = decode_plain(self.data, self.header, rows, reduction, quick=quick)
         if stored is None:
             return self._by_pillow().crop(box, side)
         right, bottom = -(-(box.left + box.width) // reduction), -(-(box.top + box.height) // reduction)
         return self._upright(stored)[box.top // reduction : bottom, box.left // reduction : right]
+
+    def _stored_rows(self, rows: int) -> int:
+        """How many stored rows the first `rows` upright ones take."""
+        return rows if self.header.orientation == 1 else self.header.height
 
     def _upright(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return stored if self.header.orientation == 1 else upright(stored, self.header.orientation)

@@ -1,9 +1,11 @@
 """Two ways of resizing: a fast one for training; for evaluation Pillow's to the bit, without what is cropped away."""
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import pyarrow
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -12,11 +14,6 @@ from torch.nn import functional as F
 _BICUBIC = Image.Resampling.BICUBIC
 _BICUBIC_RADIUS = 2
 _FLOAT_BITS = 24
-
-
-def to_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    """Pixels (height, width, 3) as a tensor (3, height, width) that keeps them together in memory (channels last)."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 
 def fast_resize(pixels: NDArray[np.uint8], side: int) -> torch.Tensor:
@@ -29,47 +26,73 @@ def fast_resize(pixels: NDArray[np.uint8], side: int) -> torch.Tensor:
     return F.interpolate(image, (side, side), mode="bilinear", antialias=True)[0]
 
 
-def cut_resized(
-    pixels: NDArray[np.uint8], width: int, height: int, left: int, top: int, side: int
-) -> NDArray[np.uint8]:
-    """The square of `side` pixels at (left, top) of the pixels resized to width x height by Pillow's bicubic filter.
+@dataclass(frozen=True)
+class ResizedCut:
+    """The square of `side` pixels at (left, top) of a picture resized to width x height by Pillow's bicubic filter.
 
     Equal to the bit to resizing all of it and cropping then, for two thirds of the work: Pillow filters along one axis
     after the other, and each is done for the crop alone.
 
-    Args:
-        pixels: uint8 (rows, columns, 3).
-
-    Returns:
-        uint8 (side, side, 3).
+    Attributes:
+        columns, rows: of the picture; all attributes are in pixels.
     """
-    rows, columns = pixels.shape[:2]
-    if not _columns_come_first(columns, rows, width, height):
-        whole = Image.fromarray(pixels).resize((width, height), _BICUBIC)
-        return np.asarray(whole.crop((left, top, left + side, top + side)))
-    across, down = _exact_scale(columns, width), _exact_scale(rows, height)
-    first, last = 0, rows
-    if down is not None:
-        # Rows beyond the reach of the filter need not be filtered along the other axis either.
-        reach = _BICUBIC_RADIUS * max(down, 1.0) + 1
-        first, last = max(math.floor(top * down - reach), 0), min(math.ceil((top + side) * down + reach), rows)
-    image = Image.fromarray(pixels[first:last])
-    if across is None:
-        image = image.resize((width, image.height), _BICUBIC).crop((left, 0, left + side, image.height))
-    else:
-        box = (left * across, 0, (left + side) * across, image.height)
-        image = image.resize((side, image.height), _BICUBIC, box)
-    if down is None:
-        return np.asarray(image.resize((side, height), _BICUBIC).crop((0, top, side, top + side)))
-    return np.asarray(image.resize((side, side), _BICUBIC, (0, top * down - first, side, (top + side) * down - first)))
+
+    columns: int
+    rows: int
+    width: int
+    height: int
+    left: int
+    top: int
+    side: int
+
+    @property
+    def needed(self) -> range:
+        """The rows of the picture that the square is made of."""
+        scale = _exact_scale(self.rows, self.height)
+        if scale is None or not self._columns_come_first:
+            return range(self.rows)
+        # Pillow's own bounds of the first and the last row's filter.
+        reach = _BICUBIC_RADIUS * max(scale, 1.0) - 0.5
+        first, last = (self.top + 0.5) * scale - reach, (self.top + self.side - 0.5) * scale + reach + 1
+        return range(max(math.floor(first), 0), min(math.floor(last), self.rows))
+
+    def of(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The square of a picture, uint8 (side, side, 3).
+
+        Args:
+            pixels: the picture's first rows at least, up to the last that is needed, uint8 (rows, columns, 3 or 4).
+        """
+        left, top, side, needed = self.left, self.top, self.side, self.needed
+        image = _image(pixels[needed.start : needed.stop])
+        if not self._columns_come_first:
+            whole = image.resize((self.width, self.height), _BICUBIC)
+            return np.array(whole.crop((left, top, left + side, top + side)))
+        across, down = _exact_scale(self.columns, self.width), _exact_scale(self.rows, self.height)
+        if across is None:
+            image = image.resize((self.width, image.height), _BICUBIC).crop((left, 0, left + side, image.height))
+        else:
+            box = (left * across, 0, (left + side) * across, image.height)
+            image = image.resize((side, image.height), _BICUBIC, box)
+        if down is None:
+            return np.array(image.resize((side, self.height), _BICUBIC).crop((0, top, side, top + side)))
+        box = (0, top * down - needed.start, side, (top + side) * down - needed.start)
+        return np.array(image.resize((side, side), _BICUBIC, box))
+
+    @property
+    def _columns_come_first(self) -> bool:
+        """Whether Pillow reduces the number of columns before the number of rows; each step ends in whole levels.
+
+        Releases before 13 always do. Pillow 13 (its pull request 9549) does not where far more rows than columns go.
+        """
+        return self.height >= self.rows or self.rows - self.height <= 2 * (self.columns - self.width)
 
 
-def _columns_come_first(columns: int, rows: int, width: int, height: int) -> bool:
-    """Whether Pillow reduces the number of columns before the number of rows; each step ends in whole levels.
-
-    Releases before 13 always do. Pillow 13 (its pull request 9549) does not where far more rows than columns go.
-    """
-    return height >= rows or rows - height <= 2 * (columns - width)
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Pixels (rows, columns, 3) as an image; or (rows, columns, 4), which are taken as they are, without a copy."""
+    if pixels.shape[2] == 3:
+        return Image.fromarray(pixels)
+    flat = pyarrow.Array.from_buffers(pyarrow.uint8(), pixels.size, [None, pyarrow.py_buffer(pixels)])
+    return Image.fromarrow(flat, "RGB", (pixels.shape[1], pixels.shape[0]))
 
 
 def _exact_scale(length: int, resized: int) -> float | None:

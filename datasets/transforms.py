@@ -14,7 +14,7 @@ from .augmentation import NO_AUGMENTATION, Augmentation
 from .errors import DataError
 from .philox import Domain, uniforms
 from .pictures import Box, JpegPicture, Picture
-from .resampling import cut_resized, fast_resize, to_tensor
+from .resampling import ResizedCut, fast_resize
 
 Scale = tuple[float, float]
 DEFAULT_CROP_SCALE: Scale = (0.35, 1.0)
@@ -112,7 +112,9 @@ class EvalTransform:
         long = int(resize * long / short)
         width, height = (resize, long) if picture.width <= picture.height else (long, resize)
         left, top = round((width - side) / 2.0), round((height - side) / 2.0)
-        return to_tensor(cut_resized(picture.pixels(), width, height, left, top, side))
+        cut = ResizedCut(picture.width, picture.height, width, height, left, top, side)
+        # Channels last in memory: the picture's own order.
+        return torch.from_numpy(cut.of(picture.pixels(cut.needed.stop))).permute(2, 0, 1)
 
 
 def _require_size(what: str, pixels: int) -> None:

@@ -34,8 +34,8 @@ def command(images: int, rounds: int, photos: str, as_json: bool) -> None:
     table = Table(title=title, title_justify="left")
     for header in ("task", "reader"):
         table.add_column(header)
-    for header in ("images/s", "ours to it"):
+    for header in ("images/s", "ours to it", "normalised"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row.task, row.name, f"{row.images_per_second:,.0f}", str(row.ours))
+        table.add_row(row.task, row.name, f"{row.images_per_second:,.0f}", str(row.ours), str(row.ours_normalised))
     print_data(table)

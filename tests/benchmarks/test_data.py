@@ -17,12 +17,14 @@ def test_every_contestant_is_measured_against_ours(monkeypatch: pytest.MonkeyPat
     for task in ("train", "eval"):
         names = [row.name for row in rows if row.task == task]
         assert names[0] == data.OURS
-        assert {data.OURS_UINT8, data.RAW, "ImageFolder, PIL", "webdataset, PIL"} <= set(names)
+        assert {data.OURS_NORMALISED, data.RAW, "ImageFolder, PIL", "webdataset, PIL"} <= set(names)
     for row in rows:
         assert row.images_per_second > 0
-        assert row.ours.rounds == 2
-        assert row.ours.low <= row.ours.median <= row.ours.high
+        for ours in (row.ours, row.ours_normalised):
+            assert ours.rounds == 2
+            assert ours.low <= ours.median <= ours.high
     assert all(row.ours.median == 1 for row in rows if row.name == data.OURS)
+    assert all(row.ours_normalised.median == 1 for row in rows if row.name == data.OURS_NORMALISED)
 
 
 def test_a_number_of_images_that_some_would_not_finish_is_refused() -> None:

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from effnet_cluster.datasets.resampling import cut_resized, fast_resize
+from effnet_cluster.datasets.resampling import ResizedCut, fast_resize
 
 FLOWER = load_sample_image("flower.jpg").copy()
 sides = st.integers(1, 400)
@@ -31,8 +31,17 @@ def test_a_cut_of_the_resized_picture_is_pillows_to_the_bit(
     left, top = int(corner[0] * (width - side)), int(corner[1] * (height - side))
     pixels = FLOWER[:rows, :columns]
     whole = np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
-    cut = cut_resized(pixels, width, height, left, top, side)
-    np.testing.assert_array_equal(cut, whole[top : top + side, left : left + side])
+    expected = whole[top : top + side, left : left + side]
+    cut = ResizedCut(columns, rows, width, height, left, top, side)
+    enough = np.ascontiguousarray(pixels[: cut.needed.stop])
+    np.testing.assert_array_equal(cut.of(enough), expected)
+    padded = np.dstack([enough, np.full(enough.shape[:2], 77, np.uint8)])
+    np.testing.assert_array_equal(cut.of(padded), expected)
+
+
+def test_rows_beyond_the_cut_are_not_needed() -> None:
+    # ImageNet's usual case: 375 rows to 256, of which 16 are cut off above and below.
+    assert ResizedCut(500, 375, 341, 256, 58, 16, 224).needed == range(21, 354)
 
 
 @settings(max_examples=40, deadline=None)
