@@ -71,12 +71,12 @@ class ResizedCut:
         if across is None:
             image = image.resize((self.width, image.height), _BICUBIC).crop((left, 0, left + side, image.height))
         else:
-            box = (left * across, 0, (left + side) * across, image.height)
-            image = image.resize((side, image.height), _BICUBIC, box)
+            columns = (left * across, 0, (left + side) * across, image.height)
+            image = image.resize((side, image.height), _BICUBIC, columns)
         if down is None:
             return np.array(image.resize((side, self.height), _BICUBIC).crop((0, top, side, top + side)))
-        box = (0, top * down - needed.start, side, (top + side) * down - needed.start)
-        return np.array(image.resize((side, side), _BICUBIC, box))
+        rows = (0, top * down - needed.start, side, (top + side) * down - needed.start)
+        return np.array(image.resize((side, side), _BICUBIC, rows))
 
     @property
     def _columns_come_first(self) -> bool:
