@@ -98,6 +98,9 @@ class Services:
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
                 # One machine of the user's own is not taken away with a notice; the watcher is a process a trial.
                 "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+                # Ray's own is 15, below everything else on the machine: whatever wakes up takes a core from a rank, for
+                # which the others, and its own threads, then wait.
+                "RAY_worker_niceness": os.environ.get("RAY_worker_niceness", "0"),  # noqa: SIM112 (Ray's spelling)
                 # Workers import the same heavy modules again and again; they may keep the compiled form.
                 "PYTHONDONTWRITEBYTECODE": "",
             }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 from ray.cluster_utils import Cluster
 
 from ..photos import cut_photos
 from .conftest import Cli, assert_no_step_twice, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-NAME, TRIAL, EPOCHS = "elastic", "digits-b0-w0.5-d0.5-silu-s0", 24
+TRIAL, EPOCHS = "digits-b0-w0.5-d0.5-silu-s0", 24
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +45,70 @@ def test_data_is_prepared_on_all_nodes(cli: Cli, cluster: Cluster, tmp_path: Pat
 # Four minutes, of which Ray waits two before it looks for new nodes and misses the lost one.
 @pytest.mark.long
 def test_a_trial_grows_and_shrinks_with_the_cluster(cli: Cli, cluster: Cluster) -> None:
-    cli(
-        *("submit", "--variants", "b0-w0.5-d0.5", "--workers", "1:2", "--cpus-per-worker", "1"),
-        *("--epochs", str(EPOCHS), "--checkpoint-steps", "5", "--name", NAME, "--detach"),
-        *("--address", f"http://{cluster.head_node.webui_url}"),
-        *("--tracking-uri", cli.services()["mlflow"]["url"]),
-    )
-    wait_for(lambda: workers(cli)[-1:] == [1], 120, "an epoch of one worker")
+    submit(cli, cluster, "elastic")
+    wait_for(lambda: workers(cli, "elastic")[-1:] == [1], 120, "an epoch of one worker")
     node = cluster.add_node(num_cpus=1)
-    wait_for(lambda: workers(cli)[-1:] == [2], 180, "an epoch of two workers")
+    wait_for(lambda: workers(cli, "elastic")[-1:] == [2], 180, "an epoch of two workers")
     cluster.remove_node(node, allow_graceful=False)
-    wait_for(lambda: cli.trial_runs(NAME)[TRIAL].data.tags["outcome"] != "running", 300, "the end")
+    run = ended(cli, "elastic")
 
-    counts = workers(cli)
+    counts = workers(cli, "elastic")
     assert len(counts) == EPOCHS
     assert [count for count, before in pairwise([*counts[::-1], 0]) if count != before] == [1, 2, 1]
-    log = cli("logs", NAME).stdout
+    log = cli("logs", "elastic").stdout
     # To grow, it saved where it was; what a lost node did after its last checkpoint was done again.
     assert f"[{TRIAL}] asked to leave; checkpoint at epoch" in log
     assert f"[{TRIAL}] workers ended (lost); going on from the last checkpoint" in log
-    run = cli.trial_runs(NAME)[TRIAL]
     assert run.data.tags["outcome"] == "completed"
     assert_no_step_twice(cli.client(), run)
-    assert cli("verify", NAME).returncode == 0
+    assert cli("verify", "elastic").returncode == 0
 
 
-def workers(cli: Cli) -> list[int]:
+# Four minutes, most of them Ray's start of three worker groups.
+@pytest.mark.long
+def test_workers_leave_a_node_that_is_announced_to_go(cli: Cli, cluster: Cluster) -> None:
+    node = cluster.add_node(num_cpus=1)
+    submit(cli, cluster, "reclaimed")
+    wait_for(lambda: workers(cli, "reclaimed")[-1:] == [2], 180, "an epoch of two workers")
+    # What cloud providers' notices become on a cluster that scales itself; the node goes a minute later.
+    notice = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "reclaimed", "--node-id", node.node_id)
+    drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address, *notice]
+    subprocess.run([*drain, "--deadline-remaining-seconds", "60"], check=True, timeout=60)
+    wait_for(lambda: "asked to leave; checkpoint" in cli("logs", "reclaimed").stdout, 60, "the checkpoint")
+    wait_for(lambda: workers(cli, "reclaimed")[-1:] == [1], 120, "an epoch of one worker")
+    cluster.remove_node(node, allow_graceful=False)
+    run = ended(cli, "reclaimed")
+
+    counts = workers(cli, "reclaimed")
+    assert len(counts) == EPOCHS
+    assert [count for count, before in pairwise([*counts[::-1], 0]) if count != before] == [1, 2]
+    log = cli("logs", "reclaimed").stdout
+    assert f"[{TRIAL}] workers ended (terminated); going on from the last checkpoint" in log
+    assert "(lost)" not in log
+    assert run.data.tags["outcome"] == "completed"
+    assert_no_step_twice(cli.client(), run)
+    assert cli("verify", "reclaimed").returncode == 0
+
+
+def submit(cli: Cli, cluster: Cluster, name: str) -> None:
+    """Start a trial of one or two workers of a core each on the other cluster."""
+    cli(
+        *("submit", "--variants", "b0-w0.5-d0.5", "--workers", "1:2", "--cpus-per-worker", "1"),
+        *("--epochs", str(EPOCHS), "--checkpoint-steps", "5", "--name", name, "--detach"),
+        *("--address", f"http://{cluster.head_node.webui_url}"),
+        *("--tracking-uri", cli.services()["mlflow"]["url"]),
+    )
+
+
+def ended(cli: Cli, name: str) -> Run:
+    """The trial's run, once it has ended."""
+    wait_for(lambda: cli.trial_runs(name)[TRIAL].data.tags["outcome"] != "running", 300, "the end")
+    return cli.trial_runs(name)[TRIAL]
+
+
+def workers(cli: Cli, name: str) -> list[int]:
     """How many there were, by epoch."""
-    run = cli.trial_runs(NAME).get(TRIAL)
+    run = cli.trial_runs(name).get(TRIAL)
     if run is None:
         return []
     history = cli.client().get_metric_history(run.info.run_id, "run/workers")
