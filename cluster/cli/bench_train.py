@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -109,9 +111,10 @@ class _Platform:
 
 @contextmanager
 def _engines() -> Iterator[_Platform]:
-    """Engines of their own in a temporary home, on free ports."""
+    """Engines of their own in a temporary home, on free ports; they do not outlive SIGTERM either."""
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             engines = ensure_engines(home, None, None)
             yield _Platform(engines.tracking_uri, Jobs(engines.address))
@@ -119,3 +122,4 @@ def _engines() -> Iterator[_Platform]:
             services = Services(home)
             for name in ("ray", "mlflow"):
                 services.stop(name)
+            signal.signal(signal.SIGTERM, before)

@@ -115,10 +115,16 @@ def test_verify_lists_every_bad_shard_and_exits_with_1(cli: Cli, shards: Manifes
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    for number in range(3000):
+    # Large ones in between, to be compressed, so that there is work left when the first shard is done.
+    large = tmp_path / "large.bmp"
+    Image.effect_noise((1500, 1500), 64).save(large)
+    for number in range(1000):
         folder = tmp_path / "raw" / f"{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (4, 4), number % 251).save(folder / f"{number}.bmp")
+        if number % 50:
+            Image.new("L", (4, 4), number % 251).save(folder / f"{number}.bmp")
+        else:
+            (folder / f"{number}.bmp").hardlink_to(large)
     code = "from effnet_cluster.cluster.cli import main\nif __name__ == '__main__': main()\n"
     (tmp_path / "main.py").write_text(code)
     process = subprocess.Popen(

@@ -31,6 +31,10 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     following = subprocess.Popen(command, cwd=cli.home, env=cli.env, stderr=subprocess.PIPE, text=True)
     head = psutil.Process(cli.services()["ray"]["pid"])
 
+    # Ranks have the priority of what the user runs; Ray would give way to everything else on the machine.
+    wait_for(lambda: bool(train_workers(head)), 120, "the ranks")
+    assert {process.nice() for process in train_workers(head)} == {psutil.Process().nice()}
+
     # Ranks of the first trial are lost within epochs; then one is asked to leave.
     end_ranks(cli, NAME, FIRST, SIGNALS, random.Random(0))
     before = cli.trial_runs(NAME)[FIRST].info.run_id
