@@ -52,7 +52,8 @@ _LOST_TYPES = {
     "WorkerHealthCheckTimeoutError",
 }
 _MEMORY_TYPES = {"MemoryError", "OutOfMemoryError"}
-_MEMORY_SIGN = "can't allocate memory"  # of torch on the CPU
+# Of torch on the CPU; and of Ray, where it has killed an actor, such as a worker, to save the node.
+_MEMORY_SIGNS = ("can't allocate memory", "due to the node running low on memory")
 
 
 def cause(error: BaseException) -> BaseException:
@@ -70,7 +71,7 @@ def classify(error: BaseException) -> Fault:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TerminatedError):
         return Fault.TERMINATED
-    if names & _MEMORY_TYPES or _MEMORY_SIGN in str(error):
+    if names & _MEMORY_TYPES or any(sign in str(error) for sign in _MEMORY_SIGNS):
         # Ray's own means that the node ran out of memory and Ray killed the worker; a smaller batch helps there too.
         return Fault.OUT_OF_MEMORY
     if isinstance(error, EngineError) or names & _LOST_TYPES:

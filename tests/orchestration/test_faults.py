@@ -24,6 +24,10 @@ from effnet_cluster.orchestration.faults import (
 
 PEER = RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
 DEAD = WorkerHealthCheckFailedError("a worker is gone", ray.exceptions.RayActorError())
+# As Ray 2.60 said it.
+KILLED = (
+    "3 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1, …) was 7.22GB"
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,10 @@ DEAD = WorkerHealthCheckFailedError("a worker is gone", ray.exceptions.RayActorE
         (EngineError("MLflow at http://…: no answer"), Fault.LOST),
         (torch.OutOfMemoryError("CUDA out of memory"), Fault.OUT_OF_MEMORY),
         (ray.exceptions.OutOfMemoryError("killed"), Fault.OUT_OF_MEMORY),
+        (
+            WorkerHealthCheckFailedError("gone", ray.exceptions.RayActorError(error_msg=KILLED)),
+            Fault.OUT_OF_MEMORY,
+        ),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
             Fault.OUT_OF_MEMORY,
