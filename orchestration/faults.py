@@ -134,6 +134,8 @@ class FaultPolicy:
 
 
 def _first_line(error: BaseException) -> str:
-    """The line of a message that says what happened: of a remote traceback the last one."""
+    """The line of a message that says what happened: of Ray's report on a node's memory the first one, of a remote
+    traceback the last one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    told = [line for line in lines if any(sign in line for sign in _MEMORY_SIGNS)]
+    return (told or lines[-1:] or [type(error).__name__])[0]

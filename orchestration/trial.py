@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from .backend import ForgivingTorchConfig
 from .elastic import ElasticTrainer
 from .errors import EngineError
 from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
@@ -124,7 +125,7 @@ def _trainer(job: TrialJob, context: TrialContext) -> TorchTrainer:
             use_gpu=context.use_gpu,
             resources_per_worker=resources,
         ),
-        torch_config=TorchConfig(backend="nccl" if context.use_gpu else "gloo"),
+        torch_config=ForgivingTorchConfig(backend="nccl" if context.use_gpu else "gloo"),
         run_config=RunConfig(
             name=job.trial.trial_id,
             storage_path=f"{context.storage}/trials",
