@@ -55,37 +55,6 @@ class _Failure:
 
 
 @dataclass(frozen=True, eq=False)
-class _Packed:
-    """A batch on its way out of a worker process. Every tensor would take a file descriptor and a connection of its
-    own, half a millisecond each; arrays travel by value, which for all but the images is less."""
-
-    images: torch.Tensor
-    labels: NDArray[np.int64]
-    sample_ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    mask: NDArray[np.bool_]
-    corrupt: tuple[Corrupt, ...]
-
-    def unpack(self) -> Batch:
-        """The batch."""
-        labels, ids = torch.from_numpy(self.labels), torch.from_numpy(self.sample_ids)
-        return Batch(
-            self.images, labels, ids, torch.from_numpy(self.positions), torch.from_numpy(self.mask), self.corrupt
-        )
-
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; called by torch's loader, in a thread of its own, where there is CUDA."""
-        batch = self.unpack()
-        return batch._replace(
-            images=batch.images.pin_memory(),
-            labels=batch.labels.pin_memory(),
-            sample_ids=batch.sample_ids.pin_memory(),
-            positions=batch.positions.pin_memory(),
-            mask=batch.mask.pin_memory(),
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class Pass:
     """Everything that one pass over the data needs; its private methods are the stages of the pipeline.
 
@@ -116,7 +85,7 @@ class Pass:
         Raises:
             DataError: a sample cannot be read.
         """
-        loader: DataLoader[Batch | _Packed | _Failure] = DataLoader(
+        loader: DataLoader[Batch | _Failure] = DataLoader(
             DataPipeline(self._places, self._read, self._decode, self._batch, self._deliver),
             batch_size=None,
             num_workers=workers,
@@ -127,7 +96,7 @@ class Pass:
         for item in loader:
             if isinstance(item, _Failure):
                 raise DataError(item.message)
-            yield item.unpack() if isinstance(item, _Packed) else item
+            yield item
 
     def _places(self) -> Iterator[_Place]:
         for batch in self.plan.worker_batches(self.start_batch, *_this_worker()):
@@ -175,7 +144,7 @@ class Pass:
             return _Decoded(place, image, replacement, Corrupt(*place, reason, replacement))
         raise DataError(f"{reason}; and no sample after it in the epoch's order can be decoded; repair the dataset")
 
-    def _batch(self, samples: Iterator[_Decoded]) -> Iterator[_Packed]:
+    def _batch(self, samples: Iterator[_Decoded]) -> Iterator[Batch]:
         places: list[_Decoded] = []
         images = self._no_images()
         for sample in samples:
@@ -187,20 +156,20 @@ class Pass:
                 row.copy_(sample.image)
             places.append(sample._replace(image=None))
             if len(places) == self.plan.local_batch:
-                yield self._packed(images, places)
+                yield self._collate(images, places)
                 places, images = [], self._no_images()
 
     def _no_images(self) -> torch.Tensor:
         shape = (self.plan.local_batch, self.image_size, self.image_size, 3)
         return torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
 
-    def _deliver(self, batches: Iterator[_Packed]) -> Iterator[_Packed | _Failure]:
+    def _deliver(self, batches: Iterator[Batch]) -> Iterator[Batch | _Failure]:
         try:
             yield from batches
         except DataError as error:
             yield _Failure(str(error))
 
-    def _packed(self, images: torch.Tensor, samples: list[_Decoded]) -> _Packed:
+    def _collate(self, images: torch.Tensor, samples: list[_Decoded]) -> Batch:
         ids = np.array([sample.place.sample_id for sample in samples], dtype=np.int64)
         shown = np.array([sample.shown for sample in samples], dtype=np.int64)
         mask = shown >= 0
@@ -208,7 +177,8 @@ class Pass:
         labels = np.where(mask, self.labels[shown], 0).astype(np.int64)
         positions = np.array([sample.place.position for sample in samples], dtype=np.int64)
         corrupt = tuple(sample.corrupt for sample in samples if sample.corrupt is not None)
-        return _Packed(images, labels, ids, positions, mask, corrupt)
+        as_tensor = torch.from_numpy
+        return Batch(images, as_tensor(labels), as_tensor(ids), as_tensor(positions), as_tensor(mask), corrupt)
 
 
 def _this_worker() -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import pyarrow
@@ -45,10 +46,10 @@ class ResizedCut:
     top: int
     side: int
 
-    @property
+    @cached_property
     def needed(self) -> range:
         """The rows of the picture that the square is made of."""
-        scale = _exact_scale(self.rows, self.height)
+        scale = self._down
         if scale is None or not self._columns_come_first:
             return range(self.rows)
         # Pillow's own bounds of the first and the last row's filter.
@@ -67,7 +68,7 @@ class ResizedCut:
         if not self._columns_come_first:
             whole = image.resize((self.width, self.height), _BICUBIC)
             return np.array(whole.crop((left, top, left + side, top + side)))
-        across, down = _exact_scale(self.columns, self.width), _exact_scale(self.rows, self.height)
+        across, down = _exact_scale(self.columns, self.width), self._down
         if across is None:
             image = image.resize((self.width, image.height), _BICUBIC).crop((left, 0, left + side, image.height))
         else:
@@ -77,6 +78,10 @@ class ResizedCut:
             return np.array(image.resize((side, self.height), _BICUBIC).crop((0, top, side, top + side)))
         rows = (0, top * down - needed.start, side, (top + side) * down - needed.start)
         return np.array(image.resize((side, side), _BICUBIC, rows))
+
+    @cached_property
+    def _down(self) -> float | None:
+        return _exact_scale(self.rows, self.height)
 
     @property
     def _columns_come_first(self) -> bool:

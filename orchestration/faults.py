@@ -71,7 +71,7 @@ def classify(error: BaseException) -> Fault:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TerminatedError):
         return Fault.TERMINATED
-    if names & _MEMORY_TYPES or any(sign in str(error) for sign in _MEMORY_SIGNS):
+    if names & _MEMORY_TYPES or _tells_of_memory(str(error)):
         # Ray's own means that the node ran out of memory and Ray killed the worker; a smaller batch helps there too.
         return Fault.OUT_OF_MEMORY
     if isinstance(error, EngineError) or names & _LOST_TYPES:
@@ -133,9 +133,13 @@ class FaultPolicy:
         return GiveUp(line)
 
 
+def _tells_of_memory(text: str) -> bool:
+    return any(sign in text for sign in _MEMORY_SIGNS)
+
+
 def _first_line(error: BaseException) -> str:
     """The line of a message that says what happened: of Ray's report on a node's memory the first one, of a remote
     traceback the last one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if any(sign in line for sign in _MEMORY_SIGNS)]
+    told = [line for line in lines if _tells_of_memory(line)]
     return (told or lines[-1:] or [type(error).__name__])[0]
