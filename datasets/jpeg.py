@@ -24,7 +24,6 @@ _SOF, _SOS, _DRI, _APP1 = (0xC0, 0xC1, 0xC2), 0xDA, 0xDD, 0xE1
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4}
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _MAX_SCRATCH = 16 * 2**20
-_ALIGNED = 64  # bytes, a cache line
 _scratch = threading.local()
 _ONLY_THE_REST_WAS_LEFT = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9")
 
@@ -102,33 +101,29 @@ def _orientation(exif: bytes) -> int:
 
 
 def decode_plain(
-    data: bytes, header: JpegHeader, rows: int, reduction: int = 1, *, quick: bool = False, padded: bool = False
+    data: bytes, header: JpegHeader, rows: int, reduction: int = 1, *, quick: bool = False
 ) -> NDArray[np.uint8] | None:
     """At least the first `rows` stored rows of a plain JPEG, or None if it is not flawless.
 
     Args:
         rows: in pixels of the full size; those below may be missing from the result.
         quick: by libjpeg-turbo's faster DCT and nearest chroma: a tenth less time, a level or so from Pillow's pixels.
-        padded: four bytes to a pixel, the last without meaning, as Pillow keeps RGB in memory.
         reduction: 1, 2, 4 or 8; a scaled inverse DCT yields ceil(width / reduction) columns, rows alike.
 
     Returns:
-        uint8 (height, width, 3), or 4 if `padded`, not turned upright; its memory is used again by the next call in the
-        same thread.
+        uint8 (height, width, 3), not turned upright; its memory is used again by the next call in the same thread.
     """
     # Chroma is interpolated with the sample below it: a few rows more than asked for keep the new edge out of sight.
     needed = rows + reduction * (header.row_step // 4)
     stop = needed if header.row_step and _steps(needed, header) < _steps(header.height, header) else header.height
     width, height = (-(-side // reduction) for side in (header.width, stop))
-    shape = (height, width, 4 if padded else 3)
-    # libjpeg-turbo writes aligned rows past the cache (movntdq), where they are wanted next: these offsets keep most of
-    # them unaligned. Pillow wants its own pixels at multiples of four.
-    buffer = _scratch_array(math.prod(shape), 4 if padded else 1).reshape(shape)
+    shape = (height, width, 3)
+    buffer = _scratch_array(math.prod(shape)).reshape(shape)
     try:
         # Sides of no less than these and a factor of no less than this leave one scale to choose.
         image = simplejpeg.decode_jpeg(
             _ending_at(data, header, stop),
-            colorspace="RGBX" if padded else "RGB",
+            colorspace="RGB",
             min_width=width,
             min_height=height,
             min_factor=reduction,
@@ -144,18 +139,17 @@ def decode_plain(
     return buffer if image.shape == shape else None
 
 
-def _scratch_array(size: int, offset: int) -> NDArray[np.uint8]:
-    """`size` bytes, `offset` bytes after the beginning of a cache line.
-
-    Fresh pages from the system for every picture would cost up to half as much as decoding it.
-    """
+def _scratch_array(size: int) -> NDArray[np.uint8]:
+    """`size` bytes. Fresh pages from the system for every picture would cost up to half as much as decoding it."""
     if size > _MAX_SCRATCH:
         return np.empty(size, dtype=np.uint8)
     if not hasattr(_scratch, "bytes"):
-        memory = np.empty(_MAX_SCRATCH + 2 * _ALIGNED, dtype=np.uint8)
-        _scratch.bytes = memory[-memory.ctypes.data % _ALIGNED :]
+        # libjpeg-turbo writes aligned rows past the cache (movntdq), where they are wanted next: an odd address keeps
+        # most of them unaligned.
+        memory = np.empty(_MAX_SCRATCH + 2, dtype=np.uint8)
+        _scratch.bytes = memory[1 - memory.ctypes.data % 2 :]
     scratch: NDArray[np.uint8] = _scratch.bytes
-    return scratch[offset : offset + size]
+    return scratch[:size]
 
 
 def _steps(rows: int, header: JpegHeader) -> int:

@@ -45,8 +45,8 @@ class Picture:
         return int(self.rgb.shape[0])
 
     def pixels(self, rows: int) -> NDArray[np.uint8]:
-        """At least the first `rows` of its rows, uint8 (rows, width, 3); or (rows, width, 4), if that is quicker to
-        make, with a last byte to each pixel that means nothing. The memory may be used again by the next picture."""
+        """At least the first `rows` of its rows, uint8 (rows, width, 3), whose memory may be used again by the next
+        picture."""
         return self.rgb
 
     def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:
@@ -83,7 +83,7 @@ class JpegPicture:
 
     def pixels(self, rows: int) -> NDArray[np.uint8]:
         """See `Picture.pixels`; equal to the bit to what Pillow decodes."""
-        stored = decode_plain(self.data, self.header, self._stored_rows(rows), padded=True)
+        stored = decode_plain(self.data, self.header, self._stored_rows(rows))
         return self._by_pillow().rgb if stored is None else self._upright(stored)
 
     def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from .augmentation import NO_AUGMENTATION, Augmentation
+from .bicubic import compiled
 from .errors import DataError
 from .philox import Domain, uniforms
 from .pictures import Box, JpegPicture, Picture
@@ -98,6 +99,7 @@ class EvalTransform:
         _require_size("image_size", self.image_size)
         if self.resize < self.image_size:
             raise DataError(f"resize ({self.resize}) must be at least image_size ({self.image_size})")
+        compiled()  # now, in the process that loader workers are forked from, and not in each of them
 
     def __call__(self, image: Image.Image | Picture | JpegPicture) -> torch.Tensor:
         """RGB image → uint8 (3, image_size, image_size).

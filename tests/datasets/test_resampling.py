@@ -35,8 +35,6 @@ def test_a_cut_of_the_resized_picture_is_pillows_to_the_bit(
     cut = ResizedCut(columns, rows, width, height, left, top, side)
     enough = np.ascontiguousarray(pixels[: cut.needed.stop])
     np.testing.assert_array_equal(cut.of(enough), expected)
-    padded = np.dstack([enough, np.full(enough.shape[:2], 77, np.uint8)])
-    np.testing.assert_array_equal(cut.of(padded), expected)
 
 
 def test_rows_beyond_the_cut_are_not_needed() -> None:
