@@ -19,7 +19,13 @@ def fast_resize(pixels: NDArray[np.uint8], side: int) -> torch.Tensor:
     fast as Pillow, and at most a level or two away from its pixels.
     """
     image = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)  # rows of a larger picture: torch copies faster
-    return F.interpolate(image, (side, side), mode="bilinear", antialias=True)[0]
+    if len(pixels) > side:  # torch would begin with the columns, the slower half of the work, and that in all rows
+        image = _resized(image, side, pixels.shape[1])
+    return _resized(image, side, side)[0]
+
+
+def _resized(image: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    return F.interpolate(image, (rows, columns), mode="bilinear", antialias=True)
 
 
 @dataclass(frozen=True)
