@@ -1,8 +1,8 @@
 """Gradients of CPU ranks on one node, averaged in shared memory instead of over the loopback network.
 
 Gloo passes each gradient through sockets and two threads a rank, which take their time from the cores that train. In
-shared memory, B0 at 32 px on two cores makes 1.1 times as many steps (docs/training.md). Its order of addition is that
-of the ranks, however DDP cuts the gradient into buckets.
+shared memory, B0 at 32 px on two cores makes 1.1 times as many steps (docs/training.md). They are added in the order of
+the ranks, however DDP cuts the gradient into buckets.
 """
 
 # DDP wants to see the hook's own annotations: no `from __future__ import annotations` here.

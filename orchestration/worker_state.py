@@ -115,8 +115,8 @@ class WorkerState:
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
-        if self.device.type == "cpu" and self.world_size > 1:
-            average_in_shared_memory(ddp)
+        if self.device.type == "cpu" and self.world_size > 1 and average_in_shared_memory(ddp):
+            self._say("all ranks are on one node: gradients are averaged in shared memory")
         self._take_step = TrainStep(
             ddp, self.optimizer, loss, self.autocast, self.scaler, self.micro_batch, recipe.clip_grad, self.ema
         )
