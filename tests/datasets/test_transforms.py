@@ -64,7 +64,8 @@ def test_a_full_crop_is_a_plain_resize() -> None:
     square = CHINA.crop((0, 0, 200, 200))
     transform = TrainTransform(64, seed=0, scale=(1.0, 1.0), ratio=(1.0, 1.0), mirror=False)
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)
-    expected = functional.resize(pixels, [64, 64], InterpolationMode.BILINEAR, antialias=True)
+    rows = functional.resize(pixels, [64, 200], InterpolationMode.BILINEAR, antialias=True)
+    expected = functional.resize(rows, [64, 64], InterpolationMode.BILINEAR, antialias=True)
     by_pillow = np.array(square.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
     for sample in range(5):
         output = transform(square, 0, sample)
