@@ -70,7 +70,11 @@ class SharedAverage:
 
     @classmethod
     def connect(cls) -> "SharedAverage | None":
-        """Join with all ranks of the default group, on each of them at once; None on all if any is on another node."""
+        """Join with all ranks of the default group, on each of them at once; None on all if any is on another node.
+
+        Raises:
+            DistNetworkError: a rank has gone meanwhile.
+        """
         rank, world_size = dist.get_rank(), dist.get_world_size()
         with contextlib.ExitStack() as stack:
             # Among the ranks' own files, which nobody else can open; whoever finds the socket there is on this node.
@@ -81,16 +85,16 @@ class SharedAverage:
                 if link is not None:
                     link.close()
                 return None
-            if offer is None:
-                assert link is not None
-                _, (memory, *_), *_ = socket.recv_fds(link, 1, 1)
-                stack.callback(os.close, memory)
-                links = [link]
-            else:
-                _, listener, memory = offer
-                links = [listener.accept()[0] for _ in range(world_size - 1)]
-                for peer in links:
-                    socket.send_fds(peer, [b"m"], [memory])
+            with _told_of_losses():
+                if offer is None:
+                    assert link is not None
+                    links, memory = [link], _received_file(link)
+                    stack.callback(os.close, memory)
+                else:
+                    _, listener, memory = offer
+                    links = [listener.accept()[0] for _ in range(world_size - 1)]
+                    for peer in links:
+                        socket.send_fds(peer, [b"!"], [memory])
             return cls(links, memory, rank, world_size)
 
     def __call__(self, values: Tensor) -> None:
@@ -119,7 +123,7 @@ class SharedAverage:
 
     def _meet(self) -> None:
         """Wait until all ranks are here; what they wrote before is then visible, as the kernel passes the word."""
-        try:
+        with _told_of_losses():
             if self._rank == 0:
                 for link in self._links:
                     _receive(link)
@@ -128,13 +132,27 @@ class SharedAverage:
             else:
                 self._links[0].send(b"!")
                 _receive(self._links[0])
-        except OSError as error:
-            raise dist.DistNetworkError(f"a rank on this node has gone or hangs: {error}") from error
+
+
+@contextlib.contextmanager
+def _told_of_losses() -> Iterator[None]:
+    """A socket's complaint as what torch would raise: that a peer has gone is worth another try, see `faults`."""
+    try:
+        yield
+    except OSError as error:
+        raise dist.DistNetworkError(f"a rank on this node has gone or hangs: {error}") from error
 
 
 def _receive(link: socket.socket) -> None:
     if not link.recv(1):
         raise ConnectionError("it closed its connection")
+
+
+def _received_file(link: socket.socket) -> int:
+    _, files, *_ = socket.recv_fds(link, 1, 1)
+    if not files:
+        raise ConnectionError("it closed its connection")
+    return files[0]
 
 
 @contextlib.contextmanager
