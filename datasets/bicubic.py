@@ -102,7 +102,7 @@ def _require(wanted: Taps, length: int) -> None:
 
 @cache
 def compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    """`_columns` and `_rows`, compiled (half a second) when first asked for; they leave other threads running."""
+    """`_columns` and `_rows`, compiled (0.8 seconds) when first asked for; they leave other threads running."""
     import numba as nb
 
     def constant(kind: Any, dimensions: int) -> Any:
