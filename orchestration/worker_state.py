@@ -28,6 +28,7 @@ from .models import ModelFacts
 from .networks import build_network, normalization_of, set_training_mode
 from .optimizers import make_optimizer
 from .precision import Precision, autocast, choose_precision, gradient_scaler, tune_backend
+from .shared_average import average_in_shared_memory
 from .tally import Point
 from .tracking import MetricLog, Tracker
 from .train_step import TrainStep
@@ -114,6 +115,8 @@ class WorkerState:
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
+        if self.device.type == "cpu" and self.world_size > 1 and average_in_shared_memory(ddp):
+            self._say("all ranks are on one node: gradients are averaged in shared memory")
         self._take_step = TrainStep(
             ddp, self.optimizer, loss, self.autocast, self.scaler, self.micro_batch, recipe.clip_grad, self.ema
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effnet_cluster.datasets import Batch, EvalLoader, Manifest
 from effnet_cluster.effnet import EfficientNet, variant
+from effnet_cluster.orchestration import shared_average
 from effnet_cluster.orchestration.checkpoint import Progress
 from effnet_cluster.orchestration.classifier import NormalizedModel
 from effnet_cluster.orchestration.distributed import (
@@ -30,6 +32,7 @@ from effnet_cluster.orchestration.distributed import (
 )
 from effnet_cluster.orchestration.optimizers import make_optimizer
 from effnet_cluster.orchestration.recipes import Recipe
+from effnet_cluster.orchestration.shared_average import SharedAverage, average_in_shared_memory
 from effnet_cluster.orchestration.tally import Tally
 from effnet_cluster.orchestration.termination import Vote
 from effnet_cluster.orchestration.train_step import TrainStep
@@ -181,6 +184,68 @@ def accumulating(rank: int, world: int) -> Any:
     return {"loss": loss, "model": model.state_dict()}
 
 
+def odd_values(rank: int, size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(90 + rank), dtype=dtype) * 10 ** (rank - 1)
+
+
+def sharing(rank: int, world: int) -> Any:
+    """Means in shared memory: of more than one chunk, of fewer values than ranks, and of another type."""
+    average = SharedAverage.connect()
+    assert average is not None
+    found = []
+    for size in (5_000_001, 1, 4097):
+        values = odd_values(rank, size)
+        average(values)
+        found.append(values)
+    double = odd_values(rank, 3_000_000, torch.float64)
+    average(double)
+    return {"float32": found, "float64": double}
+
+
+def sharing_under_ddp(rank: int, world: int) -> Any:
+    """Parameters after steps of the same model, reduced by gloo and in shared memory."""
+    images, labels = step_batch()
+    mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+    found = {}
+    for way in ("gloo", "shared"):
+        model = step_model()
+        # Small buckets: several a step.
+        ddp = DistributedDataParallel(
+            model, forward_sync_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=0.2
+        )
+        freeze_statistics(ddp)
+        found[f"{way} used"] = way == "shared" and average_in_shared_memory(ddp)
+        for _ in range(3):
+            ddp.zero_grad()
+            take_step(ddp, model, images[mine], labels[mine])
+        found[way] = [p.detach().clone() for p in model.parameters()]
+    return found
+
+
+def sharing_refused(rank: int, world: int) -> Any:
+    """Whether anybody shares memory when the last rank cannot reach the others' node."""
+    if rank and rank == world - 1:
+        with patch.object(shared_average, "_connected", lambda address: None):
+            return SharedAverage.connect() is None
+    return SharedAverage.connect() is None
+
+
+def sharing_with_one_gone(rank: int, world: int) -> Any:
+    """What the others are told when the last rank ends its part of it."""
+    average = SharedAverage.connect()
+    assert average is not None
+    if rank == world - 1:
+        average.close()
+        return "gone"
+    try:
+        average(torch.zeros(3))
+    except dist.DistNetworkError as error:
+        return str(error)
+    finally:
+        average.close()
+    return "not noticed"
+
+
 def tally_loss(rank: int, number: int) -> float:
     return 1 + rank + number / 7
 
@@ -253,7 +318,8 @@ def main(rank: int, shards: str, out: str) -> None:
         meeting = f"file://{out}/meeting-{world}"
         dist.init_process_group("gloo", meeting, timeout=timedelta(seconds=60), rank=rank, world_size=world)
         results: dict[str, Any] = {}
-        scenarios = (averaging, agreement, summing, ddp_step, accumulating, tallying, voting, evaluation)
+        shared = (sharing, sharing_under_ddp, sharing_refused, sharing_with_one_gone)
+        scenarios = (averaging, agreement, summing, ddp_step, accumulating, *shared, tallying, voting, evaluation)
         for scenario in scenarios:
             try:
                 results[scenario.__name__] = scenario(rank, world)

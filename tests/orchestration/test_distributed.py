@@ -156,3 +156,46 @@ def test_every_rank_learns_of_the_first_loss_that_is_not_finite(results: Results
 def test_all_ranks_learn_at_the_same_step_that_one_wants_to_leave(results: Results, world: int) -> None:
     noticed = 3 if world == 1 else 4
     assert [rank["voting"] for rank in results[world]] == [[n == noticed for n in range(10)]] * world
+
+
+def mean_in_order(world: int, size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The ranks' values added one after the other."""
+    total = ranks.odd_values(0, size, dtype)
+    for rank in range(1, world):
+        total = total + ranks.odd_values(rank, size, dtype)
+    return total / world
+
+
+@several
+def test_means_in_shared_memory_are_those_in_the_order_of_the_ranks(results: Results, world: int) -> None:
+    for rank in results[world]:
+        for found in rank["sharing"]["float32"]:
+            assert torch.equal(found, mean_in_order(world, len(found)))
+        double = rank["sharing"]["float64"]
+        assert torch.equal(double, mean_in_order(world, len(double), torch.float64))
+
+
+@several
+def test_gradients_reduced_in_shared_memory_are_gloos(results: Results, world: int) -> None:
+    for rank in results[world]:
+        found = rank["sharing_under_ddp"]
+        assert found["shared used"]
+        for shared, gloo, of_rank_0 in zip(
+            found["shared"], found["gloo"], results[world][0]["sharing_under_ddp"]["shared"], strict=True
+        ):
+            assert torch.equal(shared, of_rank_0)
+            if world < 3:  # two numbers have one sum
+                assert torch.equal(shared, gloo)
+            torch.testing.assert_close(shared, gloo, rtol=1e-9, atol=1e-9)
+
+
+@several
+def test_ranks_share_memory_all_or_none(results: Results, world: int) -> None:
+    assert [rank["sharing_refused"] for rank in results[world]] == [world > 1] * world
+
+
+@several
+def test_ranks_are_told_that_one_has_gone(results: Results, world: int) -> None:
+    *others, gone = [rank["sharing_with_one_gone"] for rank in results[world]]
+    assert gone == "gone"
+    assert all("a rank on this node has gone or hangs: " in told for told in others)
