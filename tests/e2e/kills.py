@@ -7,6 +7,7 @@ SIGKILL. What must come out is the run that nothing happened to, to the last bit
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -25,6 +26,8 @@ from effnet_cluster.orchestration.checkpoint import decode
 from .conftest import Cli, wait_for
 
 _MAX_DELAY_S = 1.5
+# Of digits and two workers on a fast machine: in the longest delay and up to the next checkpoint after it.
+_KILLS_AN_EPOCH = 2.5
 
 
 def train_workers(head: psutil.Process) -> list[psutil.Process]:
@@ -49,6 +52,9 @@ def end_ranks(cli: Cli, experiment: str, trial: str, signals: Sequence[int], cha
     latest, ended = "", set[int]()
 
     def advanced() -> bool:
+        run = cli.trial_runs(experiment).get(trial)
+        outcome = run.data.tags["outcome"] if run else "running"
+        assert outcome == "running", f"{outcome} after {len(followed)} of {len(signals)} signals: more epochs are needed"
         found = checkpoints(cli, experiment, trial)
         return bool(found) and found[-1].name > latest and bool(train_workers(head))
 
@@ -105,7 +111,8 @@ def compare(cli: Cli, calm: str, killed: str, trial: str) -> list[str]:
 
 
 def main(kills: int) -> None:
-    arguments = ["submit", "--variants", "b0", "--workers", "2", "--epochs", "4", "--checkpoint-steps", "5"]
+    arguments = ["submit", "--variants", "b0", "--workers", "2", "--checkpoint-steps", "5"]
+    arguments += ["--epochs", str(math.ceil(kills / _KILLS_AN_EPOCH) + 1)]
     arguments += ["--max-failures", str(kills), *sys.argv[2:]]
     trial = "digits-b0-silu-s0"
     cli = Cli(Path(tempfile.mkdtemp()))
