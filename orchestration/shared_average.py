@@ -1,84 +1,106 @@
 """Gradients of CPU ranks on one node, averaged in shared memory instead of over the loopback network.
 
-Gloo passes each gradient through sockets and two threads a rank, which take their time from the cores that train. In
-shared memory, B0 at 32 px on two cores makes 1.1 times as many steps (docs/training.md). They are added in the order of
-the ranks, however DDP cuts the gradient into buckets.
+Gloo passes every gradient through sockets and two threads a rank, DDP copies it into buckets first: both take their
+time from the cores that train (docs/training.md has by how much). Here each rank averages the gradients of its part of
+the parameters, from where the others put theirs, and all take the averages from there.
 """
 
-# DDP wants to see the hook's own annotations: no `from __future__ import annotations` here.
+from __future__ import annotations
+
 import contextlib
 import mmap
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.futures import Future
-from torch.nn.parallel import DistributedDataParallel
 
 from .distributed import broadcast_object, smallest_over_ranks
 
 # At a time: memory for all of a large network's gradient would often not be there.
-_CHUNK_BYTES = 8 * 2**20
-# While some ranks still read the last chunk's average, others write the next chunk.
-_TURNS = 2
+_GROUP_BYTES = 32 * 2**20
+_ALIGNMENT = 64
 # As long as torch waits in a collective: one rank may have an evaluation or a checkpoint to do.
 _TIMEOUT_S = 1800.0
 _CPU = torch.device("cpu")
 
 
-def average_in_shared_memory(ddp: DistributedDataParallel) -> bool:
-    """Have `ddp` reduce its gradients this way, if all ranks are on this node; a collective of the default group.
+@dataclass(frozen=True)
+class Place:
+    """Where the gradient of parameter number `index` lies in every part of the memory, from byte `start` on, and the
+    rank that averages it."""
 
-    Returns:
-        whether they do; if not, nothing has changed.
-    """
-    average = SharedAverage.connect()
-    if average is None:
-        return False
-    ddp.register_comm_hook(average, _reduce)
-    return True
+    index: int
+    start: int
+    owner: int
 
 
-def _reduce(average: "SharedAverage", bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]
-    average(bucket.buffer())
-    done: Future[Tensor] = Future()
-    done.set_result(bucket.buffer())
-    return done
+def lay_out(sizes: Sequence[int], world_size: int, most: int = _GROUP_BYTES) -> list[list[Place]]:
+    """Share out gradients of `sizes` bytes among the ranks, in groups of at most `most` bytes, or of one gradient."""
+    groups: list[list[tuple[int, int]]] = []
+    end = most + 1
+    for index, size in enumerate(sizes):
+        if end + size > most:
+            groups.append([])
+            end = 0
+        groups[-1].append((index, end))
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    found = []
+    for group in groups:
+        whole = group[-1][1] + sizes[group[-1][0]]
+        # By where its middle lies: the parts are as equal as whole gradients allow.
+        found.append(
+            [Place(i, at, min((2 * at + sizes[i]) * world_size // (2 * whole), world_size - 1)) for i, at in group]
+        )
+    return found
 
 
 class SharedAverage:
-    """Averages tensors over the ranks of one node.
+    """Averages the gradients of some parameters over the ranks of one node.
+
+    The memory has a part for each rank, as large as a group of gradients, and one more. A rank puts its gradients of
+    what others average into its own part; when all have, it puts the averages of its share into the last one; when all
+    have, it takes the others'. So what is written is never what others still read.
 
     Args:
+        parameters: the same ones on all ranks.
         links: sockets, of rank 0 to every other rank, of these to rank 0.
         memory: the file descriptor of what they share.
         rank: of this process, of `world_size`.
     """
 
-    def __init__(self, links: list[socket.socket], memory: int, rank: int, world_size: int) -> None:
-        self._links, self._rank, self._world_size = links, rank, world_size
-        shared = torch.frombuffer(mmap.mmap(memory, _bytes(world_size)), dtype=torch.uint8)
-        self._memory = shared.view(_TURNS, world_size, _CHUNK_BYTES)
-        self._turn = 0
+    def __init__(
+        self, parameters: Sequence[Tensor], links: list[socket.socket], memory: int, rank: int, world_size: int
+    ) -> None:
+        self._parameters, self._links, self._rank, self._world_size = parameters, links, rank, world_size
+        layout = _layout(parameters, world_size)
+        part = _part_bytes(parameters, layout)
+        size = part * (world_size + 1)
+        shared = torch.frombuffer(mmap.mmap(memory, size), dtype=torch.uint8).view(world_size + 1, part)
+        self._groups = [
+            [(place, [_like(parameters[place.index], held[place.start :]) for held in shared]) for place in group]
+            for group in layout
+        ]
         for link in links:
             link.settimeout(_TIMEOUT_S)
 
     @classmethod
-    def connect(cls) -> "SharedAverage | None":
+    def connect(cls, parameters: Sequence[Tensor]) -> SharedAverage | None:
         """Join with all ranks of the default group, on each of them at once; None on all if any is on another node.
 
         Raises:
             DistNetworkError: a rank has gone meanwhile.
         """
         rank, world_size = dist.get_rank(), dist.get_world_size()
+        size = (world_size + 1) * _part_bytes(parameters, _layout(parameters, world_size))
         with contextlib.ExitStack() as stack:
             # Among the ranks' own files, which nobody else can open; whoever finds the socket there is on this node.
-            offer = stack.enter_context(_offered(world_size)) if rank == 0 else None
+            offer = stack.enter_context(_offered(world_size, size)) if rank == 0 else None
             address = broadcast_object(str(offer[0]) if offer else "")
             link = _connected(address) if rank and address else None
             if not smallest_over_ranks(int(offer is not None or link is not None), _CPU):
@@ -95,43 +117,57 @@ class SharedAverage:
                     links = [listener.accept()[0] for _ in range(world_size - 1)]
                     for peer in links:
                         socket.send_fds(peer, [b"!"], [memory])
-            return cls(links, memory, rank, world_size)
+            return cls(parameters, links, memory, rank, world_size)
 
-    def __call__(self, values: Tensor) -> None:
-        """Replace `values`, contiguous and of one size on all ranks, by their mean; each rank computes a part of it.
+    def __call__(self) -> None:
+        """Replace every parameter's `grad` by its mean over the ranks, the same bits on each of them.
 
         Raises:
             DistNetworkError: a rank has gone, or did not come within half an hour.
+            RuntimeError: a parameter has no gradient.
         """
-        for chunk in torch.split(values.view(-1), _CHUNK_BYTES // values.element_size()):
-            held = self._memory[self._turn, :, : chunk.numel() * chunk.element_size()].view(chunk.dtype)
-            self._turn = (self._turn + 1) % _TURNS
-            held[self._rank].copy_(chunk)
+        for group in self._groups:
+            own: list[tuple[Tensor, list[Tensor]]] = []
+            foreign: list[tuple[Tensor, list[Tensor]]] = []
+            for place, parts in group:
+                gradient = self._parameters[place.index].grad
+                if gradient is None:
+                    raise RuntimeError(f"parameter {place.index} of {len(self._parameters)} has no gradient to average")
+                (own if place.owner == self._rank else foreign).append((gradient, parts))
+            for gradient, parts in foreign:
+                parts[self._rank].copy_(gradient)
             self._meet()
-            bounds = [rank * chunk.numel() // self._world_size for rank in (self._rank, self._rank + 1)]
-            mean, *others = held[:, slice(*bounds)]
-            for other in others:
-                mean.add_(other)
-            mean.div_(self._world_size)
+            # One gradient after the other, while it is in the cache.
+            for gradient, (*of_ranks, mean) in own:
+                for rank, given in enumerate(of_ranks):
+                    if rank != self._rank:
+                        gradient.add_(given)
+                gradient.div_(self._world_size)
+                mean.copy_(gradient)
             self._meet()
-            chunk.copy_(held[0])
+            for gradient, (*_, mean) in foreign:
+                gradient.copy_(mean)
 
     def close(self) -> None:
-        """Leave; the other ranks notice at the next tensor."""
+        """Leave; the other ranks notice when they average next."""
         for link in self._links:
             link.close()
 
     def _meet(self) -> None:
         """Wait until all ranks are here; what they wrote before is then visible, as the kernel passes the word."""
+        # Rank 0 speaks last, for all; unless it has but one to speak to, who then need not wait for an answer.
+        speaks_first = self._rank > 0 or len(self._links) == 1
         with _told_of_losses():
-            if self._rank == 0:
-                for link in self._links:
-                    _receive(link)
-                for link in self._links:
-                    link.send(b"!")
-            else:
-                self._links[0].send(b"!")
-                _receive(self._links[0])
+            if speaks_first:
+                self._speak()
+            for link in self._links:
+                _receive(link)
+            if not speaks_first:
+                self._speak()
+
+    def _speak(self) -> None:
+        for link in self._links:
+            link.send(b"!")
 
 
 @contextlib.contextmanager
@@ -156,8 +192,8 @@ def _received_file(link: socket.socket) -> int:
 
 
 @contextlib.contextmanager
-def _offered(world_size: int) -> Iterator[tuple[Path, socket.socket, int] | None]:
-    """A listening socket's path, the socket, and memory for all ranks; or None where this cannot be had."""
+def _offered(world_size: int, size: int) -> Iterator[tuple[Path, socket.socket, int] | None]:
+    """A listening socket's path, the socket, and `size` bytes to share; or None where this cannot be had."""
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="effnet-ranks-"))
@@ -167,7 +203,7 @@ def _offered(world_size: int) -> Iterator[tuple[Path, socket.socket, int] | None
             listener.listen(world_size)
             memory = os.memfd_create("gradients")
             stack.callback(os.close, memory)
-            os.posix_fallocate(memory, 0, _bytes(world_size))
+            os.posix_fallocate(memory, 0, size)
             offer = (path, listener, memory)
         except (OSError, AttributeError):  # not on Linux; a long TMPDIR; no memory
             offer = None
@@ -184,5 +220,16 @@ def _connected(address: str) -> socket.socket | None:
     return link
 
 
-def _bytes(world_size: int) -> int:
-    return _TURNS * world_size * _CHUNK_BYTES
+def _layout(parameters: Sequence[Tensor], world_size: int) -> list[list[Place]]:
+    return lay_out([parameter.nbytes for parameter in parameters], world_size)
+
+
+def _part_bytes(parameters: Sequence[Tensor], layout: list[list[Place]]) -> int:
+    """Of a part: of the largest group, in whole pages."""
+    largest = max(group[-1].start + parameters[group[-1].index].nbytes for group in layout)
+    return -(-largest // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _like(parameter: Tensor, memory: Tensor) -> Tensor:
+    """A tensor in `memory` (bytes) with the parameter's shape, type and order of values, as its gradient has them."""
+    return memory[: parameter.nbytes].view(parameter.dtype).as_strided(parameter.size(), parameter.stride())

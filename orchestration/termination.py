@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Seconds that workers have to save before their group is resized, and between two looks whether they have.
 _GRACE_S, _POLL_S = 30.0, 0.2
+# Seconds between two votes: few of a grace time's, and many steps, each of which a collective would make longer.
+_VOTE_S = 1.0
 _asked = threading.Event()
 
 
@@ -91,26 +93,44 @@ def _preempted() -> bool:
 
 
 class Vote:
-    """A question that every rank answers at every step; all learn one step later whether any said yes.
+    """A question that every rank can answer at every step; about once a second all learn whether any said yes.
 
-    A collective over gloo, which overlaps with the step between asking and reading, also beside NCCL.
+    A collective over gloo, which overlaps with the step between asking and reading, also beside NCCL. With the votes
+    each rank tells how long the steps since the last one took it, so that all count the same steps up to the next.
 
     Args:
         world_size: number of ranks; every one of them makes its `Vote` at the same point.
+        every_s: seconds from a vote to the next; 0 is a vote at every step.
     """
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, world_size: int, every_s: float = _VOTE_S) -> None:
         self._group: Any = dist.new_group(backend="gloo") if world_size > 1 else None
-        self._ballot: Tensor = torch.zeros(1, dtype=torch.int32)
+        self._every_ms = round(1000 * every_s)
+        self._ballot: Tensor = torch.zeros(2, dtype=torch.int64)
         self._count: dist.Work | None = None
+        self._steps = self._left = 1  # from the last vote to the next, and what is left of them
+        self._last = time.monotonic()
 
     def __call__(self, yes: bool) -> bool:
-        """Cast this step's vote; returns the result of the step before, which is the same on every rank."""
+        """Answer; True, on every rank at the same step, if a vote that was cast at the step before has a yes."""
         if self._group is None:
             return yes
-        if self._count is not None:
-            self._count.wait()
-        result = bool(self._ballot.item())
-        self._ballot = torch.tensor([int(yes)], dtype=torch.int32)
-        self._count = dist.all_reduce(self._ballot, group=self._group, async_op=True)
+        result = self._counted()
+        self._left -= 1
+        if self._left <= 0:
+            now = time.monotonic()
+            self._ballot = torch.tensor([int(yes), round(1000 * (now - self._last))])
+            self._last = now
+            self._count = dist.all_reduce(self._ballot, dist.ReduceOp.MAX, group=self._group, async_op=True)
         return result
+
+    def _counted(self) -> bool:
+        if self._count is None:
+            return False
+        self._count.wait()
+        self._count = None
+        yes, longest_ms = self._ballot.tolist()
+        # Never more than twice as many steps as before: what the last ones took may have been an exception.
+        self._steps = max(1, min(2 * self._steps, self._steps * self._every_ms // max(1, longest_ms)))
+        self._left = self._steps
+        return bool(yes)

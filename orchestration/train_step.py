@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class TrainStep:
         micro_batch: images at a time.
         clip: largest norm of the whole gradient, or None.
         ema: averages the weights after every step, or None.
+        average: takes the means of the gradients over the ranks, instead of DDP, or None.
     """
 
     ddp: DistributedDataParallel
@@ -41,6 +42,7 @@ class TrainStep:
     micro_batch: int
     clip: float | None = None
     ema: Ema | None = None
+    average: Callable[[], None] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step; returns the mean loss of this rank's share, a scalar on the device, without waiting for it.
@@ -64,10 +66,13 @@ class TrainStep:
         total: Tensor | None = None
         last = len(images) - 1
         for number, (some, targets) in enumerate(zip(images, labels, strict=True)):
-            with contextlib.nullcontext() if number == last else self.ddp.no_sync():
+            reduced_by_ddp = number == last and self.average is None
+            with contextlib.nullcontext() if reduced_by_ddp else self.ddp.no_sync():
                 with self.autocast:
                     loss = self.loss(self.ddp(some), targets) / len(images)
                 self.scaler.scale(loss).backward()
             total = loss.detach() if total is None else total + loss.detach()
+        if self.average is not None:
+            self.average()
         assert total is not None
         return total

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from .backend import ForgivingTorchConfig
-from .elastic import ElasticTrainer
+from .elastic import ElasticTrainer, ReportToTune
 from .errors import EngineError
 from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
 from .job import TrialJob
@@ -131,7 +130,7 @@ def _trainer(job: TrialJob, context: TrialContext) -> TorchTrainer:
             storage_path=f"{context.storage}/trials",
             # Ray Train would try again whatever the error; `faults` tells those apart for which that makes sense.
             failure_config=FailureConfig(max_failures=0),
-            callbacks=[TuneReportCallback(), SaveBeforeTheEnd()],
+            callbacks=[ReportToTune(), SaveBeforeTheEnd()],
             # Its INFO lines repeat every report of every rank into the job's log, beside ours.
             logging_config=LoggingConfig(log_level="WARNING"),
         ),

@@ -28,7 +28,7 @@ from .models import ModelFacts
 from .networks import build_network, normalization_of, set_training_mode
 from .optimizers import make_optimizer
 from .precision import Precision, autocast, choose_precision, gradient_scaler, tune_backend
-from .shared_average import average_in_shared_memory
+from .shared_average import SharedAverage
 from .tally import Point
 from .tracking import MetricLog, Tracker
 from .train_step import TrainStep
@@ -115,10 +115,13 @@ class WorkerState:
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
-        if self.device.type == "cpu" and self.world_size > 1 and average_in_shared_memory(ddp):
+        average = None
+        if self.device.type == "cpu" and self.world_size > 1:
+            average = SharedAverage.connect([p for p in self.model.parameters() if p.requires_grad])
+        if average is not None:
             self._say("all ranks are on one node: gradients are averaged in shared memory")
         self._take_step = TrainStep(
-            ddp, self.optimizer, loss, self.autocast, self.scaler, self.micro_batch, recipe.clip_grad, self.ema
+            ddp, self.optimizer, loss, self.autocast, self.scaler, self.micro_batch, recipe.clip_grad, self.ema, average
         )
         mixing = Mixing(len(manifest.classes), trial.seed, recipe.mixup, recipe.cutmix)
         self._mixing = mixing if mixing.mixup or mixing.cutmix else None

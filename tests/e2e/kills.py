@@ -54,7 +54,9 @@ def end_ranks(cli: Cli, experiment: str, trial: str, signals: Sequence[int], cha
     def advanced() -> bool:
         run = cli.trial_runs(experiment).get(trial)
         outcome = run.data.tags["outcome"] if run else "running"
-        assert outcome == "running", f"{outcome} after {len(followed)} of {len(signals)} signals: more epochs are needed"
+        assert outcome == "running", (
+            f"{outcome} after {len(followed)} of {len(signals)} signals: more epochs are needed"
+        )
         found = checkpoints(cli, experiment, trial)
         return bool(found) and found[-1].name > latest and bool(train_workers(head))
 

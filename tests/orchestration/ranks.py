@@ -5,6 +5,7 @@ what it raised, goes to OUT/WORLD-RANK.pt; the tests judge it.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ from effnet_cluster.orchestration.distributed import (
 )
 from effnet_cluster.orchestration.optimizers import make_optimizer
 from effnet_cluster.orchestration.recipes import Recipe
-from effnet_cluster.orchestration.shared_average import SharedAverage, average_in_shared_memory
+from effnet_cluster.orchestration.shared_average import SharedAverage
 from effnet_cluster.orchestration.tally import Tally
 from effnet_cluster.orchestration.termination import Vote
 from effnet_cluster.orchestration.train_step import TrainStep
@@ -184,61 +185,75 @@ def accumulating(rank: int, world: int) -> Any:
     return {"loss": loss, "model": model.state_dict()}
 
 
-def odd_values(rank: int, size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(size, generator=torch.Generator().manual_seed(90 + rank), dtype=dtype) * 10 ** (rank - 1)
+def odd_gradients(rank: int, turn: int) -> list[torch.Tensor]:
+    """Of more than one group's size together, of fewer values than ranks, of another type and of another order."""
+    generator = torch.Generator().manual_seed(90 + 10 * turn + rank)
+    sizes = ((5_000_001,), (1,), (16, 8, 5, 5), (4097,))
+    gradients = [torch.randn(size, generator=generator) * 10 ** (rank - 1) for size in sizes]
+    gradients[2] = gradients[2].contiguous(memory_format=torch.channels_last)
+    return [*gradients, torch.randn(3_000_000, generator=generator, dtype=torch.float64)]
 
 
 def sharing(rank: int, world: int) -> Any:
-    """Means in shared memory: of more than one chunk, of fewer values than ranks, and of another type."""
-    average = SharedAverage.connect()
+    """Two turns of gradients, averaged in shared memory."""
+    parameters = [torch.zeros_like(gradient) for gradient in odd_gradients(rank, 0)]
+    average = SharedAverage.connect(parameters)
     assert average is not None
     found = []
-    for size in (5_000_001, 1, 4097):
-        values = odd_values(rank, size)
-        average(values)
-        found.append(values)
-    double = odd_values(rank, 3_000_000, torch.float64)
-    average(double)
-    return {"float32": found, "float64": double}
+    for turn in range(2):
+        for parameter, gradient in zip(parameters, odd_gradients(rank, turn), strict=True):
+            parameter.grad = gradient
+        average()
+        found.append([parameter.grad for parameter in parameters])
+    return found
 
 
-def sharing_under_ddp(rank: int, world: int) -> Any:
-    """Parameters after steps of the same model, reduced by gloo and in shared memory."""
+def sharing_in_steps(rank: int, world: int) -> Any:
+    """Parameters after steps of the same model in micro-batches, reduced by DDP over gloo and in shared memory."""
     images, labels = step_batch()
-    mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+    share = BATCH // world
+    mine = slice(rank * share, (rank + 1) * share)
     found = {}
     for way in ("gloo", "shared"):
         model = step_model()
-        # Small buckets: several a step.
-        ddp = DistributedDataParallel(
-            model, forward_sync_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=0.2
-        )
+        ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         freeze_statistics(ddp)
-        found[f"{way} used"] = way == "shared" and average_in_shared_memory(ddp)
+        step = TrainStep(
+            ddp,
+            make_optimizer(model, STEP_RECIPE, CPU),
+            nn.CrossEntropyLoss(label_smoothing=STEP_RECIPE.label_smoothing),
+            torch.autocast("cpu", enabled=False),
+            torch.amp.GradScaler("cpu", enabled=False),
+            share // 2,
+            average=SharedAverage.connect(list(model.parameters())) if way == "shared" else None,
+        )
         for _ in range(3):
-            ddp.zero_grad()
-            take_step(ddp, model, images[mine], labels[mine])
+            step(images[mine], labels[mine])
+        assert (step.average is not None) == (way == "shared")
         found[way] = [p.detach().clone() for p in model.parameters()]
     return found
 
 
 def sharing_refused(rank: int, world: int) -> Any:
     """Whether anybody shares memory when the last rank cannot reach the others' node."""
+    parameters = [torch.zeros(3)]
     if rank and rank == world - 1:
         with patch.object(shared_average, "_connected", lambda address: None):
-            return SharedAverage.connect() is None
-    return SharedAverage.connect() is None
+            return SharedAverage.connect(parameters) is None
+    return SharedAverage.connect(parameters) is None
 
 
 def sharing_with_one_gone(rank: int, world: int) -> Any:
     """What the others are told when the last rank ends its part of it."""
-    average = SharedAverage.connect()
+    parameter = torch.zeros(3)
+    parameter.grad = torch.ones(3)
+    average = SharedAverage.connect([parameter])
     assert average is not None
     if rank == world - 1:
         average.close()
         return "gone"
     try:
-        average(torch.zeros(3))
+        average()
     except dist.DistNetworkError as error:
         return str(error)
     finally:
@@ -295,10 +310,28 @@ def tallying(rank: int, world: int) -> Any:
 
 def voting(rank: int, world: int) -> Any:
     """What each of ten votes returned; the last rank alone says yes, once, at the fourth."""
-    vote = Vote(world)
+    vote = Vote(world, every_s=0)
     results = [vote(rank == world - 1 and number == 3) for number in range(10)]
     dist.barrier()
     return results
+
+
+def voting_now_and_then(rank: int, world: int) -> Any:
+    """The step at which this rank learns that the last one says yes from step 30 on, and the collectives up to then."""
+    vote, cast, step = Vote(world, every_s=0.05), 0, 0
+    all_reduce = dist.all_reduce
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal cast
+        cast += 1
+        return all_reduce(*arguments, **named)
+
+    with patch.object(dist, "all_reduce", counted):
+        while not vote(rank == world - 1 and step >= 30) and step < 300:
+            step += 1
+            time.sleep(0.002 * (rank + 1))
+    dist.barrier()
+    return step, cast
 
 
 def main(rank: int, shards: str, out: str) -> None:
@@ -318,8 +351,19 @@ def main(rank: int, shards: str, out: str) -> None:
         meeting = f"file://{out}/meeting-{world}"
         dist.init_process_group("gloo", meeting, timeout=timedelta(seconds=60), rank=rank, world_size=world)
         results: dict[str, Any] = {}
-        shared = (sharing, sharing_under_ddp, sharing_refused, sharing_with_one_gone)
-        scenarios = (averaging, agreement, summing, ddp_step, accumulating, *shared, tallying, voting, evaluation)
+        shared = (sharing, sharing_in_steps, sharing_refused, sharing_with_one_gone)
+        scenarios = (
+            averaging,
+            agreement,
+            summing,
+            ddp_step,
+            accumulating,
+            *shared,
+            tallying,
+            voting,
+            voting_now_and_then,
+            evaluation,
+        )
         for scenario in scenarios:
             try:
                 results[scenario.__name__] = scenario(rank, world)

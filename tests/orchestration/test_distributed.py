@@ -158,33 +158,38 @@ def test_all_ranks_learn_at_the_same_step_that_one_wants_to_leave(results: Resul
     assert [rank["voting"] for rank in results[world]] == [[n == noticed for n in range(10)]] * world
 
 
-def mean_in_order(world: int, size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """The ranks' values added one after the other."""
-    total = ranks.odd_values(0, size, dtype)
-    for rank in range(1, world):
-        total = total + ranks.odd_values(rank, size, dtype)
-    return total / world
+@several
+def test_votes_between_which_steps_pass_are_counted_alike(results: Results, world: int) -> None:
+    ((step, cast),) = {rank["voting_now_and_then"] for rank in results[world]}
+    if world == 1:
+        assert (step, cast) == (30, 0)
+    else:
+        assert 30 < step < 200
+        assert 1 < cast < step / 2
 
 
 @several
-def test_means_in_shared_memory_are_those_in_the_order_of_the_ranks(results: Results, world: int) -> None:
-    for rank in results[world]:
-        for found in rank["sharing"]["float32"]:
-            assert torch.equal(found, mean_in_order(world, len(found)))
-        double = rank["sharing"]["float64"]
-        assert torch.equal(double, mean_in_order(world, len(double), torch.float64))
+def test_means_in_shared_memory_are_the_same_on_all_ranks(results: Results, world: int) -> None:
+    first = results[world][0]["sharing"]
+    for turn in range(2):
+        given = [ranks.odd_gradients(rank, turn) for rank in range(world)]
+        for number, expected in enumerate(map(torch.stack, zip(*given, strict=True))):
+            for rank in results[world]:
+                assert torch.equal(rank["sharing"][turn][number], first[turn][number])
+            mean = expected.sum(0) / world
+            if world < 3:  # two numbers have one sum
+                assert torch.equal(first[turn][number], mean)
+            torch.testing.assert_close(first[turn][number], mean, rtol=1e-5, atol=1e-6)
 
 
 @several
 def test_gradients_reduced_in_shared_memory_are_gloos(results: Results, world: int) -> None:
+    first = results[world][0]["sharing_in_steps"]["shared"]
     for rank in results[world]:
-        found = rank["sharing_under_ddp"]
-        assert found["shared used"]
-        for shared, gloo, of_rank_0 in zip(
-            found["shared"], found["gloo"], results[world][0]["sharing_under_ddp"]["shared"], strict=True
-        ):
+        found = rank["sharing_in_steps"]
+        for shared, gloo, of_rank_0 in zip(found["shared"], found["gloo"], first, strict=True):
             assert torch.equal(shared, of_rank_0)
-            if world < 3:  # two numbers have one sum
+            if world < 3:
                 assert torch.equal(shared, gloo)
             torch.testing.assert_close(shared, gloo, rtol=1e-9, atol=1e-9)
 
