@@ -165,20 +165,27 @@ def ddp_step(rank: int, world: int) -> Any:
     return model.state_dict()
 
 
+def train_step(
+    ddp: DistributedDataParallel, model: nn.Module, micro_batch: int, average: SharedAverage | None = None
+) -> TrainStep:
+    return TrainStep(
+        ddp,
+        make_optimizer(model, STEP_RECIPE, CPU),
+        nn.CrossEntropyLoss(label_smoothing=STEP_RECIPE.label_smoothing),
+        torch.autocast("cpu", enabled=False),
+        torch.amp.GradScaler("cpu", enabled=False),
+        micro_batch,
+        average=average,
+    )
+
+
 def accumulating(rank: int, world: int) -> Any:
     """A step whose gradients come from four micro-batches a rank."""
     model = step_model()
     ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
     freeze_statistics(ddp)
     share = BATCH // world
-    step = TrainStep(
-        ddp,
-        make_optimizer(model, STEP_RECIPE, CPU),
-        nn.CrossEntropyLoss(label_smoothing=STEP_RECIPE.label_smoothing),
-        torch.autocast("cpu", enabled=False),
-        torch.amp.GradScaler("cpu", enabled=False),
-        share // MICRO_BATCHES,
-    )
+    step = train_step(ddp, model, share // MICRO_BATCHES)
     images, labels = step_batch()
     mine = slice(rank * share, (rank + 1) * share)
     loss = step(images[mine], labels[mine])
@@ -218,18 +225,11 @@ def sharing_in_steps(rank: int, world: int) -> Any:
         model = step_model()
         ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         freeze_statistics(ddp)
-        step = TrainStep(
-            ddp,
-            make_optimizer(model, STEP_RECIPE, CPU),
-            nn.CrossEntropyLoss(label_smoothing=STEP_RECIPE.label_smoothing),
-            torch.autocast("cpu", enabled=False),
-            torch.amp.GradScaler("cpu", enabled=False),
-            share // 2,
-            average=SharedAverage.connect(list(model.parameters())) if way == "shared" else None,
-        )
+        average = SharedAverage.connect(list(model.parameters())) if way == "shared" else None
+        step = train_step(ddp, model, share // 2, average)
         for _ in range(3):
             step(images[mine], labels[mine])
-        assert (step.average is not None) == (way == "shared")
+        assert (average is not None) == (way == "shared")
         found[way] = [p.detach().clone() for p in model.parameters()]
     return found
 
