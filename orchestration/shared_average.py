@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -43,13 +44,13 @@ class Place:
 def lay_out(sizes: Sequence[int], world_size: int, most: int = _GROUP_BYTES) -> list[list[Place]]:
     """Share out gradients of `sizes` bytes among the ranks, in groups of at most `most` bytes, or of one gradient."""
     groups: list[list[tuple[int, int]]] = []
-    end = most + 1
+    end = 0
     for index, size in enumerate(sizes):
-        if end + size > most:
+        if not groups or end + size > most:
             groups.append([])
             end = 0
         groups[-1].append((index, end))
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        end += _rounded_up(size, _ALIGNMENT)
     found = []
     for group in groups:
         whole = group[-1][1] + sizes[group[-1][0]]
@@ -58,6 +59,14 @@ def lay_out(sizes: Sequence[int], world_size: int, most: int = _GROUP_BYTES) -> 
             [Place(i, at, min((2 * at + sizes[i]) * world_size // (2 * whole), world_size - 1)) for i, at in group]
         )
     return found
+
+
+class _Group(NamedTuple):
+    """Parameters whose gradients are averaged together: those that this rank averages, with where the others put their
+    gradients, and those that others average, with where this rank puts its own; and with where the mean comes."""
+
+    own: list[tuple[Tensor, list[Tensor], Tensor]]
+    foreign: list[tuple[Tensor, Tensor, Tensor]]
 
 
 class SharedAverage:
@@ -69,23 +78,31 @@ class SharedAverage:
 
     Args:
         parameters: the same ones on all ranks.
+        layout: of their gradients, for `lay_out`'s number of ranks.
+        memory: what the ranks share, bytes of shape (ranks + 1, bytes of a part).
         links: sockets, of rank 0 to every other rank, of these to rank 0.
-        memory: the file descriptor of what they share.
-        rank: of this process, of `world_size`.
+        rank: of this process.
     """
 
     def __init__(
-        self, parameters: Sequence[Tensor], links: list[socket.socket], memory: int, rank: int, world_size: int
+        self,
+        parameters: Sequence[Tensor],
+        layout: list[list[Place]],
+        memory: Tensor,
+        links: list[socket.socket],
+        rank: int,
     ) -> None:
-        self._parameters, self._links, self._rank, self._world_size = parameters, links, rank, world_size
-        layout = _layout(parameters, world_size)
-        part = _part_bytes(parameters, layout)
-        size = part * (world_size + 1)
-        shared = torch.frombuffer(mmap.mmap(memory, size), dtype=torch.uint8).view(world_size + 1, part)
-        self._groups = [
-            [(place, [_like(parameters[place.index], held[place.start :]) for held in shared]) for place in group]
-            for group in layout
-        ]
+        self._links, self._rank, self._world_size = links, rank, len(memory) - 1
+        self._groups = [_Group([], []) for _ in layout]
+        for group, places in zip(self._groups, layout, strict=True):
+            for place in places:
+                parameter = parameters[place.index]
+                *of_ranks, mean = (_like(parameter, part[place.start :]) for part in memory)
+                given = of_ranks.pop(rank)
+                if place.owner == rank:
+                    group.own.append((parameter, of_ranks, mean))
+                else:
+                    group.foreign.append((parameter, given, mean))
         for link in links:
             link.settimeout(_TIMEOUT_S)
 
@@ -97,7 +114,10 @@ class SharedAverage:
             DistNetworkError: a rank has gone meanwhile.
         """
         rank, world_size = dist.get_rank(), dist.get_world_size()
-        size = (world_size + 1) * _part_bytes(parameters, _layout(parameters, world_size))
+        sizes = [parameter.nbytes for parameter in parameters]
+        layout = lay_out(sizes, world_size)
+        part = _rounded_up(max(group[-1].start + sizes[group[-1].index] for group in layout), mmap.PAGESIZE)
+        size = (world_size + 1) * part
         with contextlib.ExitStack() as stack:
             # Among the ranks' own files, which nobody else can open; whoever finds the socket there is on this node.
             offer = stack.enter_context(_offered(world_size, size)) if rank == 0 else None
@@ -117,7 +137,8 @@ class SharedAverage:
                     links = [listener.accept()[0] for _ in range(world_size - 1)]
                     for peer in links:
                         socket.send_fds(peer, [b"!"], [memory])
-            return cls(parameters, links, memory, rank, world_size)
+            shared = torch.frombuffer(mmap.mmap(memory, size), dtype=torch.uint8).view(world_size + 1, part)
+            return cls(parameters, layout, shared, links, rank)
 
     def __call__(self) -> None:
         """Replace every parameter's `grad` by its mean over the ranks, the same bits on each of them.
@@ -127,26 +148,19 @@ class SharedAverage:
             RuntimeError: a parameter has no gradient.
         """
         for group in self._groups:
-            own: list[tuple[Tensor, list[Tensor]]] = []
-            foreign: list[tuple[Tensor, list[Tensor]]] = []
-            for place, parts in group:
-                gradient = self._parameters[place.index].grad
-                if gradient is None:
-                    raise RuntimeError(f"parameter {place.index} of {len(self._parameters)} has no gradient to average")
-                (own if place.owner == self._rank else foreign).append((gradient, parts))
-            for gradient, parts in foreign:
-                parts[self._rank].copy_(gradient)
+            for parameter, given, _ in group.foreign:
+                given.copy_(_gradient(parameter))
             self._meet()
             # One gradient after the other, while it is in the cache.
-            for gradient, (*of_ranks, mean) in own:
-                for rank, given in enumerate(of_ranks):
-                    if rank != self._rank:
-                        gradient.add_(given)
+            for parameter, of_others, mean in group.own:
+                gradient = _gradient(parameter)
+                for other in of_others:
+                    gradient.add_(other)
                 gradient.div_(self._world_size)
                 mean.copy_(gradient)
             self._meet()
-            for gradient, (*_, mean) in foreign:
-                gradient.copy_(mean)
+            for parameter, _, mean in group.foreign:
+                _gradient(parameter).copy_(mean)
 
     def close(self) -> None:
         """Leave; the other ranks notice when they average next."""
@@ -220,14 +234,14 @@ def _connected(address: str) -> socket.socket | None:
     return link
 
 
-def _layout(parameters: Sequence[Tensor], world_size: int) -> list[list[Place]]:
-    return lay_out([parameter.nbytes for parameter in parameters], world_size)
+def _rounded_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
-def _part_bytes(parameters: Sequence[Tensor], layout: list[list[Place]]) -> int:
-    """Of a part: of the largest group, in whole pages."""
-    largest = max(group[-1].start + parameters[group[-1].index].nbytes for group in layout)
-    return -(-largest // mmap.PAGESIZE) * mmap.PAGESIZE
+def _gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise RuntimeError(f"a parameter of shape {tuple(parameter.shape)} has no gradient to average")
+    return parameter.grad
 
 
 def _like(parameter: Tensor, memory: Tensor) -> Tensor:

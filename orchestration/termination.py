@@ -106,8 +106,9 @@ class Vote:
     def __init__(self, world_size: int, every_s: float = _VOTE_S) -> None:
         self._group: Any = dist.new_group(backend="gloo") if world_size > 1 else None
         self._every_ms = round(1000 * every_s)
-        self._ballot: Tensor = torch.zeros(2, dtype=torch.int64)
-        self._count: dist.Work | None = None
+        self._count: tuple[dist.Work, Tensor] | None = (
+            None  # under way, and the ballots that it turns into their result
+        )
         self._steps = self._left = 1  # from the last vote to the next, and what is left of them
         self._last = time.monotonic()
 
@@ -119,17 +120,18 @@ class Vote:
         self._left -= 1
         if self._left <= 0:
             now = time.monotonic()
-            self._ballot = torch.tensor([int(yes), round(1000 * (now - self._last))])
+            ballot = torch.tensor([int(yes), round(1000 * (now - self._last))])
             self._last = now
-            self._count = dist.all_reduce(self._ballot, dist.ReduceOp.MAX, group=self._group, async_op=True)
+            self._count = dist.all_reduce(ballot, dist.ReduceOp.MAX, group=self._group, async_op=True), ballot
         return result
 
     def _counted(self) -> bool:
         if self._count is None:
             return False
-        self._count.wait()
+        work, ballot = self._count
+        work.wait()
         self._count = None
-        yes, longest_ms = self._ballot.tolist()
+        yes, longest_ms = ballot.tolist()
         # Never more than twice as many steps as before: what the last ones took may have been an exception.
         self._steps = max(1, min(2 * self._steps, self._steps * self._every_ms // max(1, longest_ms)))
         self._left = self._steps

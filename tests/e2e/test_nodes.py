@@ -92,7 +92,7 @@ def test_workers_leave_a_node_that_is_announced_to_go(cli: Cli, cluster: Cluster
     counts = workers(cli, "reclaimed")
     assert len(counts) == EPOCHS
     # Last one worker, before that two, and at first perhaps one: what Ray knows of new nodes can be 20 s old.
-    assert [count for count, before in pairwise([*counts[::-1], 0]) if count != before][:2] == [1, 2]
+    assert [count for count, before in pairwise([*counts[::-1], 0]) if count != before] in ([1, 2], [1, 2, 1])
     log = cli("logs", "reclaimed").stdout
     assert f"[{TRIAL}] workers ended (terminated); going on from the last checkpoint" in log
     assert "(lost)" not in log

@@ -165,27 +165,28 @@ def ddp_step(rank: int, world: int) -> Any:
     return model.state_dict()
 
 
-def train_step(
-    ddp: DistributedDataParallel, model: nn.Module, micro_batch: int, average: SharedAverage | None = None
-) -> TrainStep:
-    return TrainStep(
+def train_step(micro_batch: int, *, shared: bool = False) -> tuple[nn.Module, TrainStep]:
+    """The model, and a step that reduces its gradients by DDP over gloo or in shared memory."""
+    model = step_model()
+    ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    freeze_statistics(ddp)
+    step = TrainStep(
         ddp,
         make_optimizer(model, STEP_RECIPE, CPU),
         nn.CrossEntropyLoss(label_smoothing=STEP_RECIPE.label_smoothing),
         torch.autocast("cpu", enabled=False),
         torch.amp.GradScaler("cpu", enabled=False),
         micro_batch,
-        average=average,
+        average=SharedAverage.connect(list(model.parameters())) if shared else None,
     )
+    assert (step.average is not None) == shared
+    return model, step
 
 
 def accumulating(rank: int, world: int) -> Any:
     """A step whose gradients come from four micro-batches a rank."""
-    model = step_model()
-    ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
-    freeze_statistics(ddp)
     share = BATCH // world
-    step = train_step(ddp, model, share // MICRO_BATCHES)
+    model, step = train_step(share // MICRO_BATCHES)
     images, labels = step_batch()
     mine = slice(rank * share, (rank + 1) * share)
     loss = step(images[mine], labels[mine])
@@ -222,14 +223,9 @@ def sharing_in_steps(rank: int, world: int) -> Any:
     mine = slice(rank * share, (rank + 1) * share)
     found = {}
     for way in ("gloo", "shared"):
-        model = step_model()
-        ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        freeze_statistics(ddp)
-        average = SharedAverage.connect(list(model.parameters())) if way == "shared" else None
-        step = train_step(ddp, model, share // 2, average)
+        model, step = train_step(share // 2, shared=way == "shared")
         for _ in range(3):
             step(images[mine], labels[mine])
-        assert (average is not None) == (way == "shared")
         found[way] = [p.detach().clone() for p in model.parameters()]
     return found
 
