@@ -59,6 +59,11 @@ class Cli:
         assert len(by_trial) == len(runs), "a trial has more than one run"
         return by_trial
 
+    def outcome(self, experiment: str, trial: str) -> str:
+        """How a trial has ended; `running` also before it has a run."""
+        run = self.trial_runs(experiment).get(trial)
+        return run.data.tags["outcome"] if run else "running"
+
     def parent_run(self, experiment: str) -> Run:
         client = self.client()
         (parent,) = client.search_runs(

@@ -52,8 +52,7 @@ def end_ranks(cli: Cli, experiment: str, trial: str, signals: Sequence[int], cha
     latest, ended = "", set[int]()
 
     def advanced() -> bool:
-        run = cli.trial_runs(experiment).get(trial)
-        outcome = run.data.tags["outcome"] if run else "running"
+        outcome = cli.outcome(experiment, trial)
         assert outcome == "running", (
             f"{outcome} after {len(followed)} of {len(signals)} signals: more epochs are needed"
         )
@@ -124,7 +123,7 @@ def main(kills: int) -> None:
         started = time.monotonic()
         cli(*arguments, "--name", "killed", "--detach")
         followed = end_ranks(cli, "killed", trial, [signal.SIGKILL] * kills, random.Random(kills))
-        wait_for(lambda: cli.trial_runs("killed")[trial].data.tags["outcome"] != "running", 600, "the end")
+        wait_for(lambda: cli.outcome("killed", trial) != "running", 600, "the end")
         print(f"{len(followed)} kills after {', '.join(followed)}; {time.monotonic() - started:.0f} s")
         print(f"differences: {compare(cli, 'calm', 'killed', trial) or 'none'}")
         print(cli("verify", "killed", check=False))

@@ -113,7 +113,7 @@ def submit(cli: Cli, cluster: Cluster, name: str) -> None:
 
 def ended(cli: Cli, name: str) -> Run:
     """The trial's run, once it has ended."""
-    wait_for(lambda: cli.trial_runs(name)[TRIAL].data.tags["outcome"] != "running", 300, "the end")
+    wait_for(lambda: cli.outcome(name, TRIAL) != "running", 300, "the end")
     return cli.trial_runs(name)[TRIAL]
 
 

@@ -46,7 +46,7 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert f"logs {NAME} -f" in said
     assert "Traceback" not in said
 
-    wait_for(lambda: outcome(cli, FIRST) == "completed", 240, "the end of the first trial")
+    wait_for(lambda: cli.outcome(NAME, FIRST) == "completed", 240, "the end of the first trial")
     assert cli.trial_runs(NAME)[FIRST].info.run_id == before
     log = cli("logs", NAME).stdout
     # Said by the trial itself; what a rank says right before it is killed may be lost with it.
@@ -112,8 +112,3 @@ def epochs_told(cli: Cli, run: Run) -> list[int]:
 def epochs_logged(cli: Cli, trial: str) -> int:
     run = cli.trial_runs(NAME).get(trial)
     return int(run.data.metrics.get("epoch", 0)) if run else 0
-
-
-def outcome(cli: Cli, trial: str) -> str:
-    run = cli.trial_runs(NAME).get(trial)
-    return run.data.tags["outcome"] if run else ""
