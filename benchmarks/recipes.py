@@ -23,18 +23,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..datasets import Manifest, Mixing, open_dataset, prepare
-from ..orchestration.classifier import NormalizedModel
-from ..orchestration.distributed import evaluate
-from ..orchestration.ema import Ema
-from ..orchestration.loaders import make_loaders
-from ..orchestration.networks import build_network, normalization_of, set_training_mode
-from ..orchestration.optimizers import make_optimizer
 from ..orchestration.plan import TrialPlan, make_plan
-from ..orchestration.precision import autocast, gradient_scaler
-from ..orchestration.randomness import seed_step_randomness
-from ..orchestration.schedules import learning_rate, set_learning_rate
 from ..orchestration.spec import ExperimentSpec
-from ..orchestration.train_step import TrainStep
+from ..orchestration.training.classifier import NormalizedModel
+from ..orchestration.training.collectives import evaluate
+from ..orchestration.training.ema import Ema
+from ..orchestration.training.loaders import make_loaders
+from ..orchestration.training.networks import build_network, normalization_of, set_training_mode
+from ..orchestration.training.optimizers import make_optimizer
+from ..orchestration.training.precision import autocast, gradient_scaler
+from ..orchestration.training.randomness import seed_step_randomness
+from ..orchestration.training.schedules import learning_rate, set_learning_rate
+from ..orchestration.training.train_step import TrainStep
 
 PHOTOS = "photos"
 CPU = torch.device("cpu")

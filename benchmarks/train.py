@@ -24,7 +24,7 @@ from ..orchestration.driver import ExperimentRequest
 from ..orchestration.errors import EngineError
 from ..orchestration.plan import TrialPlan, make_plan
 from ..orchestration.spec import ExperimentSpec
-from ..orchestration.tracking import Tracker
+from ..orchestration.tracking.runs import Tracker
 from .pairing import Ratio, rate, ratio, take_turns
 from .torchrun_script import Epoch, Task
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..orchestration.driver import ExperimentRequest
 from ..orchestration.errors import UserError
-from ..orchestration.tracking import Tracker
+from ..orchestration.tracking.runs import Tracker
 from .engines import Engines
 from .home import Home
 

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 
 from ..orchestration.plan import Plan
-from ..orchestration.report import ComparisonRow
-from ..orchestration.tracking import TrialRecord
+from ..orchestration.tracking.comparison import ComparisonRow
+from ..orchestration.tracking.runs import TrialRecord
 from .experiments import Experiment
 from .jobs import Jobs
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from ..orchestration.errors import UserError
-from ..orchestration.models import TrainedModel, from_checkpoint, from_mlflow
-from ..orchestration.tracking import CHAMPION
+from ..orchestration.tracking.runs import CHAMPION
+from ..orchestration.tracking.trained import TrainedModel, from_checkpoint, from_mlflow
 from .engines import check_mlflow
 from .experiments import Experiments
 from .home import Home

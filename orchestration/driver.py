@@ -11,7 +11,7 @@ from ..datasets import DataError, open_dataset
 from .errors import UserError
 from .plan import Plan, make_plan
 from .spec import ExperimentSpec
-from .tracking import Outcome, Tracker
+from .tracking.runs import Outcome, Tracker
 
 EXPERIMENT_FILE = "experiment.json"
 

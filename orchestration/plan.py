@@ -12,8 +12,8 @@ from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
 from ..effnet.complexity import Complexity
 from ..effnet.pretrained import PRETRAINED
 from .errors import UserError
-from .recipes import Recipe
 from .spec import ExperimentSpec, slug
+from .training.recipes import Recipe
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen

@@ -16,7 +16,7 @@ from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
-from .recipes import Recipe
+from .training.recipes import Recipe
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
 _SPAN = re.compile(r"(?P<low>\d{1,5}):(?P<high>\d{1,5})")

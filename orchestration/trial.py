@@ -9,13 +9,13 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Tr
 from ray.train.torch import TorchTrainer
 
 from .backend import ForgivingTorchConfig
-from .elastic import ElasticTrainer, ReportToTune
 from .errors import EngineError
 from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
-from .job import TrialJob
 from .plan import TrialPlan
-from .termination import SaveBeforeTheEnd
-from .tracking import Outcome, Tracker
+from .ray_internals import ElasticTrainer, ReportToTune
+from .tracking.runs import Outcome, Tracker
+from .training.job import TrialJob
+from .training.preemption import SaveBeforeTheEnd
 
 if TYPE_CHECKING:
     from ..datasets import OnCorrupt
@@ -111,7 +111,7 @@ def _job(trial: TrialPlan, context: TrialContext, run_id: str, divisor: int) -> 
 
 
 def _trainer(job: TrialJob, context: TrialContext) -> TorchTrainer:
-    from .train_loop import train_worker
+    from .training.train_loop import train_worker
 
     resources = {"CPU": float(context.cpus_per_worker), **({"GPU": 1.0} if context.use_gpu else {})}
     low, high = context.worker_counts[0], context.worker_counts[-1]

@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from ...orchestration.errors import UserError
-from ...orchestration.recipes import RECIPES
+from ...orchestration.training.recipes import RECIPES
 from .console import print_data, talk
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ...orchestration.errors import UserError
-from ...orchestration.report import compare, to_csv, to_json
+from ...orchestration.tracking.comparison import compare, to_csv, to_json
 from ..experiments import Experiments
 from ..follow import comparison_table
 from ..home import Home

@@ -99,7 +99,7 @@ def _mapper(workers: int | None, ray: bool, address: str | None) -> Iterator[Map
         # Ray reads the mode once, when it is imported. Beside a cluster that asks for no token, a driver that does is
         # one that no other node can reach; a cluster elsewhere that asks for one needs RAY_AUTH_MODE=token, as always.
         use_token()
-    from ...orchestration.parallel import ray_tasks
+    from ...orchestration.ray_tasks import ray_tasks
 
     with ray_tasks(address) as mapper:
         yield mapper

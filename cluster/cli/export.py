@@ -44,7 +44,7 @@ def command(model: str, form: Format, out: Path, logits: bool, tracking_uri: str
     trained = load_trained(Home.default(), model, tracking_uri)
     # Here and not above: it imports torch, which a wrong call should not wait for.
     from ...effnet.export import ExportError
-    from ...orchestration.models import export_trained
+    from ...orchestration.tracking.trained import export_trained
 
     try:
         difference = export_trained(trained, out, form, logits=logits)

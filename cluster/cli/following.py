@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...orchestration.plan import Plan
-from ...orchestration.report import compare
+from ...orchestration.tracking.comparison import compare
 from ..experiments import Experiment
 from ..follow import comparison_table, follow
 from ..home import Home

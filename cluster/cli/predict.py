@@ -21,7 +21,7 @@ from .console import print_data, talk
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ...orchestration.models import TrainedModel
+    from ...orchestration.tracking.trained import TrainedModel
 
 _BATCH = 16
 
@@ -128,8 +128,8 @@ def _predict(
 
     from ...datasets import EvalTransform
     from ...effnet.cam import grad_cam
-    from ...orchestration.classifier import NormalizedModel
-    from ...orchestration.overlay import overlay, seen_square
+    from ...orchestration.report.overlay import overlay, seen_square
+    from ...orchestration.training.classifier import NormalizedModel
 
     facts = trained.facts
     photos = [_read(path) for path in paths]

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...orchestration.errors import UserError
-from ...orchestration.recipes import RECIPES, RecipeField, recipe_fields
+from ...orchestration.training.recipes import RECIPES, RecipeField, recipe_fields
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

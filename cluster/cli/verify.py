@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ...datasets import BadShard, Manifest, open_dataset, verify_shards
 from ...orchestration.errors import UserError
-from ...orchestration.tracking import TrialRecord
-from ...orchestration.verification import EpochCheck, check_receipts
+from ...orchestration.tracking.runs import TrialRecord
+from ...orchestration.tracking.verification import EpochCheck, check_receipts
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect

@@ -24,8 +24,8 @@ from effnet_cluster.cluster.home import Home
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.driver import ExperimentRequest
-from effnet_cluster.orchestration.recipes import Recipe
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.training.recipes import Recipe
 
 from .conftest import Cli
 

@@ -16,12 +16,12 @@ from effnet_cluster.cluster.services import Services
 from effnet_cluster.cluster.trained import load_trained
 from effnet_cluster.datasets import EvalTransform
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.checkpoint import encode
-from effnet_cluster.orchestration.classifier import NormalizedModel, ServedClassifier
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.models import ModelFacts, TrainedModel, export_trained
-from effnet_cluster.orchestration.overlay import heat_colors, overlay, seen_square
-from effnet_cluster.orchestration.tracking import Tracker, log_model
+from effnet_cluster.orchestration.report.overlay import heat_colors, overlay, seen_square
+from effnet_cluster.orchestration.tracking.runs import Tracker, log_model
+from effnet_cluster.orchestration.tracking.trained import ModelFacts, TrainedModel, export_trained
+from effnet_cluster.orchestration.training.checkpoint import encode
+from effnet_cluster.orchestration.training.classifier import NormalizedModel, ServedClassifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import torch
 
-from effnet_cluster.orchestration.checkpoint import decode
+from effnet_cluster.orchestration.training.checkpoint import decode
 
 from .conftest import Cli, wait_for
 

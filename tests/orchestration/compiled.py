@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.effnet.config import StageConfig
-from effnet_cluster.orchestration.classifier import NormalizedModel
+from effnet_cluster.orchestration.training.classifier import NormalizedModel
 
 RANKS = 2
 CONFIG = variant(

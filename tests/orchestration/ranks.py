@@ -21,22 +21,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effnet_cluster.datasets import Batch, EvalLoader, Manifest
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration import shared_average
-from effnet_cluster.orchestration.checkpoint import Progress
-from effnet_cluster.orchestration.classifier import NormalizedModel
-from effnet_cluster.orchestration.distributed import (
+from effnet_cluster.orchestration.training import shared_average
+from effnet_cluster.orchestration.training.checkpoint import Progress
+from effnet_cluster.orchestration.training.classifier import NormalizedModel
+from effnet_cluster.orchestration.training.collectives import (
     RanksDisagreeError,
     average_buffers,
     check_ranks_agree,
     evaluate,
     sum_over_ranks,
 )
-from effnet_cluster.orchestration.optimizers import make_optimizer
-from effnet_cluster.orchestration.recipes import Recipe
-from effnet_cluster.orchestration.shared_average import SharedAverage
-from effnet_cluster.orchestration.tally import Tally
-from effnet_cluster.orchestration.termination import Vote
-from effnet_cluster.orchestration.train_step import TrainStep
+from effnet_cluster.orchestration.training.epoch_totals import Tally
+from effnet_cluster.orchestration.training.optimizers import make_optimizer
+from effnet_cluster.orchestration.training.preemption import Vote
+from effnet_cluster.orchestration.training.recipes import Recipe
+from effnet_cluster.orchestration.training.shared_average import SharedAverage
+from effnet_cluster.orchestration.training.train_step import TrainStep
 
 WORLDS = (1, 2, 3)
 EVAL_BATCHES = (25, 64)

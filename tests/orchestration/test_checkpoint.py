@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.buffers import local_buffers, set_local_buffers
-from effnet_cluster.orchestration.checkpoint import (
+from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.training.buffers import local_buffers, set_local_buffers
+from effnet_cluster.orchestration.training.checkpoint import (
     Progress,
     check_digest,
     decode,
@@ -17,11 +18,10 @@ from effnet_cluster.orchestration.checkpoint import (
     read_model,
     to_cpu,
 )
-from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.optimizers import make_optimizer
-from effnet_cluster.orchestration.randomness import seed_step_randomness
-from effnet_cluster.orchestration.recipes import Recipe
-from effnet_cluster.orchestration.schedules import learning_rate, set_learning_rate
+from effnet_cluster.orchestration.training.optimizers import make_optimizer
+from effnet_cluster.orchestration.training.randomness import seed_step_randomness
+from effnet_cluster.orchestration.training.recipes import Recipe
+from effnet_cluster.orchestration.training.schedules import learning_rate, set_learning_rate
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, warmup_epochs=0.5)

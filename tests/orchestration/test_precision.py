@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration import precision
-from effnet_cluster.orchestration.classifier import NormalizedModel
+from effnet_cluster.orchestration.training import precision
+from effnet_cluster.orchestration.training.classifier import NormalizedModel
 
 CPU = torch.device("cpu")
 IMAGES = torch.zeros((2, 3, 32, 32), dtype=torch.uint8)

@@ -9,9 +9,9 @@ import pytest
 
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.plan import make_plan
-from effnet_cluster.orchestration.report import ComparisonRow, compare, to_csv, to_json
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.tracking import Outcome, TrialRecord
+from effnet_cluster.orchestration.tracking.comparison import ComparisonRow, compare, to_csv, to_json
+from effnet_cluster.orchestration.tracking.runs import Outcome, TrialRecord
 
 
 def record(trial_id: str, params: int, macs: int, **fields: Any) -> TrialRecord:

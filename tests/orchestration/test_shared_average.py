@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet_cluster.orchestration.shared_average import lay_out
+from effnet_cluster.orchestration.training.shared_average import lay_out
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=40), st.integers(1, 9), st.integers(64, 8000))

@@ -13,10 +13,10 @@ from ray.train import ScalingConfig
 from effnet_cluster.effnet import VARIANTS
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
-from effnet_cluster.orchestration.elastic import SharingWorkers
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.recipes import RECIPES, Recipe
+from effnet_cluster.orchestration.ray_internals import SharingWorkers
 from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
+from effnet_cluster.orchestration.training.recipes import RECIPES, Recipe
 
 FULL: dict[str, Any] = {
     "name": "flowers-1",

@@ -17,12 +17,12 @@ from torch import nn
 
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.classifier import ServedClassifier
 from effnet_cluster.orchestration.errors import EngineError, UserError
 from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan
-from effnet_cluster.orchestration.report import compare
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.tracking import MetricLog, Outcome, Tracker, log_model
+from effnet_cluster.orchestration.tracking.comparison import compare
+from effnet_cluster.orchestration.tracking.runs import MetricLog, Outcome, Tracker, log_model
+from effnet_cluster.orchestration.training.classifier import ServedClassifier
 
 _numbers = itertools.count()
 

@@ -9,8 +9,8 @@ import pytest
 from effnet_cluster.datasets import Batch, Manifest, TrainLoader, merge_receipts, receipt
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.tracking import MetricLog, Tracker, TrialRecord
-from effnet_cluster.orchestration.verification import EpochCheck, check_receipts
+from effnet_cluster.orchestration.tracking.runs import MetricLog, Tracker, TrialRecord
+from effnet_cluster.orchestration.tracking.verification import EpochCheck, check_receipts
 
 BATCH, SEED, EPOCHS = 2, 7, 3
 _numbers = itertools.count()

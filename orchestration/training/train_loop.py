@@ -11,9 +11,11 @@ from typing import Any
 import ray.train
 import torch
 
-from ..datasets import Batch, Corrupt
+from ...datasets import Batch, Corrupt
+from ..faults import NonFiniteLossError, TerminatedError
+from ..tracking.runs import log_model
 from .checkpoint import Progress
-from .distributed import (
+from .collectives import (
     average_buffers,
     broadcast_buffers,
     check_ranks_agree,
@@ -21,13 +23,11 @@ from .distributed import (
     gather_over_ranks,
     mean_over_ranks,
 )
-from .faults import NonFiniteLossError, TerminatedError
+from .epoch_totals import Tally, Totals
 from .job import TrialJob
+from .preemption import Vote, asked_to_leave
 from .randomness import seed_step_randomness
 from .schedules import learning_rate, set_learning_rate
-from .tally import Tally, Totals
-from .termination import Vote, asked_to_leave
-from .tracking import log_model
 from .worker_state import WorkerState
 
 # Points of the step curves an epoch: enough to see a curve, few enough for a million steps.

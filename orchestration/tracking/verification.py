@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..datasets import BatchSequence, EpochOrder, Manifest
-from .tracking import Tracker, TrialRecord
+from ...datasets import BatchSequence, EpochOrder, Manifest
+from .runs import Tracker, TrialRecord
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from ..effnet import EfficientNet, load_pretrained
-from ..effnet.pretrained import PRETRAINED
+from ...effnet import EfficientNet, load_pretrained
+from ...effnet.pretrained import PRETRAINED
+from ..plan import TrialPlan
 from .normalization import IMAGENET, Normalization
-from .plan import TrialPlan
 
 
 def build_network(trial: TrialPlan) -> EfficientNet:

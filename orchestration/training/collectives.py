@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..datasets import Batch
+from ...datasets import Batch
 from .buffers import local_buffers, set_local_buffers
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from ..effnet.config import EfficientNetConfig
-from ..effnet.memory import predict
+from ...effnet.config import EfficientNetConfig
+from ...effnet.memory import predict
 
 # What the prediction leaves out: workspaces, the allocator's reserve, the loader's batches.
 _USABLE = 0.8

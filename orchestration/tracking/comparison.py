@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from .tracking import TrialRecord
+from .runs import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..effnet import EfficientNet
+from ...effnet import EfficientNet
 from .recipes import Recipe
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..datasets import Augmentation, EvalLoader, Manifest, OnCorrupt, TrainLoader
-from .plan import TrialPlan
+from ...datasets import Augmentation, EvalLoader, Manifest, OnCorrupt, TrainLoader
+from ..plan import TrialPlan
 
 # Evaluation keeps no activations, so it can take more images at a time than training.
 _EVAL_BATCH_FACTOR = 2

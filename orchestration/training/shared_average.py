@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .distributed import broadcast_object, smallest_over_ranks
+from .collectives import broadcast_object, smallest_over_ranks
 
 # At a time: memory for all of a large network's gradient would often not be there.
 _GROUP_BYTES = 32 * 2**20

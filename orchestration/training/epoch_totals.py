@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..datasets import Batch, Corrupt, merge_receipts, receipt
+from ...datasets import Batch, Corrupt, merge_receipts, receipt
 from .checkpoint import Progress
-from .distributed import sum_over_ranks
+from .collectives import sum_over_ranks
 
 _NEVER = float("inf")
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..effnet import EfficientNetConfig
-from .errors import UserError
-from .normalization import IMAGENET, Channels, Normalization
+from ...effnet import EfficientNetConfig
+from ..errors import UserError
+from ..training.normalization import IMAGENET, Channels, Normalization
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..effnet import EfficientNet
-    from ..effnet.export import Format
-    from .classifier import ServedClassifier
+    from ...effnet import EfficientNet
+    from ...effnet.export import Format
+    from ..training.classifier import ServedClassifier
 
 # Where the bare network's weights are within `ServedClassifier`, which is what MLflow holds.
 _SERVED_PREFIX = "model.network."
@@ -86,7 +86,7 @@ class TrainedModel:
 
     def served(self) -> ServedClassifier:
         """The model as MLflow serves it: uint8 images (N, H, W, 3) → probabilities."""
-        from .classifier import ServedClassifier
+        from ..training.classifier import ServedClassifier
 
         facts = self.facts
         return ServedClassifier(self.network, facts.image_size, facts.eval_resize, facts.normalization).eval()
@@ -101,7 +101,7 @@ def from_mlflow(tracking_uri: str, model_uri: str) -> TrainedModel:
         UserError: there is no such model, or it was not logged by effnet-cluster.
         EngineError: the server cannot be reached.
     """
-    from .tracking import read_model
+    from .runs import read_model
 
     weights, metadata = read_model(tracking_uri, model_uri)
     bare = {
@@ -119,13 +119,13 @@ def from_checkpoint(path: Path) -> TrainedModel:
     Raises:
         UserError: it is no such checkpoint.
     """
-    from .checkpoint import read_model
+    from ..training.checkpoint import read_model
 
     return _build(str(path), *read_model(path))
 
 
 def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> TrainedModel:
-    from ..effnet import EfficientNet
+    from ...effnet import EfficientNet
 
     if not fields:
         raise UserError(
@@ -161,8 +161,8 @@ def export_trained(trained: TrainedModel, path: Path, form: Format, *, logits: b
     """
     import torch
 
-    from ..effnet.export import Interface, export_model
-    from .classifier import NormalizedModel
+    from ...effnet.export import Interface, export_model
+    from ..training.classifier import NormalizedModel
 
     facts, side = trained.facts, trained.facts.image_size
     notes = {"classes": list(facts.classes), "image_size": side, "model": trained.source}

@@ -13,24 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..datasets import Batch, Corrupt, Manifest, Mixing, open_dataset
+from ...datasets import Batch, Corrupt, Manifest, Mixing, open_dataset
+from ..errors import UserError
+from ..tracking.runs import MetricLog, Tracker
+from ..tracking.trained import ModelFacts
 from .buffers import local_buffers, set_local_buffers
 from .checkpoint import Progress, check_digest, decode, encode, to_cpu
-from .checkpoint_store import Background, CheckpointStore
+from .checkpointer import Background, CheckpointStore
 from .classifier import NormalizedModel, ServedClassifier
-from .distributed import broadcast_object, gather_over_ranks, smallest_over_ranks
+from .collectives import broadcast_object, gather_over_ranks, smallest_over_ranks
 from .ema import Ema
-from .errors import UserError
+from .epoch_totals import Point
 from .job import TrialJob
 from .loaders import make_loaders
 from .micro_batch import fitting_images, largest_divisor, memory_budget, probe
-from .models import ModelFacts
 from .networks import build_network, normalization_of, set_training_mode
 from .optimizers import make_optimizer
 from .precision import Precision, autocast, choose_precision, gradient_scaler, tune_backend
 from .shared_average import SharedAverage
-from .tally import Point
-from .tracking import MetricLog, Tracker
 from .train_step import TrainStep
 
 

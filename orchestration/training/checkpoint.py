@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from ..errors import UserError
 
 SUFFIX = ".pt"
 FOLDER = "checkpoints"

@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from .errors import EngineError, UserError
-from .plan import Plan, TrialPlan
-from .recipes import Recipe
+from ..errors import EngineError, UserError
+from ..plan import Plan, TrialPlan
+from ..training.recipes import Recipe
 
 if TYPE_CHECKING:
     import torch

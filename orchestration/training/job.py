@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .plan import TrialPlan
+from ..plan import TrialPlan
 
 if TYPE_CHECKING:
-    from ..datasets import OnCorrupt
+    from ...datasets import OnCorrupt
 
 
 @dataclass(frozen=True)

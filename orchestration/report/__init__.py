@@ -1,0 +1,1 @@
+"""How trials are shown: pictures, later pages, figures and tables."""

@@ -1,0 +1,1 @@
+"""Tracking in MLflow: runs, metrics, models, and what is read back from them."""
