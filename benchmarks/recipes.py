@@ -1,4 +1,4 @@
-"""What recipes reach: trainings in one process, made of the parts that a trial is made of, without its engines.
+"""What recipes reach: trainings in one process by the trainer of a trial, without its engines.
 
 The digits of scikit-learn, or crops of the photographs that scikit-image and scikit-learn ship.
 """
@@ -9,32 +9,25 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from ..datasets import Manifest, Mixing, open_dataset, prepare
-from ..orchestration.plan import TrialPlan, make_plan
+from ..datasets import Manifest, open_dataset, prepare
+from ..orchestration.plan import make_plan
 from ..orchestration.spec import ExperimentSpec
-from ..orchestration.training.classifier import NormalizedModel
-from ..orchestration.training.collectives import evaluate
-from ..orchestration.training.ema import Ema
-from ..orchestration.training.loaders import make_loaders
-from ..orchestration.training.networks import build_network, normalization_of, set_training_mode
-from ..orchestration.training.optimizers import make_optimizer
-from ..orchestration.training.precision import autocast, gradient_scaler
-from ..orchestration.training.randomness import seed_step_randomness
-from ..orchestration.training.schedules import learning_rate, set_learning_rate
-from ..orchestration.training.train_step import TrainStep
+from ..orchestration.training.collectives import lone_rank
+from ..orchestration.training.execution import Execution
+from ..orchestration.training.file_sink import FileSink
+from ..orchestration.training.job import TrainingJob, TrialPlan
+from ..orchestration.training.metrics import TOP1
+from ..orchestration.training.trainer import Trainer
+from ..orchestration.training.world import World
 
 PHOTOS = "photos"
 CPU = torch.device("cpu")
@@ -105,49 +98,28 @@ def measure(data: str, variant: str, recipe: dict[str, Any], seeds: Sequence[int
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         manifest = photo_crops(root) if data == PHOTOS else open_dataset(data, root)
-        with _one_rank():
-            for trial in make_plan(spec, manifest).trials:
-                yield train(trial, manifest)
+        for trial in make_plan(spec, manifest).trials:
+            yield train(trial, manifest)
 
 
 def train(trial: TrialPlan, manifest: Manifest) -> Run:
-    """One training on the CPU in float32; needs a process group of one rank."""
-    recipe = trial.recipe
-    torch.manual_seed(trial.seed)
-    network = build_network(trial).to(memory_format=torch.channels_last)
-    normalization = normalization_of(trial)
-    model = NormalizedModel(network, normalization)
-    ema = Ema(network, recipe.ema) if recipe.ema else None
-    evaluated = NormalizedModel(ema.network, normalization) if ema else model
-    optimizer = make_optimizer(network, recipe, CPU)
-    precision = autocast("float32", CPU)
-    step = TrainStep(
-        DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True),
-        optimizer,
-        nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
-        precision,
-        gradient_scaler("float32", CPU),
-        recipe.micro_batch or recipe.global_batch,
-        recipe.clip_grad,
-        ema,
-    )
-    mixing = Mixing(len(manifest.classes), trial.seed, recipe.mixup, recipe.cutmix)
-    loader, val = make_loaders(trial, manifest, recipe.global_batch)
-    sequence = loader.sequence
-    accuracies = []
+    """One training by the trainer on the CPU, in one process; without a checkpoint within epochs."""
+    top1: list[float] = []
     started = time.perf_counter()
-    for epoch in range(recipe.epochs):
-        set_training_mode(model)
-        for number, batch in enumerate(loader.epoch(epoch)):
-            done = sequence.first_batch(epoch) + number
-            seed_step_randomness(trial.seed, done, 0)
-            set_learning_rate(optimizer, learning_rate(recipe, done, sequence.batches_per_epoch))
-            images, labels = batch.images, batch.labels
-            if mixing.mixup or mixing.cutmix:
-                images, labels = mixing(images, labels, epoch, number)
-            step(images, labels)
-        accuracies.append(float(evaluate(evaluated, val, CPU, precision)["top1"]))
-    return Run(recipe.name, trial.variant, trial.seed, tuple(accuracies), time.perf_counter() - started)
+    with tempfile.TemporaryDirectory() as storage, lone_rank():
+        job = TrainingJob(
+            trial=trial,
+            execution=Execution(device="cpu", checkpoint_steps=2**31),
+            data=manifest.location,
+            data_digest=manifest.digest,
+            spec_digest="bench",
+            storage=storage,
+            cache_root=storage,
+        )
+        world = World(0, 1, 1, CPU)
+        trainer = Trainer(job, world, FileSink(Path(storage)), report=lambda metrics: top1.append(metrics[TOP1]))
+        trainer.run()
+    return Run(trial.recipe.name, trial.variant, trial.seed, tuple(top1), time.perf_counter() - started)
 
 
 def photo_crops(root: Path) -> Manifest:
@@ -176,13 +148,3 @@ def _photographs() -> dict[str, NDArray[np.uint8]]:
         name.split(".")[0]: np.asarray(Image.open(folder / name).convert("RGB")) for name in (*_SKIMAGE, *_SKIMAGE_MORE)
     }
     return found | dict(zip(("china", "flower"), load_sample_images().images, strict=True))
-
-
-@contextmanager
-def _one_rank() -> Iterator[None]:
-    store = dist.HashStore()  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

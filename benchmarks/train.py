@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..datasets import open_dataset
-from ..orchestration.driver import ExperimentRequest
 from ..orchestration.errors import EngineError
-from ..orchestration.plan import TrialPlan, make_plan
+from ..orchestration.plan import make_plan
+from ..orchestration.request import ExperimentRequest
 from ..orchestration.spec import ExperimentSpec
 from ..orchestration.tracking.runs import Tracker
+from ..orchestration.training.job import TrialPlan
 from .pairing import Ratio, rate, ratio, take_turns
 from .torchrun_script import Epoch, Task
 
@@ -144,9 +145,7 @@ def _measure(
             "data": settings.data,
             "variants": settings.variant,
             "image_size": settings.image_size,
-            "workers": workers,
-            "cpus_per_worker": threads,
-            "device": settings.device,
+            "execution": {"workers": workers, "cpus_per_worker": threads, "device": settings.device},
             "recipe": {
                 "epochs": settings.epochs,
                 "global_batch": settings.global_batch,
@@ -155,18 +154,24 @@ def _measure(
         }
     )
     cache = folder / "cache"
-    trials = make_plan(spec, open_dataset(spec.data, cache)).trials
-    if len(trials) != 1:
+    plan = make_plan(spec, open_dataset(spec.data, cache))
+    if len(plan.trials) != 1:
         raise ValueError(f"one variant at a time, not '{settings.variant}'")
-    (trial,) = trials
+    (trial,) = plan.trials
     trainings: dict[str, list[Training]] = {name: [] for name in _NAMES}
 
     def ours() -> None:
         number = len(trainings[OURS])
         named = spec.model_copy(update={"name": f"bench-{workers}-{number}"})
+        renamed = plan.model_copy(update={"spec": named})
         with engines() as platform:
-            storage = folder / named.name
-            platform.run(ExperimentRequest(named, platform.tracking_uri, str(storage), str(cache)))
+            request = ExperimentRequest(
+                plan=renamed,
+                tracking_uri=platform.tracking_uri,
+                storage=str(folder / named.name),
+                cache_root=str(cache),
+            )
+            platform.run(request)
             trainings[OURS].append(read_training(Tracker(platform.tracking_uri, named.name)))
 
     def theirs() -> None:
@@ -198,7 +203,7 @@ def task_of(trial: TrialPlan, spec: ExperimentSpec, cache: Path, checkpoint: Pat
         data=spec.data,
         cache=str(cache),
         checkpoint=str(checkpoint),
-        device="cuda" if spec.device == "gpu" else "cpu",
+        device="cuda" if spec.execution.device == "gpu" else "cpu",
         model=trial.model.to_dict(),
         seed=trial.seed,
         epochs=recipe.epochs,

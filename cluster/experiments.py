@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..orchestration.driver import ExperimentRequest
+from pydantic import ValidationError
+
 from ..orchestration.errors import UserError
+from ..orchestration.request import ExperimentRequest
 from ..orchestration.tracking.runs import Tracker
 from .engines import Engines
 from .home import Home
@@ -90,7 +92,7 @@ class Experiments:
         """Write a record, atomically."""
         folder = self.folder(experiment.name)
         folder.mkdir(parents=True, exist_ok=True)
-        fields = vars(experiment) | {"request": json.loads(experiment.request.to_json())}
+        fields = vars(experiment) | {"request": experiment.request.model_dump(mode="json")}
         fresh = folder / f"{_FILE}.new"
         fresh.write_text(json.dumps(fields, indent=1))
         fresh.replace(folder / _FILE)
@@ -98,7 +100,10 @@ class Experiments:
     @staticmethod
     def _read(path: Path) -> Experiment:
         fields = json.loads(path.read_text())
-        request = ExperimentRequest.from_json(json.dumps(fields.pop("request")))
+        try:
+            request = ExperimentRequest.model_validate(fields.pop("request"))
+        except ValidationError:
+            raise UserError(f"{path} was written by another version of effnet-cluster; move its folder away") from None
         return Experiment(**fields | {"request": request, "jobs": tuple(fields["jobs"])})
 
 

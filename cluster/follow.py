@@ -54,7 +54,8 @@ def _watch(experiment: Experiment, jobs: Jobs) -> Iterator[Sequence[TrialRecord]
 def plan_table(plan: Plan) -> Table:
     """What will run: a row a trial."""
     spec = plan.spec
-    workers = str(spec.workers) if spec.fewest_workers == spec.workers else f"{spec.min_workers} to {spec.workers}"
+    fewest, most = spec.execution.workers
+    workers = str(most) if fewest == most else f"{fewest} to {most}"
     table = Table(
         title=f"{spec.name}: {len(plan.trials)} trials × {workers} DDP workers, {spec.recipe.epochs} epochs on "
         f"{plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes{_tail(plan)}",

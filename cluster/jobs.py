@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from ..orchestration.driver import EXPERIMENT_FILE, ExperimentRequest
+from ..orchestration.driver import EXPERIMENT_FILE
 from ..orchestration.errors import EngineError, UserError
+from ..orchestration.request import ExperimentRequest
 from .ray_token import use_token
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _staged(request: ExperimentRequest) -> Iterator[Path]:
             shutil.copytree(
                 _PACKAGE / room, Path(folder, "effnet_cluster", room), ignore=shutil.ignore_patterns("__pycache__")
             )
-        Path(folder, EXPERIMENT_FILE).write_text(request.to_json())
+        Path(folder, EXPERIMENT_FILE).write_text(request.model_dump_json(indent=1))
         yield Path(folder)
 
 

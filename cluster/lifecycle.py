@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..datasets import open_dataset
-from ..orchestration.driver import ExperimentRequest
 from ..orchestration.errors import UserError
-from ..orchestration.plan import make_plan
-from ..orchestration.spec import ExperimentSpec
+from ..orchestration.request import ExperimentRequest
+from ..orchestration.spec import parse_fields
+from ..orchestration.training.execution import Execution
 from .engines import Engines, ensure_engines
 from .experiments import Experiment, Experiments, next_job
 from .home import Home
@@ -32,7 +31,7 @@ def resume(home: Home, name: str, **changes: Any) -> Experiment:
     Args:
         home: whose experiment.
         name: the experiment's.
-        changes: fields of its specification that say where it runs and not what is trained, such as `workers`.
+        changes: fields of its `Execution`, such as `workers`.
 
     Raises:
         UserError: there is no such experiment, it still runs, or a change does not fit it.
@@ -43,9 +42,10 @@ def resume(home: Home, name: str, **changes: Any) -> Experiment:
     if jobs.is_active(experiment.job):
         raise UserError(f"experiment '{name}' is running; `effnet-cluster logs {name} -f` follows it")
     fresh = next_job(experiment)
-    spec = ExperimentSpec.parse(fresh.request.spec.model_dump(mode="json") | changes)
-    make_plan(spec, open_dataset(spec.data, home.cache, spec.cache_limit))  # refuses what cannot run
-    fresh = replace(fresh, request=replace(fresh.request, spec=spec))
+    request = fresh.request
+    execution = parse_fields(Execution, request.spec.execution.model_dump(mode="json") | changes)
+    plan = request.plan.run_by(execution)
+    fresh = replace(fresh, request=request.model_copy(update={"plan": plan}))
     jobs.submit(fresh.request, fresh.job)
     experiments.save(fresh)
     return fresh
@@ -70,5 +70,5 @@ def reconnect(home: Home, experiment: Experiment) -> Experiment:
         None if experiment.local_ray else experiment.address,
         None if experiment.local_mlflow else experiment.request.tracking_uri,
     )
-    request = replace(experiment.request, tracking_uri=engines.tracking_uri)
+    request = experiment.request.model_copy(update={"tracking_uri": engines.tracking_uri})
     return replace(experiment, request=request, address=engines.address)

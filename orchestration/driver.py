@@ -1,42 +1,22 @@
-"""The Ray job of an experiment: plan, sweep, champion. Run as `python -m effnet_cluster.orchestration.driver FILE`."""
+"""The Ray job of an experiment: sweep, then champion. Run as `python -m effnet_cluster.orchestration.driver FILE`."""
 
 from __future__ import annotations
 
-import json
+import logging
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..datasets import DataError, open_dataset
+from ..datasets import DataError
 from .errors import UserError
-from .plan import Plan, make_plan
-from .spec import ExperimentSpec
+from .request import ExperimentRequest
 from .tracking.runs import Outcome, Tracker
 
+if TYPE_CHECKING:
+    from .plan import Plan
+
 EXPERIMENT_FILE = "experiment.json"
-
-
-@dataclass(frozen=True)
-class ExperimentRequest:
-    """What the command line hands to the driver, wherever that runs.
-
-    `storage` is a folder or URL that every node sees; `cache_root` a folder that each node has for itself.
-    """
-
-    spec: ExperimentSpec
-    tracking_uri: str
-    storage: str
-    cache_root: str
-
-    def to_json(self) -> str:
-        """The content of the job's `experiment.json`."""
-        return json.dumps(asdict(self) | {"spec": self.spec.model_dump(mode="json")}, indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> ExperimentRequest:
-        """The inverse of `to_json`."""
-        fields = json.loads(text)
-        return cls(**fields | {"spec": ExperimentSpec.parse(fields["spec"])})
+_log = logging.getLogger(__name__)
 
 
 def run(request: ExperimentRequest) -> bool:
@@ -47,42 +27,22 @@ def run(request: ExperimentRequest) -> bool:
     """
     import ray
 
-    from .sweep import resources_for, run_sweep
-    from .trial import TrialContext
+    from .sweep import run_sweep, worker_resources
+    from .trial import SweepContext
 
-    spec = request.spec
-    plan = make_plan(spec, open_dataset(spec.data, Path(request.cache_root), spec.cache_limit))
-    tracker = Tracker(request.tracking_uri, spec.name)
+    tracker = Tracker(request.tracking_uri, request.spec.name)
     ray.init(address="auto", log_to_driver=True)
-    use_gpu, cpus, concurrent = resources_for(plan)
-    parent_id = tracker.ensure_parent(plan)
-    context = TrialContext(
-        experiment=spec.name,
-        tracking_uri=request.tracking_uri,
-        parent_id=parent_id,
-        storage=request.storage,
-        cache_root=request.cache_root,
-        data=spec.data,
-        data_digest=plan.data_digest,
-        spec_digest=plan.spec_digest,
-        worker_counts=spec.worker_counts,
-        cpus_per_worker=cpus,
-        use_gpu=use_gpu,
-        loader_workers=spec.loader_workers,
-        cache_limit=spec.cache_limit,
-        on_corrupt=spec.on_corrupt,
-        max_failures=spec.max_failures,
-        checkpoint_steps=spec.checkpoint_steps,
-    )
+    resources, concurrent = worker_resources(request.plan)
+    parent_id = tracker.ensure_parent(request.plan)
     try:
-        run_sweep(plan, context, concurrent)
+        run_sweep(SweepContext(request, parent_id, resources), concurrent)
     except (SystemExit, KeyboardInterrupt):  # how Ray stops a job
         tracker.finish(parent_id, Outcome.CANCELLED)
         raise
     except Exception as error:
         tracker.finish(parent_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
         raise
-    return _conclude(plan, tracker, parent_id)
+    return _conclude(request.plan, tracker, parent_id)
 
 
 def _conclude(plan: Plan, tracker: Tracker, parent_id: str) -> bool:
@@ -106,7 +66,7 @@ def _conclude(plan: Plan, tracker: Tracker, parent_id: str) -> bool:
 def main(path: str) -> int:
     """Exit code 0: all trials completed; 1: not all; 2: the request cannot run."""
     try:
-        return 0 if run(ExperimentRequest.from_json(Path(path).read_text())) else 1
+        return 0 if run(ExperimentRequest.model_validate_json(Path(path).read_text())) else 1
     except (UserError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,14 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .errors import EngineError
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or NaN. Training is deterministic: trying again would end the same way."""
-
-
-class TerminatedError(RuntimeError):
-    """This worker was asked to leave (SIGTERM, or its node is about to be reclaimed) and has left a checkpoint."""
+from .training.errors import PreemptedError
 
 
 class Fault(StrEnum):
@@ -21,14 +14,14 @@ class Fault(StrEnum):
 
     LOST = "lost"
     """A worker, its node or an engine went away."""
-    TERMINATED = "terminated"
+    PREEMPTED = "preempted"
     """It was asked to leave."""
     OUT_OF_MEMORY = "out of memory"
     FINAL = "final"
     """An error that would come again: in the code, the data or the numbers."""
 
 
-_PRECEDENCE = (Fault.TERMINATED, Fault.OUT_OF_MEMORY, Fault.FINAL, Fault.LOST)
+_PRECEDENCE = (Fault.PREEMPTED, Fault.OUT_OF_MEMORY, Fault.FINAL, Fault.LOST)
 # How the libraries beneath torch.distributed tell that a peer has gone. Their exceptions are plain RuntimeErrors.
 _PEER_SIGNS = (
     "gloo/transport",
@@ -37,7 +30,8 @@ _PEER_SIGNS = (
     "Connection reset by peer",
     "NCCL",
 )
-# By name: Ray wraps exceptions, and some types cannot be imported where no CUDA is.
+# By name: Ray wraps exceptions, and some types cannot be imported where there is no CUDA, and all
+# of them bring torch.
 _LOST_TYPES = {
     "ActorDiedError",
     "ActorUnavailableError",
@@ -69,8 +63,8 @@ def classify(error: BaseException) -> Fault:
     """What kind of fault one worker's exception is."""
     error = cause(error)
     names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, TerminatedError):
-        return Fault.TERMINATED
+    if isinstance(error, PreemptedError):
+        return Fault.PREEMPTED
     if names & _MEMORY_TYPES or _tells_of_memory(str(error)):
         # Ray's own means that the node ran out of memory and Ray killed the worker; a smaller batch helps there too.
         return Fault.OUT_OF_MEMORY
@@ -118,7 +112,7 @@ class FaultPolicy:
     def decide(self, fault: Fault, error: BaseException) -> Restart | GiveUp:
         """What to do about a fault. Being asked to leave costs nothing; a lack of memory gets one more try."""
         line = _first_line(error)
-        if fault is Fault.TERMINATED:
+        if fault is Fault.PREEMPTED:
             return Restart(self.divisor)
         if fault is Fault.OUT_OF_MEMORY:
             if self.divisor > 1:

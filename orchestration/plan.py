@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ..datasets import BatchPlan, Manifest
-from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
+from ..effnet import VARIANTS, complexity, variant
 from ..effnet.complexity import Complexity
 from ..effnet.pretrained import PRETRAINED
 from .errors import UserError
 from .spec import ExperimentSpec, slug
-from .training.recipes import Recipe
+from .training.execution import Execution
+from .training.job import TrialPlan
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
@@ -22,42 +25,10 @@ _MIN_CROP = 0.25
 _MIN_CROP_SMALL = 0.7
 
 
-@dataclass(frozen=True)
-class TrialPlan:
-    """One trial: a model trained once, as one DDP job.
+class Plan(BaseModel):
+    """Every trial of an experiment and the data that they share."""
 
-    `image_size` and `eval_resize` are in pixels; `min_crop` is the smallest part of an image's area that a training
-    crop may show; `macs` are per image at `image_size`; `shuffle_block` are the shards that are shuffled together, None
-    for all.
-    """
-
-    trial_id: str
-    variant: str
-    seed: int
-    model: EfficientNetConfig
-    image_size: int
-    eval_resize: int
-    min_crop: float
-    params: int
-    macs: int
-    batches_per_epoch: int
-    shuffle_block: int | None
-    recipe: Recipe
-
-    def to_dict(self) -> dict[str, Any]:
-        """A form that JSON and Ray carry without importing torch."""
-        return asdict(self) | {"model": self.model.to_dict(), "recipe": self.recipe.model_dump()}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> TrialPlan:
-        """The inverse of `to_dict`."""
-        model, recipe = EfficientNetConfig.from_dict(fields["model"]), Recipe(**fields["recipe"])
-        return cls(**fields | {"model": model, "recipe": recipe})
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Every trial of an experiment and the data they share."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: ExperimentSpec
     trials: tuple[TrialPlan, ...]
@@ -66,11 +37,25 @@ class Plan:
     val_samples: int
     data_digest: str
 
-    @property
+    @cached_property
     def spec_digest(self) -> str:
         """Names the training that this plan describes; a checkpoint of another one is refused."""
-        content = json.dumps([trial.to_dict() for trial in self.trials], sort_keys=True) + self.data_digest
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        content = json.dumps([trial.model_dump(mode="json") for trial in self.trials], sort_keys=True)
+        return hashlib.sha256((content + self.data_digest).encode()).hexdigest()[:16]
+
+    def trial(self, trial_id: str) -> TrialPlan:
+        """The trial of that id. Raises `StopIteration` if there is none."""
+        return next(trial for trial in self.trials if trial.trial_id == trial_id)
+
+    def run_by(self, execution: Execution) -> Plan:
+        """The same trials, run in another way.
+
+        Raises:
+            UserError, DataError: the global batch does not divide over the workers.
+        """
+        spec = ExperimentSpec.parse(dict(self.spec) | {"execution": execution})
+        _batches_per_epoch(spec, self.train_samples)
+        return self.model_copy(update={"spec": spec})
 
 
 def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
@@ -81,7 +66,7 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
         DataError: a split is missing, or the global batch does not divide over the workers or exceeds the data.
     """
     train, val = manifest.split("train"), manifest.split("val")
-    batches = BatchPlan(len(train), spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
+    batches = _batches_per_epoch(spec, len(train))
     trials = tuple(_plan_trial(spec, manifest, batches, *combination) for combination in spec.combinations())
     return Plan(
         spec=spec,
@@ -91,6 +76,10 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
         val_samples=len(val),
         data_digest=manifest.digest,
     )
+
+
+def _batches_per_epoch(spec: ExperimentSpec, samples: int) -> int:
+    return BatchPlan(samples, spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
 
 
 def _plan_trial(

@@ -1,20 +1,61 @@
-"""Ray Train's trainer of a trial: workers that share the global batch equally, and few processes beside them."""
+"""All that leans on what Ray does not promise (`ray.*._internal`): its Train controller in the process of the trial.
+
+The public trainer puts the controller and two helpers into actors of their own. Each takes 110 MB or more, a second or
+more to start, and 1% of a core for as long as it lives. `tests/orchestration/test_ray_internals.py` holds what is used
+here; `--controller actor` goes without it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from typing import Any
 
+import ray
 from ray import tune
-from ray.train import UserCallback
-from ray.train.torch import TorchTrainer
+from ray.exceptions import RayError
+from ray.train import RunConfig, ScalingConfig, UserCallback
+from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
+from ray.train.v2._internal.util import TrainingFramework
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from .train_worker import ask_to_leave, join_process_group, leave_process_group, rendezvous_address, train_worker
+
+# Seconds that workers have to save before their group is resized, and between two looks whether they have.
+_GRACE_S, _POLL_S = 30.0, 0.2
+_log = logging.getLogger(__name__)
+
+
+def trial_trainer(
+    config: dict[str, Any], counts: tuple[int, ...], scaling_config: ScalingConfig, run_config: RunConfig
+) -> DataParallelTrainer:
+    """A trainer of `train_worker` whose controller runs in this process and reports to its Tune session.
+
+    Args:
+        config: for `train_worker`.
+        counts: the allowed numbers of workers, ascending; the first and the last are those of `scaling_config`.
+        scaling_config, run_config: Ray's.
+    """
+    run_config.callbacks = [*(run_config.callbacks or []), _ReportToTune(), _SaveBeforeResize()]
+    return _TrialTrainer(counts, train_worker, config, scaling_config, run_config)
+
+
+def is_preempted() -> bool:
+    """Whether Ray announced that a node of this worker's group will go; what `ray.train.get_preemption_info` reads.
+
+    That function is a barrier over the ranks as well.
+    """
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 class FixedWorkers(FixedScalingPolicy):  # type: ignore[misc]
-    """Ray's policy of one number of workers, less the actor in which Train and Data share out the nodes to come.
+    """Ray's policy for one number of workers, less the actor in which Train and Data share out the nodes to come.
 
     We have no Ray Data, and what a waiting placement group lacks Ray's autoscaler sees without it.
     """
@@ -26,16 +67,16 @@ class FixedWorkers(FixedScalingPolicy):  # type: ignore[misc]
         pass
 
 
-class SharingWorkers(ElasticScalingPolicy):  # type: ignore[misc]
+class ElasticWorkers(ElasticScalingPolicy):  # type: ignore[misc]
     """Ray's elastic policy with some numbers of workers left out.
 
     Args:
         counts: the allowed ones, ascending; the bounds of Ray's configuration are the first and the last.
-        arguments: Ray's.
+        scaling_config: Ray's.
     """
 
-    def __init__(self, counts: tuple[int, ...], *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, counts: tuple[int, ...], scaling_config: ScalingConfig) -> None:
+        super().__init__(scaling_config)
         self._counts = counts
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
@@ -43,7 +84,7 @@ class SharingWorkers(ElasticScalingPolicy):  # type: ignore[misc]
         return max((count for count in self._counts if count <= possible), default=0)
 
 
-class ReportToTune(UserCallback):  # type: ignore[misc]
+class _ReportToTune(UserCallback):  # type: ignore[misc]
     """Hands what rank 0 reports on to the Tune session of this process.
 
     Ray's own `TuneReportCallback` goes through an actor, as Ray's controller is in another process than the trial.
@@ -54,16 +95,91 @@ class ReportToTune(UserCallback):  # type: ignore[misc]
         tune.report(metrics[0])
 
 
-class ElasticTrainer(TorchTrainer):  # type: ignore[misc]
-    """Takes the allowed numbers of workers before Ray's own arguments.
+class _SaveBeforeResize(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
+    """Makes the workers of a group save and leave before Ray Train resizes the group."""
 
-    Ray Train's controller runs in the process of the trial, which would only wait for it, instead of in an actor of its
-    own; and there is no actor that hands out Ray Data sets, of which we have none. Each actor takes 110 MB or more, a
-    second or more to start, and 1% of a core for as long as it lives, also when it has nothing to do.
-    """
+    def __init__(self) -> None:
+        self._group: Any = None
 
-    def __init__(self, counts: tuple[int, ...], *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Called by the controller when the workers of a group are up."""
+        self._group = worker_group
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        """Called when a group is about to be ended, whatever for."""
+        self._group = None
+
+    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+        """Called when a group is about to be started, or ended for one of another size."""
+        if self._group is None:
+            return
+        try:
+            self._group.execute(ask_to_leave)
+            deadline = time.monotonic() + _GRACE_S
+            # Polling also takes the reports that a worker may be waiting to hand over.
+            while not self._group.poll_status(_GRACE_S).finished and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        except RayError:  # a worker was lost meanwhile: the next group begins at the last checkpoint
+            return
+
+
+class _ProcessGroup(Backend):  # type: ignore[misc]
+    """Ray Train's torch backend without torch in the controller's process, and less particular about a group's end."""
+
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: _ProcessGroupConfig) -> None:
+        """Called by the controller when the workers are up."""
+        address = worker_group.execute_single(0, rendezvous_address)
+        worker_group.execute(join_process_group, backend_config.backend, address)
+
+    def on_shutdown(self, worker_group: Any, backend_config: _ProcessGroupConfig) -> None:
+        """Called by the controller before the workers are ended.
+
+        Ray forgives a worker that has died, but not one that it killed for the node's memory (`OutOfMemoryError`): the
+        end of the group would stop there, its resources stay taken, and no other group could start.
+        """
+        try:
+            ray.get(worker_group.execute_async(leave_process_group), timeout=_GRACE_S)
+        except RayError as error:
+            _log.warning("the workers' process group was not ended: %s", type(error).__name__)
+
+
+class _ProcessGroupConfig(BackendConfig):  # type: ignore[misc]
+    """Names the backend, and torch's: `nccl` or `gloo`."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    @property
+    def backend_cls(self) -> type[_ProcessGroup]:
+        """Asked for by the controller."""
+        return _ProcessGroup
+
+    @property
+    def framework(self) -> TrainingFramework:
+        """Shown in the dashboard."""
+        return TrainingFramework.TORCH
+
+
+class _TrialTrainer(DataParallelTrainer):  # type: ignore[misc]
+    """Runs Ray Train's controller in the process of the trial, which would only wait for it."""
+
+    def __init__(
+        self,
+        counts: tuple[int, ...],
+        function: Any,
+        config: dict[str, Any],
+        scaling_config: ScalingConfig,
+        run_config: RunConfig,
+    ) -> None:
+        super().__init__(
+            function,
+            train_loop_config=config,
+            backend_config=_ProcessGroupConfig("nccl" if scaling_config.use_gpu else "gloo"),
+            scaling_config=scaling_config,
+            run_config=run_config,
+        )
         self._counts = counts
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -73,7 +189,7 @@ class ElasticTrainer(TorchTrainer):  # type: ignore[misc]
     def _initialize_and_run_controller(self, **named: Any) -> Any:
         elastic = self.scaling_config.elasticity_enabled
         named["scaling_policy"] = (
-            SharingWorkers(self._counts, self.scaling_config) if elastic else FixedWorkers(self.scaling_config)
+            ElasticWorkers(self._counts, self.scaling_config) if elastic else FixedWorkers(self.scaling_config)
         )
         controller = TrainController(**named)
         asyncio.run(controller.run())

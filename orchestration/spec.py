@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -16,10 +16,10 @@ from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
+from .training.execution import Execution
 from .training.recipes import Recipe
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
-_SPAN = re.compile(r"(?P<low>\d{1,5}):(?P<high>\d{1,5})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # The generators of torch on the CPU take no more than 32 bits of a seed; larger ones would repeat each other.
 _MAX_SEED = 2**32 - 1
@@ -74,6 +74,22 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9_.]+", "-", text.lower())[:40].strip("-_.") or "data"
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_fields(model: type[Model], fields: Mapping[str, Any]) -> Model:
+    """Build a value from plain ones. Raises `UserError` with one line that names the first wrong field."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        prefix = f"{where}: " if where else ""
+        shown = first.get("input")
+        given = f" (got {shown!r})" if isinstance(shown, str | int | float | bool) else ""
+        raise UserError(f"{prefix}{first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
 class ExperimentSpec(BaseModel):
     """One experiment: the trials are the product of variants × activations × shortcuts × seeds."""
 
@@ -81,64 +97,29 @@ class ExperimentSpec(BaseModel):
 
     name: str
     data: Annotated[str, Field(description="'digits', or a folder or address of shards")] = "digits"
-    cache_limit: Annotated[int, Field(ge=1, description="bytes of remote shards that a node keeps")] | None = None
     shuffle_block: Annotated[int, Field(ge=1, description="shards that are shuffled together")] | None = None
     variants: tuple[str, ...]
     activations: Annotated[tuple[str, ...], Field(description="'own' is each variant's own")] = (OWN,)
     shortcuts: tuple[str, ...] = ("residual",)
     seeds: tuple[int, ...] = (0,)
     image_size: Annotated[int, Field(ge=8)] | None = None
-    workers: Annotated[int, Field(ge=1, description="DDP workers a trial; '2:4' is 2 to 4")] = 1
-    min_workers: Annotated[int, Field(ge=1, description="with fewer than these, a trial waits")] | None = None
-    cpus_per_worker: Annotated[int, Field(ge=1)] | None = None
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    loader_workers: Annotated[int, Field(ge=0, description="loader processes a DDP worker")] = 0
-    max_concurrent: Annotated[int, Field(ge=1, description="trials at a time")] | None = None
-    max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers")] = 3
-    checkpoint_steps: Annotated[int, Field(ge=1, description="steps between checkpoints within an epoch")] = 500
-    on_corrupt: Annotated[Literal["stop", "skip"], Field(description="what to do about images that do not decode")] = (
-        "stop"
-    )
     recipe: Recipe = Recipe()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_workers(cls, fields: Any) -> Any:
-        """`workers: "2:4"`, as a flag says it, gives both bounds, `"4"` takes back a lower one."""
-        if not isinstance(fields, dict) or not isinstance(fields.get("workers"), str):
-            return fields
-        span = _SPAN.fullmatch(fields["workers"].strip())
-        if span is None:
-            return fields | {"min_workers": None}
-        return fields | {"min_workers": int(span["low"]), "workers": int(span["high"])}
+    execution: Execution = Execution()
 
     @model_validator(mode="after")
     def _check_workers(self) -> ExperimentSpec:
-        if self.fewest_workers > self.workers:
-            raise ValueError(
-                f"workers {self.min_workers}:{self.workers} runs backwards; the smaller number comes first"
-            )
         if not self.worker_counts:
+            fewest, most = self.execution.workers
             raise ValueError(
                 f"global batch {self.recipe.global_batch} cannot be shared equally by any number of workers from "
-                f"{self.min_workers} to {self.workers}"
+                f"{fewest} to {most}"
             )
         return self
 
     @property
-    def fewest_workers(self) -> int:
-        """The lower bound; below `workers` a trial is elastic."""
-        return self.workers if self.min_workers is None else self.min_workers
-
-    @property
     def worker_counts(self) -> tuple[int, ...]:
-        """The numbers of workers that a trial can have, ascending: those in bounds that share the global batch equally.
-
-        Of a trial that is not elastic it is `workers` alone, whether or not it does.
-        """
-        if self.fewest_workers == self.workers:
-            return (self.workers,)
-        return tuple(n for n in range(self.fewest_workers, self.workers + 1) if self.recipe.global_batch % n == 0)
+        """The numbers of workers that a trial can have, ascending."""
+        return self.execution.worker_counts(self.recipe.global_batch)
 
     @field_validator("name")
     @classmethod
@@ -170,15 +151,7 @@ class ExperimentSpec(BaseModel):
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> ExperimentSpec:
         """Build from plain values. Raises `UserError` with one line that names the first wrong field."""
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            prefix = f"{where}: " if where else ""
-            shown = first.get("input")
-            given = f" (got {shown!r})" if isinstance(shown, str | int | float | bool) else ""
-            raise UserError(f"{prefix}{first['msg'].removeprefix('Value error, ')}{given}") from None
+        return parse_fields(cls, fields)
 
     @classmethod
     def fields_from_yaml(cls, path: Path) -> dict[str, Any]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchTrainer
 
-from .backend import ForgivingTorchConfig
-from .errors import EngineError
+from .errors import EngineError, UserError
 from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
-from .plan import TrialPlan
-from .ray_internals import ElasticTrainer, ReportToTune
+from .logs import configure_logging
+from .request import ExperimentRequest
 from .tracking.runs import Outcome, Tracker
-from .training.job import TrialJob
-from .training.preemption import SaveBeforeTheEnd
+from .tracking.sink import MlflowSink
+from .training.job import TrainingJob, TrialPlan
 
-if TYPE_CHECKING:
-    from ..datasets import OnCorrupt
+_log = logging.getLogger(__name__)
 
 
 class TrialFailedError(EngineError):
@@ -26,48 +24,49 @@ class TrialFailedError(EngineError):
 
 
 @dataclass(frozen=True)
-class TrialContext:
-    """What all trials of a sweep share."""
+class WorkerResources:
+    """What each worker of a trial gets: whole CPU cores, and a GPU or none."""
 
-    experiment: str
-    tracking_uri: str
-    parent_id: str
-    storage: str
-    cache_root: str
-    data: str
-    data_digest: str
-    spec_digest: str
-    worker_counts: tuple[int, ...]
-    cpus_per_worker: int
+    cpus: int
     use_gpu: bool
-    loader_workers: int
-    cache_limit: int | None
-    on_corrupt: OnCorrupt
-    max_failures: int
-    checkpoint_steps: int
 
 
-def run_trial(config: dict[str, Any], context: TrialContext) -> None:
+@dataclass(frozen=True)
+class SweepContext:
+    """What all trials of a sweep share; `parent_id` is the sweep's MLflow run."""
+
+    request: ExperimentRequest
+    parent_id: str
+    resources: WorkerResources
+
+
+def run_trial(config: dict[str, Any], context: SweepContext) -> None:
     """Train one trial to its end; restarted after a lost driver, it goes on from the trial's latest checkpoint.
 
     Args:
-        config: Tune's configuration with the key `trial`, a `TrialPlan.to_dict()`.
+        config: Tune's configuration; `trial` is the id of a trial of the plan.
         context: what the sweep's trials share.
 
     Raises:
         TrialFailedError: the workers failed more often than allowed, or in a way that would come again.
     """
-    trial = TrialPlan.from_dict(config["trial"])
-    tracker = Tracker(context.tracking_uri, context.experiment)
+    request = context.request
+    execution, trial = request.spec.execution, request.plan.trial(config["trial"])
+    configure_logging(trial.trial_id)
+    tracker = Tracker(request.tracking_uri, request.spec.name)
     run_id = tracker.ensure_trial(
         trial,
         context.parent_id,
-        {"data": context.data, "data_digest": context.data_digest, "workers": _workers_text(context.worker_counts)},
+        {
+            "data": request.spec.data,
+            "data_digest": request.plan.data_digest,
+            "workers": str(execution.workers),
+        },
     )
-    policy, divisor = FaultPolicy(context.max_failures), 1
+    policy, divisor = FaultPolicy(execution.max_failures), 1
     while True:
         try:
-            _trainer(_job(trial, context, run_id, divisor), context).fit()
+            _trainer(_job(context, trial, divisor), context, run_id).fit()
         except TrainingFailedError as error:
             fault, reason = _fault(error)
             decision = policy.decide(fault, reason)
@@ -76,7 +75,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
                 raise TrialFailedError(decision.reason) from error
             divisor = decision.micro_batch_divisor
             half = f", micro-batches divided by {divisor}" if divisor > 1 else ""
-            print(f"[{trial.trial_id}] workers ended ({fault}); going on from the last checkpoint{half}", flush=True)
+            _log.warning("workers ended (%s); going on from the last checkpoint%s", fault, half)
         except Exception as error:
             tracker.finish(run_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
             raise
@@ -91,51 +90,56 @@ def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:
     return classify(error), error
 
 
-def _job(trial: TrialPlan, context: TrialContext, run_id: str, divisor: int) -> TrialJob:
-    return TrialJob(
+def _job(context: SweepContext, trial: TrialPlan, divisor: int) -> TrainingJob:
+    request, resources = context.request, context.resources
+    found = {"cpus_per_worker": resources.cpus, "device": "gpu" if resources.use_gpu else "cpu"}
+    return TrainingJob(
         trial=trial,
-        data=context.data,
-        data_digest=context.data_digest,
-        loader_workers=context.loader_workers,
-        cache_limit=context.cache_limit,
-        on_corrupt=context.on_corrupt,
-        spec_digest=context.spec_digest,
-        tracking_uri=context.tracking_uri,
-        experiment=context.experiment,
-        run_id=run_id,
-        cache_root=context.cache_root,
-        storage=f"{context.storage}/trials/{trial.trial_id}",
-        checkpoint_steps=context.checkpoint_steps,
+        execution=request.spec.execution.model_copy(update=found),
+        data=request.spec.data,
+        data_digest=request.plan.data_digest,
+        spec_digest=request.plan.spec_digest,
+        storage=f"{request.storage}/trials/{trial.trial_id}",
+        cache_root=request.cache_root,
         micro_batch_divisor=divisor,
     )
 
 
-def _trainer(job: TrialJob, context: TrialContext) -> TorchTrainer:
-    from .training.train_loop import train_worker
-
-    resources = {"CPU": float(context.cpus_per_worker), **({"GPU": 1.0} if context.use_gpu else {})}
-    low, high = context.worker_counts[0], context.worker_counts[-1]
-    return ElasticTrainer(
-        context.worker_counts,
-        train_worker,
-        train_loop_config=job.to_dict(),
-        scaling_config=ScalingConfig(
-            num_workers=high if low == high else (low, high),
-            use_gpu=context.use_gpu,
-            resources_per_worker=resources,
-        ),
-        torch_config=ForgivingTorchConfig(backend="nccl" if context.use_gpu else "gloo"),
-        run_config=RunConfig(
-            name=job.trial.trial_id,
-            storage_path=f"{context.storage}/trials",
-            # Ray Train would try again whatever the error; `faults` tells those apart for which that makes sense.
-            failure_config=FailureConfig(max_failures=0),
-            callbacks=[ReportToTune(), SaveBeforeTheEnd()],
-            # Its INFO lines repeat every report of every rank into the job's log, beside ours.
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
+def _trainer(job: TrainingJob, context: SweepContext, run_id: str) -> Any:
+    """Ray's trainer of a job: with the controller in this process, or as Ray promises it."""
+    request, resources = context.request, context.resources
+    counts = request.spec.worker_counts
+    fewest, most = counts[0], counts[-1]
+    config = {"job": job, "sink": MlflowSink(request.tracking_uri, request.spec.name, run_id)}
+    scaling = ScalingConfig(
+        num_workers=most if fewest == most else (fewest, most),
+        use_gpu=resources.use_gpu,
+        resources_per_worker={"CPU": float(resources.cpus), **({"GPU": 1.0} if resources.use_gpu else {})},
     )
+    run = RunConfig(
+        name=job.trial.trial_id,
+        storage_path=f"{request.storage}/trials",
+        # Ray Train would try again whatever the error; `faults` tells those apart for which that makes sense.
+        failure_config=FailureConfig(max_failures=0),
+        # Its INFO lines repeat every report of every rank into the job's log, beside ours.
+        logging_config=LoggingConfig(log_level="WARNING"),
+    )
+    if job.execution.controller == "trial":
+        from . import ray_internals
 
+        config["is_preempted"] = ray_internals.is_preempted
+        return ray_internals.trial_trainer(config, counts, scaling, run)
+    from ray.train.torch import TorchTrainer  # imports torch
+    from ray.tune.integration.ray_train import TuneReportCallback
 
-def _workers_text(counts: tuple[int, ...]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}:{counts[-1]}"
+    from . import train_worker
+
+    left_out = set(range(fewest, most + 1)) - set(counts)
+    if left_out:
+        raise UserError(
+            f"--controller actor cannot leave out {min(left_out)} workers, which do not share the global batch "
+            f"{job.trial.recipe.global_batch} equally; use --controller trial, or a fixed number of workers"
+        )
+    config["is_preempted"] = train_worker.is_preempted
+    run.callbacks = [TuneReportCallback()]
+    return TorchTrainer(train_worker.train_worker, train_loop_config=config, scaling_config=scaling, run_config=run)

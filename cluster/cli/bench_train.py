@@ -17,8 +17,8 @@ import click
 from rich.table import Table
 
 from ...datasets import DIGITS
-from ...orchestration.driver import ExperimentRequest
 from ...orchestration.errors import EngineError, UserError
+from ...orchestration.request import ExperimentRequest
 from ..engines import ensure_engines
 from ..home import Home
 from ..jobs import Jobs

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from ...orchestration.plan import Plan
 from ...orchestration.tracking.comparison import compare
 from ..experiments import Experiment
 from ..follow import comparison_table, follow
-from ..home import Home
 from ..jobs import Jobs
 from .console import print_addresses, print_data, talk
 
 
-def follow_to_end(home: Home, experiment: Experiment, plan: Plan) -> int:
+def follow_to_end(experiment: Experiment) -> int:
     """Follow, then print the comparison; returns the exit code. Ctrl-C detaches and leaves the experiment running."""
     console, name = talk(), experiment.name
     jobs = Jobs(experiment.address)
     try:
-        succeeded = follow(experiment, plan, jobs, console)
+        succeeded = follow(experiment, experiment.request.plan, jobs, console)
     except KeyboardInterrupt:
         console.print(
             f"\ndetached; {name} goes on. `effnet-cluster logs {name} -f` follows it, "

@@ -6,8 +6,6 @@ import sys
 
 import click
 
-from ...datasets import open_dataset
-from ...orchestration.plan import make_plan
 from ..home import Home
 from ..lifecycle import resume
 from .console import talk
@@ -31,5 +29,4 @@ def command(experiment: str, workers: str | None, loader_workers: int | None, de
     talk().print(f"resumed {experiment} as job {record.job}", highlight=False)
     if detach:
         return
-    spec = record.request.spec
-    sys.exit(follow_to_end(home, record, make_plan(spec, open_dataset(spec.data, home.cache, spec.cache_limit))))
+    sys.exit(follow_to_end(record))

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from ...datasets import Manifest, open_dataset
-from ...orchestration.driver import ExperimentRequest
 from ...orchestration.errors import UserError
 from ...orchestration.plan import make_plan
+from ...orchestration.request import ExperimentRequest
 from ...orchestration.spec import ExperimentSpec, slug
+from ...orchestration.training.execution import Execution
 from ..engines import ensure_engines
 from ..experiments import Experiments
 from ..follow import plan_table
@@ -39,6 +40,7 @@ from .recipe_options import recipe_options, take_recipe
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="[default: auto]")
 @click.option("--loader-workers", type=int, help="Loader processes a DDP worker.  [default: 0]")
 @click.option("--max-concurrent", type=int, help="Trials at a time.  [default: what fits]")
+@click.option("--controller", type=click.Choice(["trial", "actor"]), help="[default: trial]")
 @click.option("--max-failures", type=int, help="Restarts of a trial after lost workers.  [default: 3]")
 @click.option("--checkpoint-steps", type=int, help="Steps between checkpoints within an epoch.  [default: 500]")
 @click.option(
@@ -85,7 +87,7 @@ def command(
     talk().print(plan_table(plan))
     engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
     request = ExperimentRequest(
-        spec=spec,
+        plan=plan,
         tracking_uri=engines.tracking_uri,
         storage=_storage(storage, experiments, spec.name),
         cache_root=str(home.cache),
@@ -95,7 +97,7 @@ def command(
     if detach:
         talk().print(f"submitted {spec.name}; `effnet-cluster logs {spec.name} -f` follows it", highlight=False)
         return
-    sys.exit(follow_to_end(home, experiment, plan))
+    sys.exit(follow_to_end(experiment))
 
 
 def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +109,10 @@ def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     if "seeds" in given:
         given["seeds"] = [seed.strip() for seed in str(given["seeds"]).split(",")]
     recipe = take_recipe(fields.get("recipe"), given)
+    execution = {name: given.pop(name) for name in Execution.model_fields if name in given}
     fields |= given
+    if execution:
+        fields["execution"] = {**fields.get("execution", {}), **execution}
     if recipe:
         fields["recipe"] = recipe
     if not fields.get("variants"):
@@ -120,7 +125,7 @@ def _open_data(fields: dict[str, Any], home: Home, address: str | None) -> Manif
     # Checked before the data are opened, which may take a while: a typing mistake should be told at once.
     ExperimentSpec.parse(fields | {"name": fields.get("name", "unnamed")})
     data = str(fields.get("data", "digits"))
-    manifest = open_dataset(data, home.cache, fields.get("cache_limit"))
+    manifest = open_dataset(data, home.cache, fields.get("execution", {}).get("cache_limit"))
     if data != "digits":
         fields["data"] = manifest.location
     return manifest

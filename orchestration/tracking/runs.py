@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import EngineError, UserError
-from ..plan import Plan, TrialPlan
+from ..plan import Plan
+from ..training.job import TrialPlan
 from ..training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class Tracker:
         if run is None:
             with _server_errors(self.uri):
                 run = self.client.create_run(self.experiment_id, tags=tags)
-            spec = plan.spec.model_dump(mode="json", exclude={"recipe"}) | _recipe_params(plan.spec.recipe)
+            spec = plan.spec.model_dump(mode="json", exclude={"recipe", "execution"})
+            spec |= plan.spec.execution.model_dump(mode="json") | _recipe_params(plan.spec.recipe)
             self._log_params(run.info.run_id, {name: value for name, value in spec.items() if value is not None})
             with _server_errors(self.uri):
                 self.client.log_text(run.info.run_id, plan.spec.to_yaml(), "experiment.yaml")
@@ -366,7 +368,7 @@ def log_model(
     return str(info.model_uri)
 
 
-def read_model(uri: str, model_uri: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_weights(uri: str, model_uri: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The state dict and the metadata of a logged model.
 
     `model_uri` is an address of MLflow's, such as `models:/NAME@champion`, or `runs:/ID` for the model of a trial. A

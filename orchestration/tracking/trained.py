@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...effnet import EfficientNetConfig
 from ..errors import UserError
-from ..training.normalization import IMAGENET, Channels, Normalization
+from ..training.model_facts import ModelFacts
 
 if TYPE_CHECKING:
     import torch
@@ -24,56 +23,6 @@ _SERVED_PREFIX = "model.network."
 # Between the files and the model, in probability. Its resize ends in whole levels, and where a pixel comes out between
 # two, another engine's float32 may fall on the other side.
 _SERVED_TOLERANCE = 5e-3
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What weights alone do not say. `image_size` and `eval_resize` are the evaluation transform's, in pixels."""
-
-    config: EfficientNetConfig
-    classes: tuple[str, ...]
-    image_size: int
-    eval_resize: int
-    normalization: Normalization = IMAGENET
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-safe form, for MLflow's model metadata and for checkpoints."""
-        plain = {"config": self.config.to_dict(), "classes": list(self.classes)}
-        return vars(self) | plain | {"normalization": [list(channels) for channels in self.normalization]}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> ModelFacts:
-        """The inverse of `to_dict`; fields of later versions are ignored.
-
-        Raises:
-            ValueError: a field is missing or wrong.
-        """
-        try:
-            config, classes = EfficientNetConfig.from_dict(fields["config"]), tuple(map(str, fields["classes"]))
-            mean, std = fields.get("normalization", IMAGENET)
-            normalization = Normalization(_channels(mean), _channels(std))
-            facts = cls(config, classes, int(fields["image_size"]), int(fields["eval_resize"]), normalization)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from None
-        if len(facts.classes) != config.num_classes:
-            raise ValueError(f"{len(facts.classes)} class names for {config.num_classes} classes")
-        return facts
-
-    def class_index(self, name: str) -> int:
-        """The index of a class by its name.
-
-        Raises:
-            UserError: there is no such class; the message lists some.
-        """
-        if name in self.classes:
-            return self.classes.index(name)
-        more = f", … ({len(self.classes)} in all)" if len(self.classes) > 10 else ""
-        raise UserError(f"unknown class '{name}'; the model knows {', '.join(self.classes[:10])}{more}")
-
-
-def _channels(values: Iterable[Any]) -> Channels:
-    red, green, blue = map(float, values)
-    return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -101,9 +50,9 @@ def from_mlflow(tracking_uri: str, model_uri: str) -> TrainedModel:
         UserError: there is no such model, or it was not logged by effnet-cluster.
         EngineError: the server cannot be reached.
     """
-    from .runs import read_model
+    from .runs import read_weights
 
-    weights, metadata = read_model(tracking_uri, model_uri)
+    weights, metadata = read_weights(tracking_uri, model_uri)
     bare = {
         name.removeprefix(_SERVED_PREFIX): value for name, value in weights.items() if name.startswith(_SERVED_PREFIX)
     }
@@ -119,9 +68,9 @@ def from_checkpoint(path: Path) -> TrainedModel:
     Raises:
         UserError: it is no such checkpoint.
     """
-    from ..training.checkpoint import read_model
+    from ..training.checkpoint import read_weights
 
-    return _build(str(path), *read_model(path))
+    return _build(str(path), *read_weights(path))
 
 
 def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> TrainedModel:

@@ -19,7 +19,7 @@ _FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where training stands: a position in the run, and what the epoch under way has come to so far.
 
     Attributes:
@@ -53,6 +53,16 @@ class Progress:
     def best_name(self) -> str | None:
         """Of the checkpoint that ended the best epoch."""
         return position_name(self.best_epoch + 1, 0) if self.best_epoch >= 0 else None
+
+    def next_epoch(self, top1: float) -> TrainingProgress:
+        """Where the next epoch begins, after one with this validation top-1."""
+        better = top1 > self.best_top1
+        return TrainingProgress(
+            epoch=self.epoch + 1,
+            seconds=self.seconds + self.epoch_seconds,
+            best_top1=top1 if better else self.best_top1,
+            best_epoch=self.epoch if better else self.best_epoch,
+        )
 
 
 def position_name(epoch: int, batch: int) -> str:
@@ -104,7 +114,7 @@ def check_digest(state: Mapping[str, Any], digest: str, where: str) -> None:
         raise UserError(f"checkpoint {where} was written by another specification; submit under another --name")
 
 
-def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights that were evaluated (the averaged ones, if the recipe averages) and the facts of a checkpoint.
 
     Args:

@@ -1,106 +1,122 @@
-"""Where the checkpoints of a trial lie: the latest and the best one, on any file system that pyarrow knows.
-
-Ours, beside Ray Train's own: a checkpoint within an epoch must neither wait for all ranks nor pass for the best epoch.
-"""
+"""Saves a training as checkpoints, in the background, and goes on from the latest one."""
 
 from __future__ import annotations
 
-import contextlib
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from .checkpoint import FOLDER, SUFFIX
+import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ...datasets import Corrupt
+from .assembly import TrainingParts
+from .background import Background
+from .checkpoint import TrainingProgress, check_digest, decode, encode, to_cpu
+from .checkpoint_store import CheckpointStore
+from .classifier import ServedClassifier
+from .collectives import broadcast_object, gather_over_ranks, local_buffers, set_local_buffers
+from .model_facts import ModelFacts
+from .world import World
 
-_PARTIAL = ".partial"
+_log = logging.getLogger(__name__)
 
 
-class CheckpointStore:
-    """The checkpoints of one trial.
+class Checkpointer:
+    """The checkpoints of one training on one rank.
 
     Args:
-        root: the trial's folder, or its URL (s3://, gs://, hdfs://, file://).
+        store: where they lie.
+        world: this rank's place.
+        spec_digest: names the training; checkpoints of another one are refused.
+        background: writes them; on rank 0 alone it has anything to do.
     """
 
-    def __init__(self, root: str) -> None:
-        from pyarrow import fs
+    def __init__(self, store: CheckpointStore, world: World, spec_digest: str, background: Background) -> None:
+        self._store = store
+        self._world = world
+        self._spec_digest = spec_digest
+        self._background = background
 
-        if "://" in root:
-            self._fs, path = fs.FileSystem.from_uri(root)
-        else:
-            self._fs, path = fs.LocalFileSystem(), str(Path(root).absolute())
-        self._folder = f"{path.rstrip('/')}/{FOLDER}"
-        self._selector = fs.FileSelector(self._folder, allow_not_found=True)
-
-    def names(self) -> list[str]:
-        """The complete checkpoints, the earliest position first."""
-        entries = self._fs.get_file_info(self._selector)
-        return sorted(entry.base_name for entry in entries if entry.base_name.endswith(SUFFIX))
-
-    def where(self, name: str) -> str:
-        """The address of a checkpoint, for people."""
-        return f"{self._folder}/{name}"
-
-    def read(self, name: str) -> bytes:
-        """The content of a checkpoint.
+    def latest(self) -> dict[str, Any] | None:
+        """The content of the latest checkpoint, the same one on every rank, or None. A collective.
 
         Raises:
+            UserError: it is damaged, or belongs to another specification.
             OSError: it cannot be read.
         """
-        with self._fs.open_input_stream(self.where(name)) as stream:
-            return bytes(stream.read())
+        names = self._store.names() if self._world.rank == 0 else []
+        name = broadcast_object(names[-1] if names else None)
+        if name is None:
+            return None
+        where = self._store.where(name)
+        state = decode(self._store.read(name), where, self._world.device)
+        check_digest(state, self._spec_digest, where)
+        return state
 
-    def write(self, name: str, content: bytes, keep: set[str]) -> None:
-        """Add a checkpoint, which appears whole or not at all, then remove all others that `keep` does not name.
+    def restore(self, state: Mapping[str, Any], parts: TrainingParts) -> tuple[TrainingProgress, list[Corrupt]]:
+        """Put a checkpoint's content into `parts`; returns where it goes on, and what ranks listed of that epoch."""
+        parts.network.load_state_dict(state["model"])
+        parts.optimizer.load_state_dict(state["optimizer"])
+        parts.scaler.load_state_dict(state["scaler"])
+        if parts.ema:
+            parts.ema.load_state_dict(state["ema"])
+        if state["buffers"] is not None:
+            if len(state["buffers"]) == self._world.size:
+                own = state["buffers"][self._world.rank]
+            else:  # other ranks than these: what they meant together
+                own = torch.stack(list(state["buffers"])).mean(0)
+            set_local_buffers(own, *parts.averaged_networks)
+        progress = TrainingProgress(**state["progress"])
+        if self._world.rank == 0:
+            at = f", batch {progress.batch}" if progress.batch else ""
+            _log.info("resumed after epoch %d%s on %d workers", progress.epoch, at, self._world.size)
+        return progress, [Corrupt(*entry) for entry in state["corrupt"]]
 
-        Raises:
-            OSError: it cannot be written; what was there is still there.
+    def save(self, progress: TrainingProgress, parts: TrainingParts, corrupt: Sequence[Corrupt] | None) -> None:
+        """Save the state at `progress`. A collective; the copy is made now, the file is written in the background.
+
+        Args:
+            progress: where training stands.
+            parts: what is saved.
+            corrupt: what this rank has listed of the epoch under way; None if nothing may be listed.
         """
-        self._fs.create_dir(self._folder, recursive=True)
-        partial = self.where(name + _PARTIAL)
-        with self._fs.open_output_stream(partial) as stream:
-            stream.write(content)
-        self._fs.move(partial, self.where(name))
-        for entry in self._fs.get_file_info(self._selector):
-            if entry.base_name not in keep | {name}:
-                with contextlib.suppress(FileNotFoundError):
-                    self._fs.delete_file(entry.path)
+        within = progress.batch > 0
+        # BatchNorm's statistics belong to the rank until the epoch ends: saving must not change the training.
+        buffers = gather_over_ranks([local_buffers(*parts.averaged_networks).cpu()]) if within else None
+        listed = [] if corrupt is None else [list(entry) for entry in gather_over_ranks(list(corrupt))]
+        if self._world.rank != 0:
+            return
+        self._background.wait()  # at most one copy at a time in memory
+        state = to_cpu(
+            {
+                "spec_digest": self._spec_digest,
+                "progress": vars(progress),
+                "facts": parts.facts.to_dict(),
+                "world_size": self._world.size,
+                "precision": parts.precision,
+                "micro_batch": parts.undivided_micro_batch,
+                "model": parts.network.state_dict(),
+                "evaluated": parts.ema.network.state_dict() if parts.ema else None,
+                "ema": parts.ema.state_dict() if parts.ema else None,
+                "optimizer": parts.optimizer.state_dict(),
+                "scaler": parts.scaler.state_dict(),
+                "buffers": buffers,
+                "corrupt": listed,
+            }
+        )
+        name, best = progress.name, progress.best_name
+        self._background.submit(lambda: self._store.write(name, encode(state), {best} if best else set()))
 
+    def address(self) -> str | None:
+        """The address of the latest checkpoint, for people."""
+        names = self._store.names()
+        return self._store.where(names[-1]) if names else None
 
-class Background:
-    """One thread that does what training need not wait for, in the order in which it was asked to.
-
-    An error of a task is raised by the next call.
-    """
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="background")
-        self._pending: list[Future[Any]] = []
-
-    def submit(self, task: Callable[[], object]) -> None:
-        """Do `task` after all that was submitted before; raises what one of those raised."""
-        for future in [future for future in self._pending if future.done()]:
-            self._pending.remove(future)
-            future.result()
-        self._pending.append(self._executor.submit(self._unless_failed, task, tuple(self._pending)))
-
-    def wait(self) -> None:
-        """Return when everything is done; raises what a task raised."""
-        while self._pending:
-            self._pending.pop(0).result()
-
-    def close(self) -> None:
-        """`wait`, and end the thread."""
-        try:
-            self.wait()
-        finally:
-            self._executor.shutdown()
-
-    @staticmethod
-    def _unless_failed(task: Callable[[], object], before: tuple[Future[Any], ...]) -> None:
-        # A checkpoint must not say that its metrics are logged when they are not.
-        if not any(future.exception() for future in before):
-            task()
+    def best_model(self, progress: TrainingProgress, parts: TrainingParts) -> ServedClassifier:
+        """The model of the best epoch as it is served, on the CPU. Rank 0 only, after all was written."""
+        network, best = parts.averaged_networks[-1], progress.best_name
+        if best is not None and best != progress.name:
+            state = decode(self._store.read(best), self._store.where(best), self._world.device)
+            network.load_state_dict(state["evaluated"] or state["model"])
+        facts: ModelFacts = parts.facts
+        return ServedClassifier(network, facts.image_size, facts.eval_resize, facts.normalization).cpu().eval()

@@ -5,7 +5,8 @@ Every function is a no-op in effect on one rank, and a barrier on several: call 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -14,13 +15,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...datasets import Batch
-from .buffers import local_buffers, set_local_buffers
+from .errors import RanksDisagreeError
 
 T = TypeVar("T")
 
 
-class RanksDisagreeError(RuntimeError):
-    """Parameters or buffers differ between ranks: training went wrong and its result would be meaningless."""
+@contextmanager
+def lone_rank() -> Iterator[None]:
+    """A default process group of this process alone, for as long as the context lasts."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local_buffers(*modules: nn.Module) -> Tensor:
+    """All of them one after the other, a copy of shape (n,) on the modules' device."""
+    buffers = [b.detach().reshape(-1) for module in modules for b in module.buffers() if b.is_floating_point()]
+    return torch.cat(buffers) if buffers else torch.empty(0)
+
+
+def set_local_buffers(values: Tensor, *modules: nn.Module) -> None:
+    """The inverse of `local_buffers`."""
+    at = 0
+    for module in modules:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(values[at : at + buffer.numel()].view_as(buffer))
+                at += buffer.numel()
 
 
 def average_buffers(model: nn.Module) -> None:
@@ -42,7 +65,7 @@ def broadcast_buffers(model: nn.Module) -> None:
     set_local_buffers(flat, model)
 
 
-def fingerprint(model: nn.Module) -> Tensor:
+def state_hash(model: nn.Module) -> Tensor:
     """Hash of the exact bits of all float32 parameters and buffers, int64 of shape (2,), on the model's device."""
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype == torch.float32]
     total = torch.zeros(2, dtype=torch.int64, device=tensors[0].device)
@@ -61,7 +84,7 @@ def check_ranks_agree(model: nn.Module, epoch: int) -> int:
     Raises:
         RanksDisagreeError: on every rank, where any two differ.
     """
-    mine = fingerprint(model)
+    mine = state_hash(model)
     everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, mine)
     odd = [rank for rank, theirs in enumerate(everyone) if not torch.equal(theirs, everyone[0])]

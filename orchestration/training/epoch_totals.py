@@ -1,4 +1,4 @@
-"""What an epoch comes to: losses, receipts and points of the step curve, kept on the device until they are read."""
+"""The totals of an epoch: losses, receipt and points of the step curves, kept on the device until they are read."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...datasets import Batch, Corrupt, merge_receipts, receipt
-from .checkpoint import Progress
+from .checkpoint import TrainingProgress
 from .collectives import sum_over_ranks
+from .metrics import StepPoint
 
 _NEVER = float("inf")
-
-
-class Point(NamedTuple):
-    """A point of the step curves: the step count, the mean loss over all ranks and the learning rate before it."""
-
-    step: int
-    loss: float
-    lr: float
 
 
 class Totals(NamedTuple):
@@ -33,21 +26,21 @@ class Totals(NamedTuple):
     samples: int
     loss_sum: float
     interval_sum: float
-    points: list[Point]
+    points: list[StepPoint]
     first_bad: int | None
 
 
-class Tally:
-    """Adds up one rank's epoch. Nothing is read from the device before `reduce` or `bad_batch`.
+class EpochTotals:
+    """Adds up the steps of one epoch on one rank. Nothing is read from the device before it is asked for.
 
     Args:
         progress: where the epoch goes on; rank 0 carries on its counts, which are those of all ranks.
         device: of the losses.
         rank: of this process.
-        interval: batches to a point of the step curve.
+        interval: batches per point of the step curves.
     """
 
-    def __init__(self, progress: Progress, device: torch.device, rank: int, interval: int) -> None:
+    def __init__(self, progress: TrainingProgress, device: torch.device, rank: int, interval: int) -> None:
         self._device = device
         self._rank = rank
         self._interval = interval
@@ -86,24 +79,31 @@ class Tally:
         first = self._first_bad.item()
         return None if first == _NEVER else int(first)
 
+    def take_points(self) -> list[StepPoint]:
+        """The new points of the step curves: a collective that leaves all sums as they are."""
+        if not self._points:
+            return []
+        means = sum_over_ranks(torch.stack([loss for _, loss, _ in self._points])) / dist.get_world_size()
+        points = [StepPoint(step, loss, lr) for (step, _, lr), loss in zip(self._points, means.tolist(), strict=True)]
+        self._points = []
+        return points
+
     def reduce(self) -> Totals:
         """Combine what the ranks have: a collective, after which every rank goes on from the same sums.
 
         An undisturbed run does so where an interrupted one goes on, so that their curves are equal to the last bit.
         """
-        sums = torch.stack([self._loss_sum, self._interval_sum, *(loss for _, loss, _ in self._points)])
+        points = self.take_points()
+        sums = sum_over_ranks(torch.stack([self._loss_sum, self._interval_sum])) / dist.get_world_size()
         # uint64 receipts travel as int64: addition wraps alike.
         signed = self._receipt - (1 << 64) if self._receipt >= 1 << 63 else self._receipt
         counts = torch.tensor([signed, self._samples], dtype=torch.int64, device=self._device)
-        sums = sum_over_ranks(sums) / dist.get_world_size()
         total, samples = sum_over_ranks(counts).tolist()
         dist.all_reduce(self._first_bad, op=dist.ReduceOp.MIN)
         consumed = int(total) % (1 << 64)
         self._loss_sum, self._interval_sum = sums[0].clone(), sums[1].clone()
         self._receipt, self._samples = (consumed, int(samples)) if self._rank == 0 else (0, 0)
-        loss_sum, interval_sum, *losses = sums.tolist()
-        points = [Point(step, loss, lr) for (step, _, lr), loss in zip(self._points, losses, strict=True)]
-        self._points = []
+        loss_sum, interval_sum = sums.tolist()
         return Totals(consumed, int(samples), loss_sum, interval_sum, points, self.bad_batch())
 
     def _scalar(self, value: float) -> Tensor:

@@ -1,45 +1,64 @@
-"""`TrialJob`: all that a worker of a trial is told."""
+"""What is trained, as values with one JSON form: the plan of one trial, and the job that each of its ranks gets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from ..plan import TrialPlan
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
-if TYPE_CHECKING:
-    from ...datasets import OnCorrupt
+from ...effnet import EfficientNetConfig
+from .execution import Execution
+from .recipes import Recipe
 
 
-@dataclass(frozen=True)
-class TrialJob:
-    """All that a worker is told.
+def _read_model(value: object) -> EfficientNetConfig:
+    return value if isinstance(value, EfficientNetConfig) else EfficientNetConfig.from_dict(value)  # type: ignore[arg-type]
 
-    `storage` is the trial's folder or URL, which every node sees; `cache_root` a folder on the worker's own node;
-    `checkpoint_steps` are the optimizer steps between two checkpoints within an epoch; `micro_batch_divisor` makes the
-    micro-batches so many times smaller, after a worker ran out of memory.
+
+Model = Annotated[
+    EfficientNetConfig, PlainValidator(_read_model), PlainSerializer(EfficientNetConfig.to_dict, return_type=dict)
+]
+
+
+class TrialPlan(BaseModel):
+    """One trial: a model trained once, as one DDP job.
+
+    `image_size` and `eval_resize` are in pixels; `min_crop` is the smallest part of an image's area that a training
+    crop may show; `macs` are multiply-adds per image at `image_size`; `shuffle_block` is the number of shards that are
+    shuffled together, None for all.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_id: str
+    variant: str
+    seed: int
+    model: Model
+    image_size: int
+    eval_resize: int
+    min_crop: float
+    params: int
+    macs: int
+    batches_per_epoch: int
+    shuffle_block: int | None
+    recipe: Recipe
+
+
+class TrainingJob(BaseModel):
+    """All that a rank is told.
+
+    `data` is a data set's address and `data_digest` what its manifest must be; `storage` is the trial's folder or URL,
+    which every node sees; `cache_root` is a folder on the rank's own node; `micro_batch_divisor` makes micro-batches so
+    many times smaller, after a rank ran out of memory; checkpoints of another `spec_digest` are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     trial: TrialPlan
+    execution: Execution
     data: str
     data_digest: str
-    loader_workers: int
-    cache_limit: int | None
-    on_corrupt: OnCorrupt
     spec_digest: str
-    tracking_uri: str
-    experiment: str
-    run_id: str
-    cache_root: str
     storage: str
-    checkpoint_steps: int
+    cache_root: str
     micro_batch_divisor: int = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for Ray's `train_loop_config`."""
-        return vars(self) | {"trial": self.trial.to_dict()}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> TrialJob:
-        """The inverse of `to_dict`."""
-        return cls(**fields | {"trial": TrialPlan.from_dict(fields["trial"])})

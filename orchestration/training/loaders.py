@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...datasets import Augmentation, EvalLoader, Manifest, OnCorrupt, TrainLoader
-from ..plan import TrialPlan
+from ...datasets import Augmentation, EvalLoader, Manifest, TrainLoader
+from .execution import Execution
+from .job import TrialPlan
 
 # Evaluation keeps no activations, so it can take more images at a time than training.
 _EVAL_BATCH_FACTOR = 2
@@ -11,21 +12,21 @@ _EVAL_BATCH_FACTOR = 2
 
 def make_loaders(
     trial: TrialPlan,
+    execution: Execution,
     manifest: Manifest,
     micro_batch: int,
     *,
     rank: int = 0,
     world_size: int = 1,
-    loader_workers: int = 0,
-    on_corrupt: OnCorrupt = "stop",
 ) -> tuple[TrainLoader, EvalLoader]:
     """One rank's loaders for training and for validation.
 
     Args:
         trial: what is trained.
+        execution: how many loader processes there are, and what happens to corrupt images.
         manifest: of its data.
         micro_batch: images of one forward pass in training; evaluation takes twice as many.
-        rank, world_size, loader_workers, on_corrupt: see `TrainLoader`.
+        rank, world_size: see `TrainLoader`.
 
     Raises:
         DataError: sizes that do not fit together, or no such split.
@@ -43,8 +44,8 @@ def make_loaders(
         crop_scale=(trial.min_crop, 1.0),
         rank=rank,
         world_size=world_size,
-        loader_workers=loader_workers,
-        on_corrupt=on_corrupt,
+        loader_workers=execution.loader_workers,
+        on_corrupt=execution.on_corrupt,
     )
     val = EvalLoader(
         manifest,
@@ -53,7 +54,7 @@ def make_loaders(
         batch_size=micro_batch * _EVAL_BATCH_FACTOR,
         rank=rank,
         world_size=world_size,
-        loader_workers=loader_workers,
-        on_corrupt=on_corrupt,
+        loader_workers=execution.loader_workers,
+        on_corrupt=execution.on_corrupt,
     )
     return train, val

@@ -8,7 +8,7 @@ from torch import nn
 
 from ...effnet import EfficientNet, load_pretrained
 from ...effnet.pretrained import PRETRAINED
-from ..plan import TrialPlan
+from .job import TrialPlan
 from .normalization import IMAGENET, Normalization
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from typing import Literal
 
 import torch
-from torch import nn
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _DTYPES: dict[Precision, torch.dtype] = {
@@ -15,33 +12,13 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# A gain that is worth a coarser number format.
-_WORTH = 1.1
-_MEASURED_IMAGES = 8
-_MEASURED_STEPS = 3
 
 
-def choose_precision(model: nn.Module, images: torch.Tensor, device: torch.device) -> tuple[Precision, str]:
-    """The format that suits a device, and why.
-
-    On CUDA bfloat16, or float16 (with gradient scaling) where the GPU lacks it. On a CPU bfloat16 if the processor has
-    instructions for it and a training step of this very model turns out at least 1.1 times as fast.
-
-    Args:
-        model: on the device; it is copied before anything is tried.
-        images: uint8 (N, 3, H, W) such as it will be trained on.
-        device: where.
-    """
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bfloat16", "the GPU has it"
-        return "float16", "the GPU has no bfloat16"
-    if not _cpu_has_bfloat16():
-        return "float32", "the CPU has no bfloat16 instructions"
-    images = images[:_MEASURED_IMAGES].to(device)
-    plain, half = (_seconds(model, images, precision) for precision in ("float32", "bfloat16"))
-    chosen: Precision = "bfloat16" if half * _WORTH <= plain else "float32"
-    return chosen, f"bfloat16 is {plain / half:.2f} times as fast as float32 here"
+def choose_precision(device: torch.device) -> Precision:
+    """The format that suits a device: bfloat16 on CUDA, or float16 where the GPU lacks it; float32 on a CPU."""
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
@@ -60,22 +37,3 @@ def tune_backend(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-
-
-def _cpu_has_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _seconds(model: nn.Module, images: torch.Tensor, precision: Precision) -> float:
-    """Of the fastest of a few forward and backward passes, without touching the model or the random state."""
-    trial = copy.deepcopy(model).train()
-    fastest = float("inf")
-    with torch.random.fork_rng(devices=[]):
-        for step in range(1 + _MEASURED_STEPS):
-            started = time.perf_counter()
-            with autocast(precision, images.device):
-                loss = trial(images).float().square().mean()
-            loss.backward()
-            if step:  # the first one builds what the others find
-                fastest = min(fastest, time.perf_counter() - started)
-    return fastest

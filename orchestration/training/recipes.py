@@ -82,10 +82,6 @@ class Recipe(BaseModel):
         name = fields.get("name", "basic")
         if name not in RECIPES:
             raise ValueError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
-        fields = dict(fields)
-        # Experiments and spec files of version 0.1 say `amp`; those must stay readable, or not even `down` would work.
-        if not fields.pop("amp", True):
-            fields.setdefault("precision", "float32")
         return {**RECIPES[name], **fields, "name": name}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ class TrainStep:
     the step of the whole batch at once, up to rounding; BatchNorm apart, which normalises each micro-batch by itself.
 
     Attributes:
-        ddp: the model; takes uint8 images.
+        model: takes uint8 images; wrapped in DDP where there are several ranks.
         optimizer: of the bare network's parameters.
         loss: mean over a micro-batch; labels are int64 (N,) or float (N, classes).
         autocast: context of the forward pass.
@@ -34,7 +35,7 @@ class TrainStep:
         average: takes the means of the gradients over the ranks, instead of DDP, or None.
     """
 
-    ddp: DistributedDataParallel
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: nn.Module
     autocast: torch.autocast
@@ -55,7 +56,7 @@ class TrainStep:
         total = self._backward(torch.split(images, self.micro_batch), torch.split(labels, self.micro_batch))
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.ddp.parameters(), self.clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -66,13 +67,21 @@ class TrainStep:
         total: Tensor | None = None
         last = len(images) - 1
         for number, (some, targets) in enumerate(zip(images, labels, strict=True)):
-            reduced_by_ddp = number == last and self.average is None
-            with contextlib.nullcontext() if reduced_by_ddp else self.ddp.no_sync():
+            reduced = number == last and self.average is None
+            with (
+                self.model.no_sync()
+                if isinstance(self.model, DistributedDataParallel) and not reduced
+                else contextlib.nullcontext()
+            ):
                 with self.autocast:
-                    loss = self.loss(self.ddp(some), targets) / len(images)
+                    loss = self.loss(self.model(some), targets) / len(images)
                 self.scaler.scale(loss).backward()
             total = loss.detach() if total is None else total + loss.detach()
         if self.average is not None:
             self.average()
         assert total is not None
         return total
+
+    def _no_sync(self) -> AbstractContextManager[None]:
+        model = self.model
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()

@@ -1,0 +1,28 @@
+"""`ExperimentRequest`: what the command line hands to the driver, wherever that runs."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from .plan import Plan
+from .spec import ExperimentSpec
+
+
+class ExperimentRequest(BaseModel):
+    """A plan and the places that it uses.
+
+    `storage` is a folder or URL that every node sees; `cache_root` is a folder that each node has for itself. The JSON
+    form is the content of the job's `experiment.json`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: Plan
+    tracking_uri: str
+    storage: str
+    cache_root: str
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        """What the user said."""
+        return self.plan.spec

@@ -1,0 +1,181 @@
+"""Builds what one rank trains with, from its job: network, average, optimizer, number format, micro-batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...datasets import Batch, Mixing
+from ..errors import UserError
+from .classifier import NormalizedModel
+from .collectives import broadcast_object, local_buffers, set_local_buffers, smallest_over_ranks
+from .data_parallel import data_parallel
+from .ema import Ema
+from .job import TrainingJob
+from .micro_batch import fitting_images, largest_divisor, memory_budget, probe
+from .model_facts import ModelFacts
+from .networks import build_network, normalization_of
+from .optimizers import make_optimizer
+from .precision import Precision, autocast, choose_precision, gradient_scaler, tune_backend
+from .train_step import TrainStep
+from .world import World
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """What a rank trains with.
+
+    Attributes:
+        facts: what is kept with the weights.
+        network: the bare network, on the device.
+        model: the network behind its normalisation; takes uint8 images.
+        ema: the average of the weights, if the recipe asks for one.
+        evaluated: the model that is evaluated, saved as best and registered: the averaged one, if there is one.
+        optimizer, scaler, autocast, precision: as the recipe says.
+        micro_batch: images of one forward pass.
+        undivided_micro_batch: the same before it was divided for a lack of memory.
+        take_step: makes one optimizer step.
+        mixing: mixup and CutMix, or None.
+    """
+
+    facts: ModelFacts
+    network: nn.Module
+    model: nn.Module
+    ema: Ema | None
+    evaluated: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    autocast: torch.autocast
+    precision: Precision
+    micro_batch: int
+    undivided_micro_batch: int
+    take_step: TrainStep
+    mixing: Mixing | None
+
+    @property
+    def averaged_networks(self) -> tuple[nn.Module, ...]:
+        """The networks whose BatchNorm statistics differ between the ranks within an epoch, the evaluated one last."""
+        return (self.network, self.ema.network) if self.ema else (self.network,)
+
+    def step(self, batch: Batch, device: torch.device, epoch: int, number: int) -> Tensor:
+        """One optimizer step; returns the loss, a scalar on the device, without waiting for it."""
+        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        labels = batch.labels.to(device, non_blocking=True)
+        if self.mixing:
+            images, labels = self.mixing(images, labels, epoch, number)
+        return self.take_step(images, labels)
+
+
+def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapping[str, Any] | None) -> TrainingParts:
+    """Build everything with fresh weights. A collective; needs the default process group.
+
+    Args:
+        job: what to train.
+        world: this rank's place.
+        classes: names of the data's classes.
+        saved: the checkpoint that will be restored, whose number format and micro-batches are taken over, or None.
+
+    Raises:
+        UserError: the recipe asks for what the device does not have.
+        ImportError: published weights are not installed.
+    """
+    trial, recipe, device = job.trial, job.trial.recipe, world.device
+    tune_backend(device)
+    torch.manual_seed(trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
+    network: nn.Module = build_network(trial)
+    if recipe.sync_bn:
+        if device.type != "cuda":
+            raise UserError("--sync-bn needs GPUs; torch has it for CUDA only")
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    network = network.to(device).to(memory_format=torch.channels_last)
+    normalization = normalization_of(trial)
+    model = NormalizedModel(network, normalization).to(device)
+    ema = Ema(network, recipe.ema) if recipe.ema else None
+    optimizer = make_optimizer(network, recipe, device)
+    precision = _choose_precision(job, saved, device)
+    scaler, amp = gradient_scaler(precision, device), autocast(precision, device)
+    loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    attempt = partial(_attempt, network, model, loss, amp, trial.image_size)
+    undivided = _choose_micro_batch(job, world, precision, attempt, saved)
+    micro_batch = largest_divisor(recipe.global_batch // world.size, undivided // job.micro_batch_divisor)
+    if recipe.compile:
+        # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
+        # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
+        model.compile()
+    parallel, average = data_parallel(model, device)
+    mixing = Mixing(len(classes), trial.seed, recipe.mixup, recipe.cutmix)
+    return TrainingParts(
+        facts=ModelFacts(trial.model, tuple(classes), trial.image_size, trial.eval_resize, normalization),
+        network=network,
+        model=model,
+        ema=ema,
+        evaluated=NormalizedModel(ema.network, normalization).to(device) if ema else model,
+        optimizer=optimizer,
+        scaler=scaler,
+        autocast=amp,
+        precision=precision,
+        micro_batch=micro_batch,
+        undivided_micro_batch=undivided,
+        take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema, average),
+        mixing=mixing if mixing.mixup or mixing.cutmix else None,
+    )
+
+
+def _choose_precision(job: TrainingJob, saved: Mapping[str, Any] | None, device: torch.device) -> Precision:
+    """The recipe's number format, or the checkpoint's, or the one that suits rank 0's device."""
+    wanted = job.trial.recipe.precision
+    if wanted != "auto":
+        return wanted
+    if saved is not None:
+        precision: Precision = saved["precision"]
+        return precision
+    return broadcast_object(choose_precision(device))
+
+
+def _choose_micro_batch(
+    job: TrainingJob,
+    world: World,
+    precision: Precision,
+    attempt: Callable[[int], None],
+    saved: Mapping[str, Any] | None,
+) -> int:
+    """Images of one forward pass: the recipe's, the checkpoint's, or as many as fit into memory on every rank."""
+    trial, recipe = job.trial, job.trial.recipe
+    share = recipe.global_batch // world.size
+    if recipe.micro_batch is not None:
+        return largest_divisor(share, recipe.micro_batch)
+    if saved is not None and saved["world_size"] == world.size:
+        return int(saved["micro_batch"])
+    fitting = fitting_images(
+        trial.model,
+        trial.image_size,
+        memory_budget(world.device, world.local_size),
+        checkpoint_activations=recipe.checkpoint_activations,
+        half=precision != "float32",
+    )
+    size = largest_divisor(share, fitting)
+    if world.device.type == "cuda":
+        size = probe(attempt, share, size)
+    size = smallest_over_ranks(size, world.device)
+    if size < share and world.rank == 0:
+        _log.info("%d images per worker in micro-batches of %d; BatchNorm sees these alone", share, size)
+    return size
+
+
+def _attempt(network: nn.Module, model: nn.Module, loss: nn.Module, amp: torch.autocast, side: int, size: int) -> None:
+    """A forward and backward pass of `size` black images of `side` pixels that leaves no trace."""
+    buffers = local_buffers(network)
+    device = buffers.device
+    images = torch.zeros((size, 3, side, side), dtype=torch.uint8, device=device)
+    with torch.random.fork_rng(devices=[device]), amp:
+        loss(model(images), torch.zeros(size, dtype=torch.int64, device=device)).backward()
+    network.zero_grad(set_to_none=True)
+    set_local_buffers(buffers, network)

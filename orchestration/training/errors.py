@@ -1,0 +1,15 @@
+"""How a training ends early. Without torch, so that whoever started it can read the error without loading that."""
+
+from __future__ import annotations
+
+
+class PreemptedError(RuntimeError):
+    """This rank was asked to leave (SIGTERM, or its node is about to be reclaimed) and has left a checkpoint."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became infinite or NaN. Training is deterministic: trying again would end the same way."""
+
+
+class RanksDisagreeError(RuntimeError):
+    """Parameters or buffers differ between ranks: training went wrong and its result would be meaningless."""

@@ -1,0 +1,62 @@
+"""A training's results in a folder: `metrics.jsonl`, and texts. For torchrun, where no tracking server is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .metrics import LEARNING_RATE, STEP_LOSS, StepPoint
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+FILE = "metrics.jsonl"
+_log = logging.getLogger(__name__)
+
+
+class FileSink:
+    """The `Sink` that writes into a folder: a line of JSON per step or epoch, each of which is written once.
+
+    Args:
+        folder: where to; it may hold what an interrupted run has written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / FILE
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        # An epoch has several lines, of different metrics.
+        self._known = {(row.pop("kind"), row.pop("number"), frozenset(row)) for row in map(json.loads, lines)}
+
+    def log_steps(self, points: Sequence[StepPoint]) -> None:
+        """See `Sink`."""
+        for point in points:
+            self._write("step", point.step, {STEP_LOSS: point.loss, LEARNING_RATE: point.lr})
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """See `Sink`."""
+        self._write("epoch", epoch, metrics)
+
+    def log_text(self, name: str, text: str) -> None:
+        """See `Sink`."""
+        file = self._folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def log_model(self, model: nn.Module, example: NDArray[np.uint8], top1: float, facts: Mapping[str, Any]) -> None:
+        """See `Sink`; the model is in the checkpoints already."""
+        _log.info("best val top-1 %.4f; `effnet-cluster predict` and `export` take the checkpoints as --model", top1)
+
+    def _write(self, kind: str, number: int, metrics: Mapping[str, float]) -> None:
+        """Write a line, unless there is one of this kind, number and metrics."""
+        line = (kind, number, frozenset(metrics))
+        if line not in self._known:
+            self._known.add(line)
+            with self._file.open("a") as file:
+                file.write(json.dumps({"kind": kind, "number": number, **metrics}) + "\n")

@@ -1,0 +1,39 @@
+"""Where a training sends what it finds out; MLflow in a sweep, files under torchrun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from .metrics import StepPoint
+
+
+class Sink(Protocol):
+    """Takes the metrics, texts and the model of one training. Only rank 0 calls it.
+
+    Every call may come again after a restart, with the same content: a sink keeps each step and each epoch once.
+    """
+
+    def log_steps(self, points: Sequence[StepPoint]) -> None:
+        """Add points to the step curves."""
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of an epoch, counted from 1, by the names in `metrics`."""
+
+    def log_text(self, name: str, text: str) -> None:
+        """Keep a text under a relative path, in place of an earlier one."""
+
+    def log_model(self, model: nn.Module, example: NDArray[np.uint8], top1: float, facts: Mapping[str, Any]) -> None:
+        """Keep the trained model.
+
+        Args:
+            model: takes uint8 images (N, H, W, 3), returns probabilities float32 (N, classes); evaluating, on the CPU.
+            example: uint8 images (N ≥ 2, H, W, 3).
+            top1: its validation top-1, a fraction.
+            facts: JSON-safe values that are kept with the model, see `ModelFacts`.
+        """
