@@ -28,6 +28,7 @@ _ANSWER_TIMEOUT_S = 10
 _STOP_TIMEOUT_S = 60
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's imports torch into the driver
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
     # Training runs in a thread, and glibc gives those arenas that it hands back to the system at every step: thousands
     # of page faults a step. One arena, which keeps what it once had, has none.
