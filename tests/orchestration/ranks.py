@@ -22,18 +22,18 @@ from torch.nn.parallel import DistributedDataParallel
 from effnet_cluster.datasets import Batch, EvalLoader, Manifest
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.training import shared_average
-from effnet_cluster.orchestration.training.checkpoint import Progress
+from effnet_cluster.orchestration.training.checkpoint import TrainingProgress
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
 from effnet_cluster.orchestration.training.collectives import (
-    RanksDisagreeError,
     average_buffers,
     check_ranks_agree,
     evaluate,
     sum_over_ranks,
 )
-from effnet_cluster.orchestration.training.epoch_totals import Tally
+from effnet_cluster.orchestration.training.epoch_totals import EpochTotals
+from effnet_cluster.orchestration.training.errors import RanksDisagreeError
 from effnet_cluster.orchestration.training.optimizers import make_optimizer
-from effnet_cluster.orchestration.training.preemption import Vote
+from effnet_cluster.orchestration.training.preemption import PreemptionConsensus
 from effnet_cluster.orchestration.training.recipes import Recipe
 from effnet_cluster.orchestration.training.shared_average import SharedAverage
 from effnet_cluster.orchestration.training.train_step import TrainStep
@@ -270,19 +270,19 @@ def tally_batch(rank: int, world: int, number: int) -> Batch:
 
 def tallied(rank: int, world: int, stop: int | None, bad: int | None = None) -> Any:
     """An epoch of steps; with `stop`, it is interrupted there, and another process goes on from what was saved."""
-    tally, progress, points = Tally(Progress(), CPU, rank, TALLY_INTERVAL), Progress(), []
+    tally, progress, points = EpochTotals(TrainingProgress(), CPU, rank, TALLY_INTERVAL), TrainingProgress(), []
     for number in range(TALLY_STEPS):
         if number == 4:
             totals = tally.reduce()  # a checkpoint, in every run
             points += totals.points
-            progress = Progress(
+            progress = TrainingProgress(
                 receipt=totals.receipt,
                 samples=totals.samples,
                 loss_sum=totals.loss_sum,
                 interval_sum=totals.interval_sum,
             )
             if stop is not None:
-                tally = Tally(progress, CPU, rank, TALLY_INTERVAL)
+                tally = EpochTotals(progress, CPU, rank, TALLY_INTERVAL)
         loss = float("nan") if number == bad and rank == world - 1 else tally_loss(rank, number)
         tally.add(tally_batch(rank, world, number), torch.tensor(loss), number, 100 + number, 0.5)
     totals = tally.reduce()
@@ -306,15 +306,15 @@ def tallying(rank: int, world: int) -> Any:
 
 def voting(rank: int, world: int) -> Any:
     """What each of ten votes returned; the last rank alone says yes, once, at the fourth."""
-    vote = Vote(world, every_s=0)
-    results = [vote(rank == world - 1 and number == 3) for number in range(10)]
+    consensus = PreemptionConsensus(world, every_s=0)
+    results = [consensus(lambda number=number: rank == world - 1 and number == 3) for number in range(10)]
     dist.barrier()
     return results
 
 
 def voting_now_and_then(rank: int, world: int) -> Any:
     """The step at which this rank learns that the last one says yes from step 30 on, and the collectives up to then."""
-    vote, cast, step = Vote(world, every_s=0.05), 0, 0
+    consensus, cast, step = PreemptionConsensus(world, every_s=0.05), 0, 0
     all_reduce = dist.all_reduce
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -323,11 +323,11 @@ def voting_now_and_then(rank: int, world: int) -> Any:
         return all_reduce(*arguments, **named)
 
     with patch.object(dist, "all_reduce", counted):
-        while not vote(rank == world - 1 and step >= 30) and step < 300:
+        while not consensus(lambda now=step: rank == world - 1 and now >= 30) and step < 300:
             step += 1
             time.sleep(0.002 * (rank + 1))
     dist.barrier()
-    return step, cast
+    return step, cast, consensus.seconds
 
 
 def main(rank: int, shards: str, out: str) -> None:
