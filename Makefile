@@ -1,8 +1,9 @@
 # The two set-up commands are `make demo` and `make test`; each makes .venv if it is missing and installs the lock.
-PYTHON ?= python3.11
+# The newest Python of those that the lock is tested for; `make PYTHON=…` takes another.
+PYTHON ?= $(firstword $(foreach minor,13 12 11,$(shell python3.$(minor) -c 'print("python3.$(minor)")' 2>/dev/null)))
+UV := uv>=0.13.9,<0.14
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check
 ROOMS := effnet datasets orchestration cluster
 
 .PHONY: demo test long unit check format lock clean
@@ -30,32 +31,41 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(if $(PYTHON),,$(error No Python 3.11, 3.12 or 3.13 on the PATH: install one, or say `make PYTHON=/path/to/python`))
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --quiet --requirement requirements.lock
-	$(PIP) install --quiet --no-deps --editable .
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/pip --disable-pip-version-check install --quiet "$(UV)" || \
+		{ echo "make: pip could not install $(UV) (above): is there a network, or an index that has it?" >&2; exit 1; }
+
+# The lock's files, each with its hash. Another build of torch than the lock's has hashes and dependencies of its own:
+# with UV_TORCH_BACKEND, pyproject.toml is resolved anew at the lock's versions.
+ifdef UV_TORCH_BACKEND
+install = $(BIN)/python install.py install --no-verify-hashes --constraint $(1) --editable ".$(2)"
+else
+install = $(BIN)/python install.py install --require-hashes --requirement $(1)
+endif
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/uv
+	$(call install,requirements.lock)
+	$(BIN)/python install.py install --no-deps --editable .
 	touch $@
 
 # The type checker finds the package by its import name, which is not that of this folder.
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
-	$(PIP) install --quiet --requirement requirements-dev.lock
+	$(call install,requirements-dev.lock,[dev])
 	mkdir -p $(VENV)/typing
 	ln -sfn $(CURDIR) $(VENV)/typing/effnet_cluster
 	touch $@
 
-# Resolves pyproject.toml anew. Packages that exist for one platform alone get its marker.
-LOCK_VENV := $(VENV)-lock
-FREEZE := $(LOCK_VENV)/bin/pip freeze --exclude effnet-cluster | \
-	sed -E 's/^((nvidia|cuda|triton)[^;]*)$$/\1 ; platform_system == "Linux" and platform_machine == "x86_64"/'
-lock:
-	$(PYTHON) -m venv --clear $(LOCK_VENV)
-	$(LOCK_VENV)/bin/pip install --quiet --constraint constraints.txt .
-	$(FREEZE) > requirements.lock
-	$(LOCK_VENV)/bin/pip install --quiet --constraint requirements.lock ".[dev]"
-	$(FREEZE) > requirements-dev.lock
-	rm -rf $(LOCK_VENV)
+# Resolves pyproject.toml for every platform and Python from 3.11 on. A pin of today's lock stays while it fits: without
+# the two files, everything but constraints.txt moves to its newest release.
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" pyproject.toml
+lock: $(BIN)/uv
+	$(compile) --constraint constraints.txt --output-file requirements.lock
+	$(compile) --constraint requirements.lock --extra dev --output-file requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) $(LOCK_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

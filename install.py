@@ -1,0 +1,47 @@
+"""Runs `uv pip` with pip's settings on where packages come from: python install.py install --requirement FILE …
+
+uv does not read pip's settings, neither PIP_FIND_LINKS and the like nor pip.conf. A variable of uv's own that is set wins.
+Where the indexes hold different releases of a package, pip looks at all of them, and so does uv here: the lock's versions
+and hashes say which file is the right one.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FROM_PIP = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+}
+
+
+def uv_settings(pip_config: str) -> dict[str, str]:
+    """uv's variables for the output of `pip config list`, whose lines are ``global.NAME='VALUE'`` or, first, ``:env:.NAME=…``."""
+    settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    for line in pip_config.splitlines():
+        place, _, value = line.partition("=")
+        section, _, name = place.rpartition(".")
+        if section in (":env:", "global") and name in FROM_PIP:
+            variable = FROM_PIP[name]
+            separator = "," if variable == "UV_FIND_LINKS" else " "
+            settings.setdefault(variable, separator.join(ast.literal_eval(value).split()))
+    return settings
+
+
+def main() -> int:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    settings = uv_settings(subprocess.run(pip, capture_output=True, text=True, check=True).stdout)
+    verb, *arguments = sys.argv[1:]
+    command = [Path(sys.executable).with_name("uv"), "pip", verb, "--python", sys.executable, *arguments]
+    return subprocess.run(command, env={**settings, **os.environ}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
