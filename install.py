@@ -1,8 +1,7 @@
 """Runs `uv pip` with pip's settings on where packages come from: python install.py install --requirement FILE …
 
-uv does not read pip's settings, neither PIP_FIND_LINKS and the like nor pip.conf. A variable of uv's own that is set wins.
-Where the indexes hold different releases of a package, pip looks at all of them, and so does uv here: the lock's versions
-and hashes say which file is the right one.
+uv reads neither pip's variables, such as PIP_FIND_LINKS, nor pip.conf. A variable of uv's own that is set wins. pip
+looks at every index for a release, and so does uv here: the lock's versions and hashes say which file is the right one.
 """
 
 import ast
@@ -23,7 +22,7 @@ FROM_PIP = {
 
 
 def uv_settings(pip_config: str) -> dict[str, str]:
-    """uv's variables for the output of `pip config list`, whose lines are ``global.NAME='VALUE'`` or, first, ``:env:.NAME=…``."""
+    """uv's variables for what `pip config list` prints: lines ``global.NAME='VALUE'``, after ``:env:.NAME='VALUE'``."""
     settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
     for line in pip_config.splitlines():
         place, _, value = line.partition("=")
@@ -36,11 +35,12 @@ def uv_settings(pip_config: str) -> dict[str, str]:
 
 
 def main() -> int:
+    """uv's exit code."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
     settings = uv_settings(subprocess.run(pip, capture_output=True, text=True, check=True).stdout)
     verb, *arguments = sys.argv[1:]
-    command = [Path(sys.executable).with_name("uv"), "pip", verb, "--python", sys.executable, *arguments]
-    return subprocess.run(command, env={**settings, **os.environ}, check=False).returncode
+    command = [str(Path(sys.executable).with_name("uv")), "pip", verb, "--python", sys.executable, *arguments]
+    return subprocess.run(command, env=settings | os.environ, check=False).returncode
 
 
 if __name__ == "__main__":
