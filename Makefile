@@ -39,18 +39,23 @@ $(BIN)/uv: | $(BIN)/python
 	$(BIN)/pip --disable-pip-version-check install --quiet "$(UV)" || \
 		{ echo "make: pip could not install $(UV) (above): is there a network, or an index that has it?" >&2; exit 1; }
 
-# The lock's files, each with its hash. Another build of torch than the lock's has hashes and dependencies of its own:
-# with UV_TORCH_BACKEND, pyproject.toml is resolved anew at the lock's versions.
-ifdef UV_TORCH_BACKEND
-install = $(BIN)/python install.py install --no-verify-hashes --constraint $(1) --editable ".$(2)"
+# The files that the lock names, each checked against its hash. torch's other builds, such as `UV_TORCH_BACKEND=cpu`, have
+# hashes and dependencies of their own: for them pyproject.toml is resolved anew, at the lock's versions.
+# The folder keeps its build: .installed names it.
+ifndef UV_TORCH_BACKEND
+UV_TORCH_BACKEND := $(shell cat $(VENV)/.installed 2>/dev/null)
+endif
+ifeq ($(UV_TORCH_BACKEND),)
+install = $(BIN)/python install.py install --quiet --require-hashes --requirement $(1)
 else
-install = $(BIN)/python install.py install --require-hashes --requirement $(1)
+install = $(BIN)/python install.py install --quiet --torch-backend $(UV_TORCH_BACKEND) --no-verify-hashes \
+	--constraint $(1) --editable ".$(2)"
 endif
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/uv
 	$(call install,requirements.lock)
-	$(BIN)/python install.py install --no-deps --editable .
-	touch $@
+	$(BIN)/python install.py install --quiet --no-deps --editable .
+	echo $(UV_TORCH_BACKEND) > $@
 
 # The type checker finds the package by its import name, which is not that of this folder.
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
