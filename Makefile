@@ -36,8 +36,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(BIN)/uv: | $(BIN)/python
-	$(BIN)/pip --disable-pip-version-check install --quiet "$(UV)" || \
-		{ echo "make: pip could not install $(UV) (above): is there a network, or an index that has it?" >&2; exit 1; }
+	@echo 'pip install "$(UV)"'
+	@$(BIN)/pip --disable-pip-version-check install --quiet "$(UV)" || \
+		{ echo "pip could not install uv (see above). Is there a network, or an index that has it?" >&2; exit 1; }
 
 # The files that the lock names, each checked against its hash. torch's other builds, such as `UV_TORCH_BACKEND=cpu`, have
 # hashes and dependencies of their own: for them pyproject.toml is resolved anew, at the lock's versions.
@@ -46,9 +47,9 @@ ifndef UV_TORCH_BACKEND
 UV_TORCH_BACKEND := $(shell cat $(VENV)/.installed 2>/dev/null)
 endif
 ifeq ($(UV_TORCH_BACKEND),)
-install = $(BIN)/python install.py install --quiet --require-hashes --requirement $(1)
+install = $(BIN)/python install.py install --require-hashes --requirement $(1)
 else
-install = $(BIN)/python install.py install --quiet --torch-backend $(UV_TORCH_BACKEND) --no-verify-hashes \
+install = $(BIN)/python install.py install --torch-backend $(UV_TORCH_BACKEND) --no-verify-hashes \
 	--constraint $(1) --editable ".$(2)"
 endif
 
