@@ -8,6 +8,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 FROM_PIP = {
@@ -21,8 +22,11 @@ FROM_PIP = {
 }
 
 
-def uv_settings(pip_config: str) -> dict[str, str]:
-    """uv's variables for what `pip config list` prints: lines ``global.NAME='VALUE'``, after ``:env:.NAME='VALUE'``."""
+def uv_environment(pip_config: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` and what it does not say of pip's settings, as `pip config list` prints them: the environment's first.
+
+    Its lines are ``:env:.NAME='VALUE'`` for the environment and ``global.NAME='VALUE'`` for pip.conf.
+    """
     settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
     for line in pip_config.splitlines():
         place, _, value = line.partition("=")
@@ -31,16 +35,16 @@ def uv_settings(pip_config: str) -> dict[str, str]:
             variable = FROM_PIP[name]
             separator = "," if variable == "UV_FIND_LINKS" else " "
             settings.setdefault(variable, separator.join(ast.literal_eval(value).split()))
-    return settings
+    return settings | dict(environ)
 
 
 def main() -> int:
     """uv's exit code."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    settings = uv_settings(subprocess.run(pip, capture_output=True, text=True, check=True).stdout)
+    pip_config = subprocess.run(pip, stdout=subprocess.PIPE, text=True, check=True).stdout
     verb, *arguments = sys.argv[1:]
     command = [str(Path(sys.executable).with_name("uv")), "pip", verb, "--python", sys.executable, *arguments]
-    return subprocess.run(command, env=settings | os.environ, check=False).returncode
+    return subprocess.run(command, env=uv_environment(pip_config, os.environ), check=False).returncode
 
 
 if __name__ == "__main__":
