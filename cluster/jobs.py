@@ -31,6 +31,7 @@ _STOP_TIMEOUT_S = 60
 _TAIL_AGAIN_S = 1.0
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's imports torch into the driver
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
     # Ray would drop a line that differs from another process's in words with digits alone: other trials, other epochs.
     "RAY_DEDUP_LOGS": "0",
