@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -67,6 +68,8 @@ class Jobs:
             # Ray's client waits without end for an address that takes the connection and then says nothing.
             requests.get(f"{self.address}/api/version", timeout=_ANSWER_TIMEOUT_S)
             self._client: JobSubmissionClient = JobSubmissionClient(self.address)
+            # It logs the normal end of a tail to the terminal.
+            logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
 
     def submit(self, request: ExperimentRequest, job_id: str) -> None:
         """Start an experiment's driver on the cluster under a readable job id.

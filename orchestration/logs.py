@@ -14,10 +14,11 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 # Ray puts the process before each line that is not the driver's own: `(RayTrainWorker pid=71, ip=10.0.0.2) `.
 _PROCESS = re.compile(r"\((?P<process>[^()]*pid=\d+[^()]*|raylet[^()]*|autoscaler[^()]*)\) ")
-_DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d \d\d:\d\d:\d\d")
 _HEAD = re.compile(
-    _DATE.pattern + r" (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) +(?:\[(?P<trial>[a-z0-9._-]+)\] )?(?P<message>.*)"
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) +"
+    r"(?:\[(?P<trial>[a-z0-9._-]+)\] )?(?P<message>.*)"
 )
+_HEAD_OF_OTHERS = re.compile(r"\d{4}[-/]\d\d[-/]\d\d \d\d:\d\d:\d\d")  # Ray's and MLflow's own loggers
 
 
 def configure_logging(trial: str | None = None) -> None:
@@ -134,7 +135,7 @@ class LogReader:
         latest = self._latest.get(process) or LogLine(text, process, None, None, None)
         if head := _HEAD.match(text, start):
             line = LogLine(text, process, head["level"], head["trial"], head["message"])
-        elif _DATE.match(text, start):
+        elif _HEAD_OF_OTHERS.match(text, start):
             line = replace(latest, text=text, level=None, trial=latest.trial if process else None, message=None)
         else:
             return replace(latest, text=text, message=None)
