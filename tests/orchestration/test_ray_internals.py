@@ -31,7 +31,7 @@ WORKERS = 2
     [
         (
             TrainController.__init__,
-            "self train_fn_ref scaling_policy failure_policy train_run_context callbacks validation_config",
+            "self train_fn_ref train_run_context scaling_policy failure_policy callbacks validation_config",
         ),
         (TrainController.run, "self"),
         (TrainController.get_result, "self"),
