@@ -20,7 +20,6 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..datasets import Manifest, Mixing, open_dataset, prepare
 from ..orchestration.plan import TrialPlan, make_plan
@@ -122,7 +121,7 @@ def train(trial: TrialPlan, manifest: Manifest) -> Run:
     optimizer = make_optimizer(network, recipe, CPU)
     precision = autocast("float32", CPU)
     step = TrainStep(
-        DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True),
+        model,
         optimizer,
         nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
         precision,

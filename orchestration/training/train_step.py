@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ class TrainStep:
     the step of the whole batch at once, up to rounding; BatchNorm apart, which normalises each micro-batch by itself.
 
     Attributes:
-        ddp: the model; takes uint8 images.
+        model: bare, or in `DistributedDataParallel`; takes uint8 images.
         optimizer: of the bare network's parameters.
         loss: mean over a micro-batch; labels are int64 (N,) or float (N, classes).
         autocast: context of the forward pass.
@@ -31,10 +31,9 @@ class TrainStep:
         micro_batch: images at a time.
         clip: largest norm of the whole gradient, or None.
         ema: averages the weights after every step, or None.
-        average: takes the means of the gradients over the ranks, instead of DDP, or None.
     """
 
-    ddp: DistributedDataParallel
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: nn.Module
     autocast: torch.autocast
@@ -42,7 +41,6 @@ class TrainStep:
     micro_batch: int
     clip: float | None = None
     ema: Ema | None = None
-    average: Callable[[], None] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step; returns the mean loss of this rank's share, a scalar on the device, without waiting for it.
@@ -55,7 +53,7 @@ class TrainStep:
         total = self._backward(torch.split(images, self.micro_batch), torch.split(labels, self.micro_batch))
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.ddp.parameters(), self.clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -66,13 +64,11 @@ class TrainStep:
         total: Tensor | None = None
         last = len(images) - 1
         for number, (some, targets) in enumerate(zip(images, labels, strict=True)):
-            reduced_by_ddp = number == last and self.average is None
-            with contextlib.nullcontext() if reduced_by_ddp else self.ddp.no_sync():
+            waits = number < last and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if waits else contextlib.nullcontext():
                 with self.autocast:
-                    loss = self.loss(self.ddp(some), targets) / len(images)
+                    loss = self.loss(self.model(some), targets) / len(images)
                 self.scaler.scale(loss).backward()
             total = loss.detach() if total is None else total + loss.detach()
-        if self.average is not None:
-            self.average()
         assert total is not None
         return total

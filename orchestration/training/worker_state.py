@@ -11,7 +11,6 @@ import ray.train
 import ray.train.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ...datasets import Batch, Corrupt, Manifest, Mixing, open_dataset
 from ..errors import UserError
@@ -22,6 +21,7 @@ from .checkpoint import Progress, check_digest, decode, encode, to_cpu
 from .checkpointer import Background, CheckpointStore
 from .classifier import NormalizedModel, ServedClassifier
 from .collectives import broadcast_object, gather_over_ranks, smallest_over_ranks
+from .data_parallel import data_parallel
 from .ema import Ema
 from .epoch_totals import Point
 from .job import TrialJob
@@ -30,7 +30,6 @@ from .micro_batch import fitting_images, largest_divisor, memory_budget, probe
 from .networks import build_network, normalization_of, set_training_mode
 from .optimizers import make_optimizer
 from .precision import Precision, autocast, choose_precision, gradient_scaler, tune_backend
-from .shared_average import SharedAverage
 from .train_step import TrainStep
 
 
@@ -108,15 +107,8 @@ class WorkerState:
             # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
             # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
             self.model.compile()
-        ddp = DistributedDataParallel(
-            self.model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            # Statistics are reduced once an epoch instead of copied from rank 0 at every step.
-            forward_sync_buffers=False,
-            gradient_as_bucket_view=True,
-        )
         self._take_step = TrainStep(
-            ddp,
+            data_parallel(self.model, self.device),
             self.optimizer,
             loss,
             self.autocast,
@@ -124,22 +116,10 @@ class WorkerState:
             self.micro_batch,
             recipe.clip_grad,
             self.ema,
-            self._make_average(),
         )
         mixing = Mixing(len(manifest.classes), trial.seed, recipe.mixup, recipe.cutmix)
         self._mixing = mixing if mixing.mixup or mixing.cutmix else None
         self.progress, self.corrupt = Progress(), list[Corrupt]()
-
-    def _make_average(self) -> Callable[[], None] | None:
-        """What averages the gradients over the ranks, where DDP is not the fastest to do it."""
-        if self.world_size == 1:
-            return _nothing_to_average
-        if self.device.type != "cpu":
-            return None
-        average = SharedAverage.connect([p for p in self.model.parameters() if p.requires_grad])
-        if average is not None:
-            self._say("all ranks are on one node: gradients are averaged in shared memory")
-        return average
 
     def train_mode(self) -> None:
         """Prepare the model for training steps; a frozen backbone stays as in evaluation."""
@@ -290,10 +270,6 @@ class WorkerState:
             loss(self.model(images), torch.zeros(size, dtype=torch.int64, device=self.device)).backward()
         self.network.zero_grad(set_to_none=True)
         set_local_buffers(buffers, self.network)
-
-
-def _nothing_to_average() -> None:
-    """One rank's gradients are the mean already; DDP would copy them into its buckets and reduce these all the same."""
 
 
 def _check_data(manifest: Manifest, expected: str) -> None:
