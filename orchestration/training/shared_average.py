@@ -27,7 +27,10 @@ _TIMEOUT_S = 1800.0
 _CPU = torch.device("cpu")
 
 
-def average_in_shared_memory(average: "SharedAverage", bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def average_in_shared_memory(
+    average: "SharedAverage",
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
     """The hook: averages a bucket of gradients over the ranks, in place. It is done when it returns."""
     average(bucket.buffer())
     done: torch.futures.Future[Tensor] = torch.futures.Future()
@@ -94,7 +97,7 @@ class SharedAverage:
         Raises:
             DistNetworkError: a rank has gone, or did not come within half an hour.
         """
-        for piece in values.split(len(self._sum) // values.element_size()):
+        for piece in torch.split(values, len(self._sum) // values.element_size()):
             self._average(piece)
 
     def _average(self, piece: Tensor) -> None:

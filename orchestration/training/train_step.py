@@ -64,8 +64,8 @@ class TrainStep:
         total: Tensor | None = None
         last = len(images) - 1
         for number, (some, targets) in enumerate(zip(images, labels, strict=True)):
-            waits = number < last and isinstance(self.model, DistributedDataParallel)
-            with self.model.no_sync() if waits else contextlib.nullcontext():
+            ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
+            with ddp.no_sync() if ddp is not None and number < last else contextlib.nullcontext():
                 with self.autocast:
                     loss = self.loss(self.model(some), targets) / len(images)
                 self.scaler.scale(loss).backward()
