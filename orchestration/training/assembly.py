@@ -108,7 +108,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
         # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
         model.compile()
-    parallel, average = data_parallel(model, device)
+    parallel = data_parallel(model, device)
     mixing = Mixing(len(classes), trial.seed, recipe.mixup, recipe.cutmix)
     return TrainingParts(
         facts=ModelFacts(trial.model, tuple(classes), trial.image_size, trial.eval_resize, normalization),
@@ -122,7 +122,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         precision=precision,
         micro_batch=micro_batch,
         undivided_micro_batch=undivided,
-        take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema, average),
+        take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema),
         mixing=mixing if mixing.mixup or mixing.cutmix else None,
     )
 
