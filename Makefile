@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 ROOMS := effnet datasets orchestration cluster
 
-.PHONY: demo test long unit check format lock clean
+.PHONY: demo test long unit check format docs lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 7
@@ -29,6 +29,10 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Pages that are written from the code.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m effnet_cluster.cluster.cli.settings_page > docs/settings.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
