@@ -42,7 +42,7 @@ def help_all_option(command: Callable[..., Any]) -> Callable[..., Any]:
         expose_value=False,
         allow_from_autoenv=False,
         callback=_show_all,
-        help="Show all options; those above are the common ones.",
+        help="Show all options, not only the common ones.",
     )(command)
 
 

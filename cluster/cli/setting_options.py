@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import groupby
 from typing import Any
 
 import click
 import cloup
-from pydantic import BaseModel
 
 from ...orchestration.errors import UserError
-from ...orchestration.training.settings import Setting, settings_of
+from ...orchestration.spec import ExperimentSpec
+from ...orchestration.training.execution import Execution
+from ...orchestration.training.settings import Setting, by_section, settings_of
 from .help_pages import PagedOption
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -22,7 +22,10 @@ SECTION_HELP = {_RECIPE: "The defaults are those of the recipe `basic`; the othe
 
 
 def setting_options(
-    model: type[BaseModel], section: str = "", help: Mapping[str, str] = SECTION_HELP, show_defaults: bool = True
+    model: type[ExperimentSpec | Execution],
+    section: str = "",
+    help: Mapping[str, str] = SECTION_HELP,
+    show_defaults: bool = True,
 ) -> Decorator:
     """Give a command a flag for every setting of a model; what is not given is None.
 
@@ -34,13 +37,10 @@ def setting_options(
         help: a line under the heading of a section.
         show_defaults: whether help tells the defaults.
     """
-    # Those without a section come first, so that groups of the same section lie side by side.
-    ordered = sorted(settings_of(model, section), key=lambda setting: setting.section != "")
     groups: list[Decorator] = []
-    for name, settings in groupby(ordered, key=lambda setting: setting.section):
+    for name, settings in by_section(settings_of(model, section)).items():
         options = [_option(setting, show_defaults) for setting in settings]
-        text = help.get(name)
-        groups += [cloup.option_group(name.capitalize(), *options, help=text)] if name else options
+        groups += [cloup.option_group(name.capitalize(), *options, help=help.get(name))] if name else options
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for group in reversed(groups):
@@ -61,7 +61,7 @@ def sentence(setting: Setting) -> str:
     return f"{setting.description[0].upper()}{setting.description[1:]}."
 
 
-def merge_flags(model: type[BaseModel], fields: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+def merge_flags(model: type[ExperimentSpec], fields: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a spec file with the flags that were given over them.
 
     `--recipe` replaces the file's recipe as a whole, every other flag one setting.

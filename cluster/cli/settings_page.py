@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 import click
-from pydantic import BaseModel
 
 from ...orchestration.spec import ExperimentSpec
-from ...orchestration.training.settings import Setting, settings_of
+from ...orchestration.training.settings import Setting, by_section, settings_of
 from .setting_options import SECTION_HELP, flag_of, sentence
 
 _INTRODUCTION = """\
@@ -38,13 +35,12 @@ execution:
 """
 
 
-def settings_page(model: type[BaseModel] = ExperimentSpec) -> str:
+def settings_page(model: type[ExperimentSpec] = ExperimentSpec) -> str:
     """The page in Markdown: a table per section."""
-    ordered = sorted(settings_of(model), key=lambda setting: setting.section != "")
     parts = [_INTRODUCTION]
-    for section, settings in groupby(ordered, key=lambda setting: setting.section):
+    for section, settings in by_section(settings_of(model)).items():
         note = SECTION_HELP.get(section)
-        parts += [f"## {section.capitalize() or 'General'}", *([note] if note else []), _table(list(settings))]
+        parts += [f"## {section.capitalize() or 'General'}", *([note] if note else []), _table(settings)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 

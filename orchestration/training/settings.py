@@ -6,7 +6,7 @@ all come from `settings_of`, so that a new setting is one new field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -87,6 +87,14 @@ def params_of(value: BaseModel) -> dict[str, Any]:
         if found is not None:
             params[setting.name] = found
     return params
+
+
+def by_section(settings: Iterable[Setting]) -> dict[str, list[Setting]]:
+    """Settings by the heading under which help shows them, in the order of their first ones."""
+    sections: dict[str, list[Setting]] = {}
+    for setting in settings:
+        sections.setdefault(setting.section, []).append(setting)
+    return sections
 
 
 def _settings(model: type[BaseModel], section: str) -> Iterator[Setting]:

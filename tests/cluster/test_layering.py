@@ -64,7 +64,7 @@ def test_each_engine_has_one_home() -> None:
     assert rooms(users("ray.train") | users("ray.tune")) == {"orchestration"}
     assert users("mlflow") == {"orchestration/tracking/runs.py"}
     assert rooms(users("webdataset")) == {"datasets"}
-    assert rooms(users("click")) == {"cluster"}
+    assert rooms(users("click") | users("cloup")) == {"cluster"}
     assert rooms(users("rich")) == {"cluster"}
     assert rooms(users("ray")) == {"orchestration", "cluster"}
     assert rooms(users("pydantic")) == {"orchestration"}
