@@ -1,8 +1,9 @@
 # The two set-up commands are `make demo` and `make test`; each makes .venv if it is missing and installs the lock.
-PYTHON ?= python3.11
+# The newest Python of those that the lock is tested for; `make PYTHON=…` takes another.
+PYTHON ?= $(firstword $(foreach minor,13 12 11,$(shell python3.$(minor) -c 'print("python3.$(minor)")' 2>/dev/null)))
+UV := uv>=0.13.9,<0.14
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check
 ROOMS := effnet datasets orchestration cluster
 
 .PHONY: demo test long unit check format docs lock clean
@@ -34,32 +35,47 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m effnet_cluster.cluster.cli.settings_page > docs/settings.md
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(if $(PYTHON),,$(error No Python 3.11, 3.12 or 3.13 on the PATH: install one, or say `make PYTHON=/path/to/python`))
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --quiet --requirement requirements.lock
-	$(PIP) install --quiet --no-deps --editable .
-	touch $@
+$(BIN)/uv: | $(BIN)/python
+	@echo 'pip install "$(UV)"'
+	@$(BIN)/pip --disable-pip-version-check install --quiet "$(UV)" || \
+		{ echo "pip could not install uv (see above). Is there a network, or an index that has it?" >&2; exit 1; }
+
+# The files that the lock names, each checked against its hash. torch's other builds, such as `UV_TORCH_BACKEND=cpu`, have
+# hashes and dependencies of their own: for them pyproject.toml is resolved anew, at the lock's versions.
+# The folder keeps its build: .installed names it.
+ifndef UV_TORCH_BACKEND
+UV_TORCH_BACKEND := $(shell cat $(VENV)/.installed 2>/dev/null)
+endif
+ifeq ($(UV_TORCH_BACKEND),)
+install = $(BIN)/python install.py install --require-hashes --requirement $(1)
+else
+install = $(BIN)/python install.py install --torch-backend $(UV_TORCH_BACKEND) --no-verify-hashes \
+	--constraint $(1) --editable ".$(2)"
+endif
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/uv
+	$(call install,requirements.lock)
+	$(BIN)/python install.py install --quiet --no-deps --editable .
+	echo $(UV_TORCH_BACKEND) > $@
 
 # The type checker finds the package by its import name, which is not that of this folder.
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
-	$(PIP) install --quiet --requirement requirements-dev.lock
+	$(call install,requirements-dev.lock,[dev])
 	mkdir -p $(VENV)/typing
 	ln -sfn $(CURDIR) $(VENV)/typing/effnet_cluster
 	touch $@
 
-# Resolves pyproject.toml anew. Packages that exist for one platform alone get its marker.
-LOCK_VENV := $(VENV)-lock
-FREEZE := $(LOCK_VENV)/bin/pip freeze --exclude effnet-cluster | \
-	sed -E 's/^((nvidia|cuda|triton)[^;]*)$$/\1 ; platform_system == "Linux" and platform_machine == "x86_64"/'
-lock:
-	$(PYTHON) -m venv --clear $(LOCK_VENV)
-	$(LOCK_VENV)/bin/pip install --quiet --constraint constraints.txt .
-	$(FREEZE) > requirements.lock
-	$(LOCK_VENV)/bin/pip install --quiet --constraint requirements.lock ".[dev]"
-	$(FREEZE) > requirements-dev.lock
-	rm -rf $(LOCK_VENV)
+# Resolves pyproject.toml for every platform and Python from 3.11 on. A pin of today's lock stays while it fits: without
+# the two files, everything but constraints.txt moves to its newest release.
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" pyproject.toml
+lock: $(BIN)/uv
+	$(compile) --constraint constraints.txt --output-file requirements.lock
+	$(compile) --constraint requirements.lock --extra dev --output-file requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) $(LOCK_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

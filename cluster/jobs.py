@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ import requests
 
 from ..orchestration.driver import EXPERIMENT_FILE
 from ..orchestration.errors import EngineError, UserError
+from ..orchestration.logs import read_log
 from ..orchestration.request import ExperimentRequest
 from .ray_token import use_token
 
@@ -26,9 +29,17 @@ _PACKAGE = Path(__file__).parents[1]
 _ROOMS = ("effnet", "datasets", "orchestration", "cluster")
 _ANSWER_TIMEOUT_S = 10
 _STOP_TIMEOUT_S = 60
+_TAIL_AGAIN_S = 1.0
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's imports torch into the driver
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
+    # Ray would drop a line that differs from another process's in words with digits alone: other trials, other epochs.
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_COLOR_PREFIX": "0",  # a log is a file first
+    "RAY_FLUSH_DRIVER_LOGS": "1",  # else what workers print to stdout comes 8 KiB later
+    # Python's own default for these. Saying so keeps Ray from showing its RayDeprecationWarnings to everybody.
+    "PYTHONWARNINGS": "ignore::DeprecationWarning",
     # Training runs in a thread, and glibc gives those arenas that it hands back to the system at every step: thousands
     # of page faults a step. One arena, which keeps what it once had, has none.
     "MALLOC_ARENA_MAX": "1",
@@ -57,6 +68,8 @@ class Jobs:
             # Ray's client waits without end for an address that takes the connection and then says nothing.
             requests.get(f"{self.address}/api/version", timeout=_ANSWER_TIMEOUT_S)
             self._client: JobSubmissionClient = JobSubmissionClient(self.address)
+            # It logs the normal end of a tail to the terminal.
+            logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
 
     def submit(self, request: ExperimentRequest, job_id: str) -> None:
         """Start an experiment's driver on the cluster under a readable job id.
@@ -97,10 +110,29 @@ class Jobs:
         with _engine_errors(self.address):
             return str(self._client.get_job_logs(job_id))
 
+    async def follow_logs(self, job_id: str) -> AsyncIterator[str]:
+        """What `logs` returns, in pieces as the job prints it, to the job's end. A piece may end within a line."""
+        seen = 0
+        while True:
+            position = 0
+            with _engine_errors(self.address):
+                async for piece in self._client.tail_job_logs(job_id):
+                    position += len(piece)
+                    if position > seen:
+                        yield piece[seen - position :]
+                        seen = position
+            # The dashboard also ends a tail when it loses the driver's node; a new tail begins at the log's start.
+            if not self.is_active(job_id):
+                return
+            await asyncio.sleep(_TAIL_AGAIN_S)
+
     def error_lines(self, job_id: str) -> Sequence[str]:
-        """The driver's own error lines, or else the last line of its log."""
-        lines = [line.strip() for line in self.logs(job_id).splitlines() if line.strip()]
-        return [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines[-1:]
+        """What the driver's records of level ERROR say; where there are none, the last line of its log."""
+        lines = [line for line in read_log(self.logs(job_id)) if line.text.strip()]
+        own = [line for line in lines if not line.process]
+        errors = [line for line in own if line.is_error]
+        told = [f"{line.trial}: {line.message}" if line.trial else str(line.message) for line in errors]
+        return told or [line.text.strip() for line in (own or lines)[-1:]]
 
 
 @contextlib.contextmanager
@@ -121,6 +153,7 @@ def _staged(request: ExperimentRequest) -> Iterator[Path]:
 @contextlib.contextmanager
 def _engine_errors(address: str) -> Iterator[None]:
     """Turn what the Ray client raises into one line that names the address."""
+    import aiohttp
     from ray.exceptions import RayError
 
     # The job server's address is the caller's; RAY_ADDRESS would silently win over it.
@@ -129,7 +162,10 @@ def _engine_errors(address: str) -> Iterator[None]:
         yield
     except (requests.ConnectionError, requests.Timeout) as error:
         raise EngineError(f"Ray at {address}: no answer; is a Ray dashboard running there?") from error
-    except (ConnectionError, RuntimeError, ValueError, KeyError, RayError, requests.RequestException) as error:
+    except (
+        *(ConnectionError, RuntimeError, ValueError, KeyError, RayError),
+        *(requests.RequestException, aiohttp.ClientError),
+    ) as error:
         line = " ".join(str(error).split())
         raise EngineError(f"Ray at {address}: {line[:300]}") from error
     finally:

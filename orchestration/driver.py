@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..datasets import DataError
 from .errors import UserError
+from .logs import configure_logging
 from .request import ExperimentRequest
 from .tracking.runs import Outcome, Tracker
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 EXPERIMENT_FILE = "experiment.json"
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` in a job
 
 
 def run(request: ExperimentRequest) -> bool:
@@ -52,23 +53,24 @@ def _conclude(plan: Plan, tracker: Tracker, parent_id: str) -> bool:
     best = max(done, key=lambda record: record.metrics["val/best_top1"], default=None)
     if best is not None and best.model_uri:
         address = tracker.register(best.run_id, best.model_uri)
-        print(f"best: {best.trial_id}  val top-1 {best.metrics['val/best_top1']:.4f}  {address}", flush=True)
+        _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.metrics["val/best_top1"], address)
     complete = len(done) == len(plan.trials)
     missing = len(plan.trials) - len(done)
     reason = "" if complete else f"{missing} of {len(plan.trials)} trials did not complete"
     tracker.finish(parent_id, Outcome.COMPLETED if complete else Outcome.FAILED, reason)
     for record in records:
         if record.outcome is Outcome.FAILED:
-            print(f"error: {record.trial_id}: {record.reason}", file=sys.stderr)
+            _log.error("%s", record.reason, extra={"trial": record.trial_id})
     return complete
 
 
 def main(path: str) -> int:
     """Exit code 0: all trials completed; 1: not all; 2: the request cannot run."""
+    configure_logging()
     try:
         return 0 if run(ExperimentRequest.model_validate_json(Path(path).read_text())) else 1
     except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _log.error("%s", error)
         return 2
 
 

@@ -22,7 +22,6 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
-from ray.train.v2._internal.util import TrainingFramework
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from .train_worker import ask_to_leave, join_process_group, leave_process_group, rendezvous_address, train_worker
@@ -146,7 +145,10 @@ class _ProcessGroup(Backend):  # type: ignore[misc]
 
 
 class _ProcessGroupConfig(BackendConfig):  # type: ignore[misc]
-    """Names the backend, and torch's: `nccl` or `gloo`."""
+    """Names the backend, and torch's: `nccl` or `gloo`.
+
+    It names no framework, whose version Ray would ask for: torch's is an object that needs torch to be read.
+    """
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
@@ -155,11 +157,6 @@ class _ProcessGroupConfig(BackendConfig):  # type: ignore[misc]
     def backend_cls(self) -> type[_ProcessGroup]:
         """Asked for by the controller."""
         return _ProcessGroup
-
-    @property
-    def framework(self) -> TrainingFramework:
-        """Shown in the dashboard."""
-        return TrainingFramework.TORCH
 
 
 class _TrialTrainer(DataParallelTrainer):  # type: ignore[misc]

@@ -8,15 +8,16 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import ResultGrid, TuneConfig, Tuner
+from ray.tune.logger import JsonLoggerCallback
 
 from .errors import UserError
 from .plan import Plan
 from .training.metrics import TOP1
 from .trial import SweepContext, WorkerResources, run_trial
 
-# The function of a trial only waits for its workers. It must reserve something for Tune to place it, but a fraction of
-# a core here would leave its own workers without their last whole one.
-_TRIAL_MEMORY = 256 * 1024**2
+# What a trial takes beside its workers: its own process (250 MiB), and Ray Train's synchronization actor and cleaner
+# (190 each). No part of a core: that would leave the trial's own workers without their last whole one.
+_TRIAL_MEMORY = 640 * 1024**2
 
 
 def run_sweep(context: SweepContext, concurrent: int) -> ResultGrid:
@@ -40,7 +41,9 @@ def run_sweep(context: SweepContext, concurrent: int) -> ResultGrid:
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
             ),
-            run_config=tune.RunConfig(name=PurePath(path).name, storage_path=storage, verbose=0),
+            run_config=tune.RunConfig(
+                name=PurePath(path).name, storage_path=storage, verbose=0, callbacks=[JsonLoggerCallback()]
+            ),
         )
     return tuner.fit()
 

@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+from collections.abc import Iterable
 
 import click
 
 from ...orchestration.errors import UserError
+from ...orchestration.logs import LogLine, LogReader
 from ..experiments import Experiments
 from ..home import Home
 from ..jobs import Jobs
 from ..lifecycle import reconnect
+from .console import talk
 from .options import experiment_argument
-
-_POLL_S = 1.0
 
 
 @click.command("logs")
 @experiment_argument
 @click.argument("trial", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the experiment ends.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the experiment ends.  [Ctrl-C leaves it running]")
 def command(experiment: str, trial: str | None, follow: bool) -> None:
-    """Print the log of EXPERIMENT, or only the lines of one TRIAL."""
+    """Print the log of EXPERIMENT, or only the records of one TRIAL."""
+    try:
+        _print_log(experiment, trial, follow)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+
+
+def _print_log(experiment: str, trial: str | None, follow: bool) -> None:
     home = Home.default()
-    record = reconnect(home, Experiments(home).load(experiment))
+    found = Experiments(home).load(experiment)
+    trials = [plan.trial_id for plan in found.request.plan.trials]
+    if trial is not None and trial not in trials:
+        raise UserError(f"'{experiment}' has no trial '{trial}'; its trials are {', '.join(trials)}")
+    record = reconnect(home, found)
     jobs = Jobs(record.address)
-    if jobs.status(record.job) == "UNKNOWN":
+    status = jobs.status(record.job)
+    if status == "UNKNOWN":
         raise UserError(f"the cluster at {record.address} no longer has the log of '{experiment}'")
-    printed = 0
-    while True:
-        active = jobs.is_active(record.job)
-        lines = jobs.logs(record.job).splitlines()
-        for line in lines[printed:]:
-            if trial is None or f"[{trial}]" in line:
-                click.echo(line)
-        printed = len(lines)
-        if not (follow and active):
-            return
-        time.sleep(_POLL_S)
+    if status == "PENDING":
+        talk().print(f"{experiment} waits to start", highlight=False, markup=False)
+    reader = LogReader()
+
+    def show(lines: Iterable[LogLine]) -> None:
+        for line in lines:
+            if trial is None or line.trial == trial:
+                click.echo(line.text)
+
+    async def follow_to_end() -> None:
+        async for piece in jobs.follow_logs(record.job):
+            show(reader.feed(piece))
+
+    if follow:
+        asyncio.run(follow_to_end())
+    else:
+        show(reader.feed(jobs.logs(record.job)))
+    show(reader.close())

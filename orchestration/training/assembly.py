@@ -92,9 +92,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     torch.manual_seed(trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
     network: nn.Module = build_network(trial)
     if recipe.sync_bn:
-        if device.type != "cuda":
-            raise UserError("--sync-bn needs GPUs; torch has it for CUDA only")
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        network = synchronised(network, device)
     network = network.to(device).to(memory_format=torch.channels_last)
     normalization = normalization_of(trial)
     model = NormalizedModel(network, normalization).to(device)
@@ -110,7 +108,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
         # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
         model.compile()
-    parallel, average = data_parallel(model, device)
+    parallel = data_parallel(model, device)
     mixing = Mixing(len(classes), trial.seed, recipe.mixup, recipe.cutmix)
     return TrainingParts(
         facts=ModelFacts(trial.model, tuple(classes), trial.image_size, trial.eval_resize, normalization),
@@ -124,9 +122,17 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         precision=precision,
         micro_batch=micro_batch,
         undivided_micro_batch=undivided,
-        take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema, average),
+        take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema),
         mixing=mixing if mixing.mixup or mixing.cutmix else None,
     )
+
+
+def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with BatchNorm over all ranks. Raises `UserError` where torch does not have it."""
+    if device.type != "cuda":
+        raise UserError("--sync-bn needs GPUs; torch has it for CUDA only")
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return converted
 
 
 def _choose_precision(job: TrainingJob, saved: Mapping[str, Any] | None, device: torch.device) -> Precision:

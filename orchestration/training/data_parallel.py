@@ -1,21 +1,33 @@
-"""The model as the ranks train it together: gradients are averaged over them at every step."""
+"""Data parallelism: the same model on every rank, its gradients averaged over the ranks in the backward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .shared_average import SharedAverage
+from .shared_average import SharedAverage, average_in_shared_memory
+
+_log = logging.getLogger(__name__)
 
 
-def data_parallel(model: nn.Module, device: torch.device) -> tuple[nn.Module, Callable[[], None] | None]:
-    """The bare model of a lone rank, else DDP's; and what averages gradients in DDP's place, or None."""
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as every rank of the default process group trains it; call it on all ranks at once.
+
+    One rank: the bare model. Several: `DistributedDataParallel`, on CPU ranks of one node with gradients averaged in
+    shared memory.
+
+    Raises:
+        DistNetworkError: a rank has gone meanwhile.
+    """
     if dist.get_world_size() == 1:
-        return model, None
+        return model
+    average = None
+    if device.type == "cpu":
+        average = SharedAverage.connect(sum(p.nbytes for p in model.parameters() if p.requires_grad))
     ddp = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
@@ -23,6 +35,8 @@ def data_parallel(model: nn.Module, device: torch.device) -> tuple[nn.Module, Ca
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
-    if device.type != "cpu":
-        return ddp, None
-    return ddp, SharedAverage.connect([p for p in model.parameters() if p.requires_grad])
+    if average is not None:
+        ddp.register_comm_hook(average, average_in_shared_memory)
+        if dist.get_rank() == 0:
+            _log.info("all ranks are on one node: gradients are averaged in shared memory")
+    return ddp

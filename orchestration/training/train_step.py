@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ class TrainStep:
     the step of the whole batch at once, up to rounding; BatchNorm apart, which normalises each micro-batch by itself.
 
     Attributes:
-        model: takes uint8 images; wrapped in DDP where there are several ranks.
+        model: bare, or in `DistributedDataParallel`; takes uint8 images.
         optimizer: of the bare network's parameters.
         loss: mean over a micro-batch; labels are int64 (N,) or float (N, classes).
         autocast: context of the forward pass.
@@ -32,7 +31,6 @@ class TrainStep:
         micro_batch: images at a time.
         clip: largest norm of the whole gradient, or None.
         ema: averages the weights after every step, or None.
-        average: takes the means of the gradients over the ranks, instead of DDP, or None.
     """
 
     model: nn.Module
@@ -43,7 +41,6 @@ class TrainStep:
     micro_batch: int
     clip: float | None = None
     ema: Ema | None = None
-    average: Callable[[], None] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step; returns the mean loss of this rank's share, a scalar on the device, without waiting for it.
@@ -67,21 +64,11 @@ class TrainStep:
         total: Tensor | None = None
         last = len(images) - 1
         for number, (some, targets) in enumerate(zip(images, labels, strict=True)):
-            reduced = number == last and self.average is None
-            with (
-                self.model.no_sync()
-                if isinstance(self.model, DistributedDataParallel) and not reduced
-                else contextlib.nullcontext()
-            ):
+            ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
+            with ddp.no_sync() if ddp is not None and number < last else contextlib.nullcontext():
                 with self.autocast:
                     loss = self.loss(self.model(some), targets) / len(images)
                 self.scaler.scale(loss).backward()
             total = loss.detach() if total is None else total + loss.detach()
-        if self.average is not None:
-            self.average()
         assert total is not None
         return total
-
-    def _no_sync(self) -> AbstractContextManager[None]:
-        model = self.model
-        return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -142,6 +143,14 @@ def test_list_and_logs_know_the_experiment(cli: Cli, demo: subprocess.CompletedP
     assert f"[digits-b1-silu-s0] epoch {DEMO_EPOCHS}/{DEMO_EPOCHS}" in one
     assert "leaky_relu" in whole
     assert "leaky_relu" not in one
+    assert re.search(rf"^\(RayTrainWorker .*\) \S+ \S+ INFO +\[digits-b1-silu-s0\] epoch 1/{DEMO_EPOCHS}  ", one, re.M)
+    assert re.search(r"^\d\S+ \S+ INFO +best: digits-", whole, re.M)
+    for trial in TRIALS:  # Ray would leave out what two processes say at about the same time
+        assert whole.count(f"[{trial}] epoch ") == DEMO_EPOCHS
+    assert "RayDeprecationWarning" not in whole
+    assert "No complete tensor found" not in whole
+    followed = cli("logs", DEMO, "-f")
+    assert (followed.stdout, followed.stderr) == (whole, "")
 
 
 def test_a_taken_name_is_refused(cli: Cli, demo: subprocess.CompletedProcess[str]) -> None:

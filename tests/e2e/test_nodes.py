@@ -94,7 +94,7 @@ def test_workers_leave_a_node_that_is_announced_to_go(cli: Cli, cluster: Cluster
     # Last one worker, before that two, and at first perhaps one: what Ray knows of new nodes can be 20 s old.
     assert [count for count, before in pairwise([*counts[::-1], 0]) if count != before] in ([1, 2], [1, 2, 1])
     log = cli("logs", "reclaimed").stdout
-    assert f"[{TRIAL}] workers ended (terminated); going on from the last checkpoint" in log
+    assert f"[{TRIAL}] workers ended (preempted); going on from the last checkpoint" in log
     assert "(lost)" not in log
     assert run.data.tags["outcome"] == "completed"
     assert_no_step_twice(cli.client(), run)

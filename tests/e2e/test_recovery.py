@@ -51,7 +51,7 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     log = cli("logs", NAME).stdout
     # Said by the trial itself; what a rank says right before it is killed may be lost with it.
     assert f"[{FIRST}] workers ended (lost); going on from the last checkpoint" in log
-    assert f"[{FIRST}] workers ended (terminated); going on from the last checkpoint" in log
+    assert f"[{FIRST}] workers ended (preempted); going on from the last checkpoint" in log
 
     # The user stops the experiment in the second trial.
     wait_for(lambda: epochs_logged(cli, SECOND) >= 1, 180, "the first epoch of the second trial")

@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.effnet.config import StageConfig
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
+from effnet_cluster.orchestration.training.data_parallel import data_parallel
 
 RANKS = 2
 CONFIG = variant(
@@ -36,7 +36,7 @@ def one_step(rank: int, *, compiled: bool = False, checkpointed: bool = False) -
     model = NormalizedModel(network).double()
     if compiled:
         model.compile()
-    ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True).train()
+    ddp = data_parallel(model, torch.device("cpu")).train()
     random = torch.Generator().manual_seed(rank)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=random)
     labels = torch.randint(0, 5, (4,), generator=random)

@@ -4,6 +4,7 @@
 what it raised, goes to OUT/WORLD-RANK.pt; the tests judge it.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -21,21 +22,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effnet_cluster.datasets import Batch, EvalLoader, Manifest
 from effnet_cluster.effnet import EfficientNet, variant
+from effnet_cluster.orchestration.faults import classify
 from effnet_cluster.orchestration.training import shared_average
-from effnet_cluster.orchestration.training.checkpoint import Progress
+from effnet_cluster.orchestration.training.checkpoint import TrainingProgress
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
 from effnet_cluster.orchestration.training.collectives import (
-    RanksDisagreeError,
     average_buffers,
     check_ranks_agree,
     evaluate,
     sum_over_ranks,
 )
-from effnet_cluster.orchestration.training.epoch_totals import Tally
+from effnet_cluster.orchestration.training.data_parallel import data_parallel
+from effnet_cluster.orchestration.training.epoch_totals import EpochTotals
+from effnet_cluster.orchestration.training.errors import RanksDisagreeError
 from effnet_cluster.orchestration.training.optimizers import make_optimizer
-from effnet_cluster.orchestration.training.preemption import Vote
+from effnet_cluster.orchestration.training.preemption import PreemptionConsensus
 from effnet_cluster.orchestration.training.recipes import Recipe
-from effnet_cluster.orchestration.training.shared_average import SharedAverage
+from effnet_cluster.orchestration.training.shared_average import SharedAverage, average_in_shared_memory
 from effnet_cluster.orchestration.training.train_step import TrainStep
 
 WORLDS = (1, 2, 3)
@@ -43,6 +46,8 @@ EVAL_BATCHES = (25, 64)
 CPU = torch.device("cpu")
 BATCH = 24
 MICRO_BATCHES = 4
+# How gradients are averaged: as training does it, on one node, and by DDP alone.
+WAYS = ("training", "gloo")
 TALLY_STEPS, TALLY_INTERVAL, TALLY_BATCH = 7, 3, 6
 STEP_RECIPE = Recipe(lr=0.01, weight_decay=0.1, label_smoothing=0.1)
 WRAPPING = (2**63 - 1, 2**63 - 1, 2**62 + 5)
@@ -165,65 +170,106 @@ def ddp_step(rank: int, world: int) -> Any:
     return model.state_dict()
 
 
-def train_step(micro_batch: int, *, shared: bool = False) -> tuple[nn.Module, TrainStep]:
-    """The model, and a step that reduces its gradients by DDP over gloo or in shared memory."""
+def train_step(micro_batch: int, *, gloo: bool = False) -> tuple[nn.Module, TrainStep]:
+    """The model, and a step that averages its gradients as training does or by plain DDP over gloo."""
     model = step_model()
-    ddp = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
-    freeze_statistics(ddp)
+    plain = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True) if gloo else None
+    parallel = plain or data_parallel(model, CPU)
+    freeze_statistics(parallel)
     step = TrainStep(
-        ddp,
+        parallel,
         make_optimizer(model, STEP_RECIPE, CPU),
         nn.CrossEntropyLoss(label_smoothing=STEP_RECIPE.label_smoothing),
         torch.autocast("cpu", enabled=False),
         torch.amp.GradScaler("cpu", enabled=False),
         micro_batch,
-        average=SharedAverage.connect(list(model.parameters())) if shared else None,
     )
-    assert (step.average is not None) == shared
     return model, step
 
 
 def accumulating(rank: int, world: int) -> Any:
-    """A step whose gradients come from four micro-batches a rank."""
+    """Both ways, a step whose gradients come from four micro-batches per rank."""
     share = BATCH // world
-    model, step = train_step(share // MICRO_BATCHES)
     images, labels = step_batch()
     mine = slice(rank * share, (rank + 1) * share)
-    loss = step(images[mine], labels[mine])
-    return {"loss": loss, "model": model.state_dict()}
+    found = {}
+    for way in WAYS:
+        model, step = train_step(share // MICRO_BATCHES, gloo=way == "gloo")
+        loss = step(images[mine], labels[mine])
+        found[way] = {"loss": loss, "model": model.state_dict()}
+    return found
+
+
+def wrapping(rank: int, world: int) -> Any:
+    """What training wraps the model in, and what it logs of that."""
+    model, logged = small_model(), list[str]()
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("effnet_cluster")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        parallel = data_parallel(model, CPU)
+    finally:
+        logger.removeHandler(handler)
+    return {
+        "bare": parallel is model,
+        "ddp": isinstance(parallel, DistributedDataParallel),
+        "logged": logged,
+    }
 
 
 def odd_gradients(rank: int, turn: int) -> list[torch.Tensor]:
-    """Of more than one group's size together, of fewer values than ranks, of another type and of another order."""
+    """Of more than the shared memory together, of fewer values than ranks, of another type and of another order."""
     generator = torch.Generator().manual_seed(90 + 10 * turn + rank)
-    sizes = ((5_000_001,), (1,), (16, 8, 5, 5), (4097,))
+    sizes = ((500_001,), (1,), (16, 8, 5, 5), (4097,))
     gradients = [torch.randn(size, generator=generator) * 10 ** (rank - 1) for size in sizes]
     gradients[2] = gradients[2].contiguous(memory_format=torch.channels_last)
-    return [*gradients, torch.randn(3_000_000, generator=generator, dtype=torch.float64)]
+    return [*gradients, torch.randn(300_000, generator=generator, dtype=torch.float64)]
+
+
+class Odd(nn.Module):
+    """Parameters whose gradients are what `odd_gradients` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameters_ = nn.ParameterList(torch.zeros_like(gradient) for gradient in odd_gradients(0, 0))
+
+    def forward(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        products = [(p * g).sum().double() for p, g in zip(self.parameters_, gradients, strict=True)]
+        return torch.stack(products).sum()
+
+
+def shared(model: nn.Module) -> tuple[DistributedDataParallel, SharedAverage]:
+    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    average = SharedAverage.connect(sum(p.nbytes for p in model.parameters()))
+    assert average is not None
+    ddp.register_comm_hook(average, average_in_shared_memory)
+    return ddp, average
 
 
 def sharing(rank: int, world: int) -> Any:
-    """Two turns of gradients, averaged in shared memory."""
-    parameters = [torch.zeros_like(gradient) for gradient in odd_gradients(rank, 0)]
-    average = SharedAverage.connect(parameters)
-    assert average is not None
+    """Three turns of gradients; after the first, DDP arranges its buckets anew."""
+    with patch.object(shared_average, "PART_BYTES", 2**20):
+        model = Odd()
+        ddp, average = shared(model)
     found = []
-    for turn in range(2):
-        for parameter, gradient in zip(parameters, odd_gradients(rank, turn), strict=True):
-            parameter.grad = gradient
-        average()
-        found.append([parameter.grad for parameter in parameters])
+    for turn in range(3):
+        model.zero_grad()
+        ddp(odd_gradients(rank, turn)).backward()
+        found.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    average.close()
     return found
 
 
 def sharing_in_steps(rank: int, world: int) -> Any:
-    """Parameters after steps of the same model in micro-batches, reduced by DDP over gloo and in shared memory."""
+    """Parameters after steps of the same model in micro-batches, both ways."""
     images, labels = step_batch()
     share = BATCH // world
     mine = slice(rank * share, (rank + 1) * share)
     found = {}
-    for way in ("gloo", "shared"):
-        model, step = train_step(share // 2, shared=way == "shared")
+    for way in WAYS:
+        model, step = train_step(share // 2, gloo=way == "gloo")
         for _ in range(3):
             step(images[mine], labels[mine])
         found[way] = [p.detach().clone() for p in model.parameters()]
@@ -232,26 +278,22 @@ def sharing_in_steps(rank: int, world: int) -> Any:
 
 def sharing_refused(rank: int, world: int) -> Any:
     """Whether anybody shares memory when the last rank cannot reach the others' node."""
-    parameters = [torch.zeros(3)]
     if rank and rank == world - 1:
         with patch.object(shared_average, "_connected", lambda address: None):
-            return SharedAverage.connect(parameters) is None
-    return SharedAverage.connect(parameters) is None
+            return SharedAverage.connect(12) is None
+    return SharedAverage.connect(12) is None
 
 
 def sharing_with_one_gone(rank: int, world: int) -> Any:
-    """What the others are told when the last rank ends its part of it."""
-    parameter = torch.zeros(3)
-    parameter.grad = torch.ones(3)
-    average = SharedAverage.connect([parameter])
-    assert average is not None
+    """What the others are told in their backward pass when the last rank ends its part of it."""
+    ddp, average = shared(nn.Linear(3, 1))
     if rank == world - 1:
         average.close()
         return "gone"
     try:
-        average()
+        ddp(torch.ones(3)).backward()
     except dist.DistNetworkError as error:
-        return str(error)
+        return str(error), str(classify(error))
     finally:
         average.close()
     return "not noticed"
@@ -270,19 +312,19 @@ def tally_batch(rank: int, world: int, number: int) -> Batch:
 
 def tallied(rank: int, world: int, stop: int | None, bad: int | None = None) -> Any:
     """An epoch of steps; with `stop`, it is interrupted there, and another process goes on from what was saved."""
-    tally, progress, points = Tally(Progress(), CPU, rank, TALLY_INTERVAL), Progress(), []
+    tally, progress, points = EpochTotals(TrainingProgress(), CPU, rank, TALLY_INTERVAL), TrainingProgress(), []
     for number in range(TALLY_STEPS):
         if number == 4:
             totals = tally.reduce()  # a checkpoint, in every run
             points += totals.points
-            progress = Progress(
+            progress = TrainingProgress(
                 receipt=totals.receipt,
                 samples=totals.samples,
                 loss_sum=totals.loss_sum,
                 interval_sum=totals.interval_sum,
             )
             if stop is not None:
-                tally = Tally(progress, CPU, rank, TALLY_INTERVAL)
+                tally = EpochTotals(progress, CPU, rank, TALLY_INTERVAL)
         loss = float("nan") if number == bad and rank == world - 1 else tally_loss(rank, number)
         tally.add(tally_batch(rank, world, number), torch.tensor(loss), number, 100 + number, 0.5)
     totals = tally.reduce()
@@ -306,15 +348,15 @@ def tallying(rank: int, world: int) -> Any:
 
 def voting(rank: int, world: int) -> Any:
     """What each of ten votes returned; the last rank alone says yes, once, at the fourth."""
-    vote = Vote(world, every_s=0)
-    results = [vote(rank == world - 1 and number == 3) for number in range(10)]
+    consensus = PreemptionConsensus(world, every_s=0)
+    results = [consensus(lambda number=number: rank == world - 1 and number == 3) for number in range(10)]
     dist.barrier()
     return results
 
 
 def voting_now_and_then(rank: int, world: int) -> Any:
     """The step at which this rank learns that the last one says yes from step 30 on, and the collectives up to then."""
-    vote, cast, step = Vote(world, every_s=0.05), 0, 0
+    consensus, cast, step = PreemptionConsensus(world, every_s=0.05), 0, 0
     all_reduce = dist.all_reduce
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -323,11 +365,11 @@ def voting_now_and_then(rank: int, world: int) -> Any:
         return all_reduce(*arguments, **named)
 
     with patch.object(dist, "all_reduce", counted):
-        while not vote(rank == world - 1 and step >= 30) and step < 300:
+        while not consensus(lambda now=step: rank == world - 1 and now >= 30) and step < 300:
             step += 1
             time.sleep(0.002 * (rank + 1))
     dist.barrier()
-    return step, cast
+    return step, cast, consensus.seconds
 
 
 def main(rank: int, shards: str, out: str) -> None:
@@ -347,14 +389,16 @@ def main(rank: int, shards: str, out: str) -> None:
         meeting = f"file://{out}/meeting-{world}"
         dist.init_process_group("gloo", meeting, timeout=timedelta(seconds=60), rank=rank, world_size=world)
         results: dict[str, Any] = {}
-        shared = (sharing, sharing_in_steps, sharing_refused, sharing_with_one_gone)
+        several = (sharing, sharing_refused, sharing_with_one_gone) if world > 1 else ()
         scenarios = (
             averaging,
             agreement,
             summing,
             ddp_step,
             accumulating,
-            *shared,
+            wrapping,
+            sharing_in_steps,
+            *several,
             tallying,
             voting,
             voting_now_and_then,

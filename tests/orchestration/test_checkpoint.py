@@ -11,11 +11,11 @@ from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.training.buffers import local_buffers, set_local_buffers
 from effnet_cluster.orchestration.training.checkpoint import (
-    Progress,
+    TrainingProgress,
     check_digest,
     decode,
     encode,
-    read_model,
+    read_weights,
     to_cpu,
 )
 from effnet_cluster.orchestration.training.optimizers import make_optimizer
@@ -55,7 +55,7 @@ def same_bits(first: nn.Module, second: nn.Module) -> bool:
 def content(network: nn.Module, optimizer: torch.optim.Optimizer, **more: object) -> bytes:
     state = {
         "spec_digest": "abc",
-        "progress": vars(Progress(1, 2, 0.5)),
+        "progress": vars(TrainingProgress(1, 2, 0.5)),
         "facts": {"image_size": 32},
         "model": network.state_dict(),
         "evaluated": None,
@@ -72,7 +72,7 @@ def test_training_from_a_checkpoint_equals_uninterrupted_training_bit_for_bit() 
 
     other, other_optimizer = fresh(1)
     state = decode(saved, "here", CPU)
-    assert Progress(**state["progress"]) == Progress(1, 2, 0.5)
+    assert TrainingProgress(**state["progress"]) == TrainingProgress(1, 2, 0.5)
     other.load_state_dict(state["model"])
     other_optimizer.load_state_dict(state["optimizer"])
     assert not same_bits(other, network)
@@ -104,7 +104,7 @@ def test_a_copy_does_not_change_with_what_it_was_copied_from() -> None:
 def test_a_checkpoint_holds_plain_values_and_the_bare_networks_keys(tmp_path: Path) -> None:
     network, optimizer = fresh(0)
     (tmp_path / "epoch-000001-batch-000000000.pt").write_bytes(content(network, optimizer))
-    weights, facts = read_model(tmp_path)
+    weights, facts = read_weights(tmp_path)
     assert facts == {"image_size": 32}
     assert not [key for key in weights if key.startswith(("module.", "network."))]
     EfficientNet(network.config).load_state_dict(weights)
@@ -117,7 +117,7 @@ def test_the_model_of_a_checkpoint_is_the_one_that_was_evaluated_and_the_latest(
         content(network, optimizer, evaluated=average.state_dict())
     )
     (tmp_path / "epoch-000001-batch-000000000.pt").write_bytes(content(network, optimizer))
-    assert torch.equal(read_model(tmp_path)[0]["classifier.weight"], average.classifier.weight)
+    assert torch.equal(read_weights(tmp_path)[0]["classifier.weight"], average.classifier.weight)
 
 
 def test_a_checkpoint_of_another_specification_or_format_is_refused() -> None:

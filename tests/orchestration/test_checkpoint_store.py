@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from effnet_cluster.orchestration.training.checkpoint import Progress, position_name
+from effnet_cluster.orchestration.training.checkpoint import TrainingProgress, position_name
 from effnet_cluster.orchestration.training.checkpointer import Background, CheckpointStore
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
     store = CheckpointStore(str(tmp_path / "trial"))
     assert store.names() == []
-    best = Progress(epoch=3, best_epoch=1)
+    best = TrainingProgress(epoch=3, best_epoch=1)
     for epoch, batch in ((1, 0), (1, 500), (2, 0), (2, 500), (3, 0)):
         name = position_name(epoch, batch)
         store.write(name, f"{epoch} {batch}".encode(), {best.best_name or ""})

@@ -15,12 +15,11 @@ from effnet_cluster.orchestration.faults import (
     Fault,
     FaultPolicy,
     GiveUp,
-    NonFiniteLossError,
     Restart,
-    TerminatedError,
     classify,
     decisive,
 )
+from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
 
 PEER = RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
 DEAD = WorkerHealthCheckFailedError("a worker is gone", ray.exceptions.RayActorError())
@@ -48,7 +47,7 @@ KILLED = (
             Fault.OUT_OF_MEMORY,
         ),
         (MemoryError(), Fault.OUT_OF_MEMORY),
-        (TerminatedError("asked to leave"), Fault.TERMINATED),
+        (PreemptedError("asked to leave"), Fault.PREEMPTED),
         (NonFiniteLossError("nan"), Fault.FINAL),
         (UserError("--sync-bn needs GPUs"), Fault.FINAL),
         (DataError("shard 3"), Fault.FINAL),
@@ -68,7 +67,7 @@ def test_the_rank_that_failed_explains_its_peers() -> None:
     assert decisive({0: PEER, 1: UserExceptionWithTraceback(nan, "…"), 2: PEER}) == (Fault.FINAL, nan)
     assert decisive({0: PEER, 1: torch.OutOfMemoryError("x")})[0] is Fault.OUT_OF_MEMORY
     assert decisive({0: PEER, 1: DEAD})[0] is Fault.LOST
-    assert decisive({0: TerminatedError("x"), 1: PEER})[0] is Fault.TERMINATED
+    assert decisive({0: PreemptedError("x"), 1: PEER})[0] is Fault.PREEMPTED
 
 
 def test_lost_workers_are_replaced_up_to_the_limit() -> None:
@@ -92,7 +91,7 @@ def test_a_lack_of_memory_gets_half_the_micro_batch_once() -> None:
 
 def test_leaving_on_request_never_uses_up_restarts() -> None:
     policy = FaultPolicy(0)
-    assert [policy.decide(Fault.TERMINATED, TerminatedError("x")) for _ in range(50)] == [Restart()] * 50
+    assert [policy.decide(Fault.PREEMPTED, PreemptedError("x")) for _ in range(50)] == [Restart()] * 50
 
 
 def test_an_error_that_would_come_again_ends_the_trial_with_its_line() -> None:

@@ -1,0 +1,288 @@
+"""The trainer on plain gloo, without an engine: the loop, what it logs, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from effnet_cluster.datasets import EpochOrder, Manifest, TrainLoader, receipt
+from effnet_cluster.effnet import EfficientNet
+from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.training import assembly, trainer
+from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
+from effnet_cluster.orchestration.training.job import TrainingJob
+
+from .trainings import ALONE, BATCH, STEPS, TRAIN, Memory, few_digits, final_state, make_job, stop_at, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+EPOCHS = 2
+RECIPES: dict[str, dict[str, Any]] = {
+    "basic": {},
+    "average": {"ema": 0.9},
+    "micro-batches": {"micro_batch": 4, "clip_grad": 0.5},
+    "mixing": {"mixup": 0.4, "cutmix": 1.0, "erasing": 0.5, "policy": "rand"},
+    "carry": {"tail": "carry", "optimizer": "rmsprop", "schedule": "step"},
+    "float16": {"precision": "float16", "optimizer": "sgd"},
+}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return few_digits(tmp_path_factory.mktemp("few"))
+
+
+def differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """Where two nested values differ; tensors by their bits."""
+    if isinstance(first, torch.Tensor):
+        return [] if torch.equal(first, second) else [where]
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        return [line for key in first for line in differences(first[key], second[key], f"{where}/{key}")]
+    if isinstance(first, list | tuple):
+        return [
+            line
+            for n, (a, b) in enumerate(zip(first, second, strict=True))
+            for line in differences(a, b, f"{where}/{n}")
+        ]
+    return [] if first == second else [where]
+
+
+def without_times(state: dict[str, Any]) -> dict[str, Any]:
+    progress = {
+        name: value for name, value in state["progress"].items() if name not in ("seconds", "epoch_seconds", "waited")
+    }
+    return {**state, "progress": progress}
+
+
+def curves(sink: Memory) -> list[Any]:
+    epochs = {n: {k: v for k, v in m.items() if not k.startswith("time/")} for n, m in sink.epochs.items()}
+    return [sorted(sink.steps.values()), epochs]
+
+
+def test_an_epoch_is_reported_with_what_the_manifest_says(digits: Manifest, tmp_path: Path) -> None:
+    reports: list[dict[str, float]] = []
+    sink = Memory()
+    train(make_job(digits, tmp_path), sink, report=reports.append)
+    assert [report["epoch"] for report in reports] == [1, 2]
+    assert [sink.epochs[epoch] for epoch in (1, 2)] == reports
+    order = EpochOrder(digits.split("train").shard_samples, seed=0)
+    for epoch, report in enumerate(reports):
+        consumed = order.sample_ids(epoch)[: STEPS * BATCH]
+        high, low = int(report["receipt/high"]), int(report["receipt/low"])
+        assert (high << 32) + low == receipt(np.arange(STEPS * BATCH), consumed)
+        assert report["train/samples"] == STEPS * BATCH < TRAIN
+        assert report["val/samples"] == len(digits.split("val"))
+        assert 0 <= report["val/top1"] <= report["val/top5"] <= 1
+        assert report["val/best_top1"] == max(r["val/top1"] for r in reports[: epoch + 1])
+    assert list(sink.steps) == list(range(1, EPOCHS * STEPS + 1))
+    mean = np.mean([sink.steps[step].loss for step in range(1, STEPS + 1)])
+    assert reports[0]["train/epoch_loss"] == pytest.approx(mean)
+
+
+def test_the_weights_are_those_of_a_loop_written_by_hand(digits: Manifest, tmp_path: Path) -> None:
+    plain = {"dropout": 0.0, "stochastic_depth": 0.0, "warmup_epochs": 0}
+    job = make_job(digits, tmp_path, epochs=1, optimizer="sgd", lr=0.05, weight_decay=0.1, **plain)
+    train(job)
+    torch.manual_seed(0)
+    network = EfficientNet(job.trial.model)
+    nn.init.normal_(network.classifier.weight, std=0.01)
+    nn.init.zeros_(network.classifier.bias)
+    network = network.to(memory_format=torch.channels_last).train()
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    loader = TrainLoader(digits, image_size=32, global_batch=BATCH, seed=0, crop_scale=(job.trial.min_crop, 1.0))
+    for step, batch in enumerate(loader.epoch(0)):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        optimizer.zero_grad()
+        F.cross_entropy(network((batch.images / 255 - mean) / std), batch.labels, label_smoothing=0.1).backward()
+        optimizer.step()
+    ours = final_state(job)["model"]
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_training_that_was_preempted_before_any_step_ends_as_if_nothing_had_happened(
+    recipe: str, digits: Manifest, tmp_path: Path
+) -> None:
+    calm, sink = make_job(digits, tmp_path / "calm", **RECIPES[recipe]), Memory()
+    train(calm, sink)
+    expected, curve = without_times(final_state(calm)), curves(sink)
+    steps = len(sink.steps)
+    assert steps in (EPOCHS * STEPS, EPOCHS * TRAIN // BATCH)
+    for step in range(steps):
+        job, sink = make_job(digits, tmp_path / str(step), **RECIPES[recipe]), Memory()
+        with pytest.raises(PreemptedError, match="asked to leave at epoch"):
+            train(job, sink, should_stop=stop_at(step))
+        left = final_state(job)["progress"]
+        assert left["epoch"] * STEPS + left["batch"] == step or recipe == "carry"
+        train(job, sink)
+        assert differences(expected, without_times(final_state(job))) == []
+        assert curves(sink) == curve
+
+
+def test_preempted_at_every_step_it_still_gets_on(digits: Manifest, tmp_path: Path) -> None:
+    calm, calm_sink = make_job(digits, tmp_path / "calm", ema=0.9), Memory()
+    train(calm, calm_sink)
+    job, sink = make_job(digits, tmp_path / "job", ema=0.9), Memory()
+    for _ in range(EPOCHS * STEPS - 1):
+        with pytest.raises(PreemptedError):
+            train(job, sink, should_stop=stop_at(1))
+    train(job, sink)
+    assert differences(without_times(final_state(calm)), without_times(final_state(job))) == []
+    assert curves(sink) == curves(calm_sink)
+
+
+def test_checkpoints_within_an_epoch_change_nothing_and_are_where_a_killed_run_goes_on(
+    digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = make_job(digits, tmp_path / "calm")
+    train(calm)
+    job = make_job(digits, tmp_path / "job", execution={"checkpoint_steps": 3})
+    steps = 0
+    step = assembly.TrainingParts.step
+
+    def dying(*arguments: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 6:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(assembly.TrainingParts, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(job)
+    left = final_state(job)["progress"]
+    assert (left["epoch"], left["batch"]) == (1, 0)
+    steps = 100
+    train(job)
+    assert steps == 100 + STEPS
+    assert differences(without_times(final_state(calm)), without_times(final_state(job))) == []
+
+
+def test_the_curves_are_live(digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def run(folder: str, seconds: float) -> Memory:
+        monkeypatch.setattr(trainer, "_LIVE_S", seconds)
+        sink = Memory()
+        seen.clear()
+        train(make_job(digits, tmp_path / folder), sink, should_stop=lambda: bool(seen.append(len(sink.steps))))
+        return sink
+
+    late = run("late", 1e9)
+    assert set(seen[:STEPS]) == {0}
+    live = run("live", 0.0)
+    assert max(seen[:STEPS]) >= 1, "nothing was logged before the epoch's end"
+    assert curves(live) == curves(late)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_what_was_seen(digits: Manifest, tmp_path: Path) -> None:
+    job, sink = make_job(digits, tmp_path, lr=1e30, optimizer="sgd", warmup_epochs=0), Memory()
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step 1 \(epoch 1, batch 1, samples") as caught:
+        train(job, sink)
+    ((name, text),) = sink.texts.items()
+    assert name == "faults/step-1-sample-ids.txt"
+    order = EpochOrder(digits.split("train").shard_samples, seed=0)
+    ids = [int(line) for line in text.splitlines()]
+    assert ids == order.sample_ids(0)[BATCH : 2 * BATCH].tolist()
+    assert ", ".join(map(str, ids)) in str(caught.value)
+    assert "checkpoint is none" in str(caught.value)
+
+
+def test_the_gradient_scaler_is_used_and_saved(digits: Manifest, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, precision="float16", optimizer="sgd", lr=1e-4)
+    done = train(job)
+    assert done.parts.scaler.is_enabled()
+    saved = final_state(job)
+    assert saved["scaler"]["scale"] > 0
+    assert saved["precision"] == "float16"
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_halves_the_scale(digits: Manifest, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, precision="float16", optimizer="sgd", epochs=1)
+    with pytest.raises(PreemptedError):
+        train(job, should_stop=stop_at(0))
+    state = final_state(job)
+    state["scaler"]["scale"] = 2.0**80
+    file = next(Path(job.storage, "checkpoints").glob("*.pt"))
+    torch.save(state, file)
+    with pytest.raises(PreemptedError):
+        train(job, should_stop=stop_at(1))
+    after = final_state(job)
+    assert after["scaler"]["scale"] == 2.0**79
+    weights = [name for name, _ in EfficientNet(job.trial.model).named_parameters()]
+    assert all(torch.equal(state["model"][name], after["model"][name]) for name in weights)
+
+
+def test_the_model_that_is_logged_is_the_best_epochs(digits: Manifest, tmp_path: Path) -> None:
+    sink = Memory()
+    done = train(make_job(digits, tmp_path, epochs=3, ema=0.5), sink)
+    assert sink.model is not None
+    model, example, top1, facts = sink.model
+    best = max(metrics["val/top1"] for metrics in sink.epochs.values())
+    assert top1 == best
+    assert facts["classes"] == ["0", "1", "2"]
+    assert example.dtype == np.uint8
+    right = total = 0
+    for batch in done._val_loader:
+        found = model(batch.images.permute(0, 2, 3, 1)).argmax(1)
+        right += int(((found == batch.labels) & batch.mask).sum())
+        total += int(batch.mask.sum())
+    assert right / total == best
+
+
+def test_data_other_than_planned_and_another_specification_are_refused(digits: Manifest, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path)
+    with pytest.raises(RuntimeError, match="is not the plan's"):
+        train(job.model_copy(update={"data_digest": "0" * 64}))
+    with pytest.raises(PreemptedError):
+        train(job, should_stop=stop_at(1))
+    with pytest.raises(UserError, match="was written by another specification"):
+        train(job.model_copy(update={"spec_digest": "another"}))
+
+
+def test_synchronised_batch_norm_replaces_every_norm_and_keeps_its_keys(digits: Manifest, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, sync_bn=True)
+    with pytest.raises(UserError, match="--sync-bn needs GPUs"):
+        train(job)
+    network = EfficientNet(job.trial.model)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    converted = assembly.synchronised(network, torch.device("cuda"))
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in converted.modules()) == norms > 0
+    assert not any(type(module) is nn.BatchNorm2d for module in converted.modules())
+    assert list(converted.state_dict()) == list(EfficientNet(job.trial.model).state_dict())
+
+
+def test_a_lone_rank_is_not_wrapped(digits: Manifest, tmp_path: Path) -> None:
+    done = train(make_job(digits, tmp_path, epochs=1))
+    assert done.parts.take_step.model is done.parts.model
+
+
+def test_a_job_survives_json(digits: Manifest, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, execution={"workers": "2:4", "on_corrupt": "skip"}, dropout=0.1)
+    assert TrainingJob.model_validate_json(job.model_dump_json()) == job
+
+
+def test_training_imports_no_engine() -> None:
+    code = (
+        "import sys, effnet_cluster.orchestration.training.trainer, effnet_cluster.orchestration.training.__main__\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'ray', 'mlflow', 'click'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert ALONE.size == 1
