@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := effnet datasets orchestration cluster
 
-.PHONY: demo test long unit check format lock clean
+.PHONY: demo test long unit check format docs lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 7
@@ -30,6 +30,10 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Pages that are written from the code.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m effnet_cluster.cluster.cli.settings_page > docs/settings.md
 
 $(BIN)/python:
 	$(if $(PYTHON),,$(error No Python 3.11, 3.12 or 3.13 on the PATH: install one, or say `make PYTHON=/path/to/python`))

@@ -7,10 +7,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ..orchestration.errors import UserError
 from ..orchestration.request import ExperimentRequest
+from ..orchestration.spec import parse_fields
 from ..orchestration.tracking.runs import Tracker
 from .engines import Engines
 from .home import Home
@@ -101,8 +100,8 @@ class Experiments:
     def _read(path: Path) -> Experiment:
         fields = json.loads(path.read_text())
         try:
-            request = ExperimentRequest.model_validate(fields.pop("request"))
-        except ValidationError:
+            request = parse_fields(ExperimentRequest, fields.pop("request"))
+        except UserError:
             raise UserError(f"{path} was written by another version of effnet-cluster; move its folder away") from None
         return Experiment(**fields | {"request": request, "jobs": tuple(fields["jobs"])})
 

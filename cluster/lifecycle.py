@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ..orchestration.errors import UserError
 from ..orchestration.request import ExperimentRequest
-from ..orchestration.spec import parse_fields
 from ..orchestration.training.execution import Execution
 from .engines import Engines, ensure_engines
 from .experiments import Experiment, Experiments, next_job
@@ -25,16 +23,16 @@ def launch(home: Home, request: ExperimentRequest, engines: Engines) -> Experime
     return experiment
 
 
-def resume(home: Home, name: str, **changes: Any) -> Experiment:
+def resume(home: Home, name: str, execution: Execution) -> Experiment:
     """Run what is left of an experiment: unfinished trials go on from their checkpoints, finished ones stay.
 
     Args:
         home: whose experiment.
         name: the experiment's.
-        changes: fields of its `Execution`, such as `workers`.
+        execution: how its trials run from now on.
 
     Raises:
-        UserError: there is no such experiment, it still runs, or a change does not fit it.
+        UserError: there is no such experiment, it still runs, or `execution` does not fit it.
     """
     experiments = Experiments(home)
     experiment = reconnect(home, experiments.load(name))
@@ -43,9 +41,7 @@ def resume(home: Home, name: str, **changes: Any) -> Experiment:
         raise UserError(f"experiment '{name}' is running; `effnet-cluster logs {name} -f` follows it")
     fresh = next_job(experiment)
     request = fresh.request
-    execution = parse_fields(Execution, request.spec.execution.model_dump(mode="json") | changes)
-    plan = request.plan.run_by(execution)
-    fresh = replace(fresh, request=request.model_copy(update={"plan": plan}))
+    fresh = replace(fresh, request=request.model_copy(update={"plan": request.plan.run_by(execution)}))
     jobs.submit(fresh.request, fresh.job)
     experiments.save(fresh)
     return fresh

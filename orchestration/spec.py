@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +18,7 @@ from ..effnet.naming import canonical_name
 from .errors import UserError
 from .training.execution import Execution
 from .training.recipes import Recipe
+from .training.settings import Shown, params_of, settings_of
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -87,7 +88,18 @@ def parse_fields(model: type[Model], fields: Mapping[str, Any]) -> Model:
         prefix = f"{where}: " if where else ""
         shown = first.get("input")
         given = f" (got {shown!r})" if isinstance(shown, str | int | float | bool) else ""
-        raise UserError(f"{prefix}{first['msg'].removeprefix('Value error, ')}{given}") from None
+        message = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UserError(f"{prefix}{message.removeprefix('Value error, ')}{given}") from None
+
+
+class _SpecLoader(yaml.SafeLoader):
+    """Plain YAML without the base-60 numbers of its version 1.1, to which `workers: 2:4` is 124."""
+
+    def _construct_int(self, node: yaml.ScalarNode) -> int | str:
+        return str(node.value) if ":" in node.value else self.construct_yaml_int(node)
+
+
+_SpecLoader.add_constructor("tag:yaml.org,2002:int", _SpecLoader._construct_int)
 
 
 class ExperimentSpec(BaseModel):
@@ -95,16 +107,59 @@ class ExperimentSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    data: Annotated[str, Field(description="'digits', or a folder or address of shards")] = "digits"
-    shuffle_block: Annotated[int, Field(ge=1, description="shards that are shuffled together")] | None = None
-    variants: tuple[str, ...]
-    activations: Annotated[tuple[str, ...], Field(description="'own' is each variant's own")] = (OWN,)
-    shortcuts: tuple[str, ...] = ("residual",)
-    seeds: tuple[int, ...] = (0,)
-    image_size: Annotated[int, Field(ge=8)] | None = None
+    name: Annotated[
+        str,
+        Field(description="name of the experiment"),
+        Shown(common=True, section="", default="DATA-VARIANTS"),
+    ]
+    data: Annotated[
+        str,
+        Field(description="folder or URL of shards; digits come with the package"),
+        Shown(common=True, section="data"),
+    ] = "digits"
+    shuffle_block: Annotated[
+        int | None,
+        Field(ge=1, description="shards that are shuffled together"),
+        Shown(section="data", default="all; 16 of remote ones"),
+    ] = None
+    variants: Annotated[
+        tuple[str, ...],
+        Field(description="networks, such as b0-b7 or b0,b2.5"),
+        Shown(common=True, section="model", metavar="LIST"),
+    ]
+    activations: Annotated[
+        tuple[str, ...],
+        Field(description="activation functions, such as silu,relu"),
+        Shown(common=True, section="model", metavar="LIST", default=f"{OWN}, each variant's"),
+    ] = (OWN,)
+    shortcuts: Annotated[
+        tuple[str, ...],
+        Field(description="skip connections: residual, as in the paper, none or identity_conv"),
+        Shown(section="model", metavar="LIST"),
+    ] = ("residual",)
+    seeds: Annotated[
+        tuple[int, ...],
+        Field(description="seeds of weights and data order, such as 0,1"),
+        Shown(common=True, section="model", metavar="LIST"),
+    ] = (0,)
+    image_size: Annotated[
+        int | None,
+        Field(ge=8, description="input side in pixels, for all variants"),
+        Shown(section="model", default="by variant and data"),
+    ] = None
     recipe: Recipe = Recipe()
     execution: Execution = Execution()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_section(cls, fields: Any) -> Any:
+        """Refuse a setting at the top level of a spec file that belongs into a section."""
+        if isinstance(fields, Mapping):
+            for setting in settings_of(cls):
+                section, *rest = setting.path
+                if rest and setting.name in fields and setting.name not in cls.model_fields:
+                    raise ValueError(f"{setting.name} belongs under '{section}:'; move it there")
+        return fields
 
     @model_validator(mode="after")
     def _check_workers(self) -> ExperimentSpec:
@@ -141,6 +196,11 @@ class ExperimentSpec(BaseModel):
         canonical = canonical_name if info.field_name == "variants" else None
         return parse_names(text, known[info.field_name], info.field_name.removesuffix("s"), canonical)
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
     @field_validator("seeds")
     @classmethod
     def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -149,7 +209,7 @@ class ExperimentSpec(BaseModel):
         return tuple(dict.fromkeys(seeds))
 
     @classmethod
-    def parse(cls, fields: dict[str, Any]) -> ExperimentSpec:
+    def parse(cls, fields: Mapping[str, Any]) -> Self:
         """Build from plain values. Raises `UserError` with one line that names the first wrong field."""
         return parse_fields(cls, fields)
 
@@ -157,7 +217,7 @@ class ExperimentSpec(BaseModel):
     def fields_from_yaml(cls, path: Path) -> dict[str, Any]:
         """Read a spec file as plain fields, so that flags can still win over it. Raises `UserError`."""
         try:
-            fields = yaml.safe_load(path.read_text())
+            fields = yaml.load(path.read_text(), _SpecLoader)
         except OSError as error:
             raise UserError(f"spec file {path}: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -175,3 +235,8 @@ class ExperimentSpec(BaseModel):
         product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)
         named = ((name, variant(name).activation if act == OWN else act, cut, seed) for name, act, cut, seed in product)
         return list(dict.fromkeys(named))
+
+
+def spec_params(spec: ExperimentSpec) -> dict[str, Any]:
+    """All settings as flat parameters to log, the recipe's name as `recipe`; what is None is left out."""
+    return params_of(spec)

@@ -1,4 +1,4 @@
-"""The `effnet-cluster` command line: one module a verb, each of which parses, calls and prints."""
+"""The `effnet-cluster` command line: one module per verb, which parses, calls and prints."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ _VERBS = {
 }
 
 
+# Columns; longer lines read badly, also where a terminal has room for them.
+_WIDEST_HELP = 100
+
+
 class _Verbs(click.Group):
     """A group whose commands are loaded by name."""
 
@@ -47,9 +51,14 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
 
 
-@click.group(
-    cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "EFFNET_CLUSTER"}
-)
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "auto_envvar_prefix": "EFFNET_CLUSTER",
+    "max_content_width": _WIDEST_HELP,
+}
+
+
+@click.group(cls=_Verbs, context_settings=_CONTEXT)
 @click.version_option(package_name="effnet-cluster")
 def main() -> None:
     """Train the EfficientNet family on one machine or on a cluster.

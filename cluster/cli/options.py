@@ -6,20 +6,53 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import cloup
+
+from .help_pages import PagedOption
+
+_PORT = click.IntRange(1, 65535)
 
 
-def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which engines to use. Without addresses the embedded ones are used, and started if they do not run."""
-    for option in (
-        click.option("--mlflow-port", type=click.IntRange(1, 65535), help="Embedded MLflow.  [default: 5000 or free]"),
-        click.option(
-            "--dashboard-port", type=click.IntRange(1, 65535), help="Embedded Ray dashboard.  [default: 8265 or free]"
+    decorate = cloup.option_group(
+        "Engines",
+        cloup.option(
+            "--address",
+            cls=PagedOption,
+            common=True,
+            metavar="URL",
+            help="Ray dashboard of a cluster.  [default: a local one]",
         ),
-        click.option("--tracking-uri", help="An existing MLflow server, such as http://mlflow:5000."),
-        click.option("--address", help="An existing cluster's Ray dashboard, such as http://head-node:8265."),
-    ):
-        function = option(function)
-    return function
+        cloup.option(
+            "--tracking-uri",
+            cls=PagedOption,
+            common=True,
+            metavar="URL",
+            help="MLflow server.  [default: a local one]",
+        ),
+        cloup.option(
+            "--storage",
+            cls=PagedOption,
+            metavar="URL",
+            help="Folder or URL for checkpoints, which all nodes see.  [default: in the home]",
+        ),
+        cloup.option(
+            "--dashboard-port",
+            cls=PagedOption,
+            type=_PORT,
+            metavar="PORT",
+            help="Port of the local Ray dashboard.  [default: 8265 or free]",
+        ),
+        cloup.option(
+            "--mlflow-port",
+            cls=PagedOption,
+            type=_PORT,
+            metavar="PORT",
+            help="Port of the local MLflow.  [default: 5000 or free]",
+        ),
+    )
+    return decorate(command)
 
 
 experiment_argument = click.argument("experiment")

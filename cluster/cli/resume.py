@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
+import cloup
 
+from ...orchestration.spec import parse_fields
+from ...orchestration.training.execution import Execution
+from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import resume
 from .console import talk
 from .following import follow_to_end
 from .options import experiment_argument
+from .setting_options import setting_options
 
 
-@click.command("resume")
+@cloup.command("resume")
 @experiment_argument
-@click.option("--workers", help="DDP workers a trial from now on, such as 4 or 2:4.  [default: as before]")
-@click.option("--loader-workers", type=int, help="Loader processes a DDP worker from now on.  [default: as before]")
-@click.option("--detach", is_flag=True, help="Do not follow the experiment.")
-def command(experiment: str, workers: str | None, loader_workers: int | None, detach: bool) -> None:
+@setting_options(Execution, "execution", help={"execution": "What is not given stays as it was."}, show_defaults=False)
+@cloup.option("--detach", is_flag=True, help="Do not follow the experiment.")
+def command(experiment: str, detach: bool, **flags: Any) -> None:
     """Go on with EXPERIMENT: finished trials stay, the others continue from their checkpoints in the same runs.
 
-    Other numbers of workers train on the same samples in the same global batches.
+    Another number of workers trains on the same samples in the same global batches.
     """
     home = Home.default()
-    given = {"workers": workers, "loader_workers": loader_workers}
-    record = resume(home, experiment, **{name: value for name, value in given.items() if value is not None})
+    before = Experiments(home).load(experiment).request.spec.execution
+    changes = {name: value for name, value in flags.items() if value is not None}
+    execution = parse_fields(Execution, before.model_dump(mode="json") | changes)
+    record = resume(home, experiment, execution)
     talk().print(f"resumed {experiment} as job {record.job}", highlight=False)
     if detach:
         return

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer
+
+from .settings import Shown
 
 _SPAN = re.compile(r"(\d{1,5})(?::(\d{1,5}))?")
 
@@ -35,7 +37,11 @@ def _parse_workers(value: Any) -> Any:
     return WorkerRange(fewest, most)
 
 
-Workers = Annotated[WorkerRange, BeforeValidator(_parse_workers), PlainSerializer(str, return_type=str)]
+def _plain_workers(workers: WorkerRange) -> int | str:
+    return workers.most if workers.fewest == workers.most else str(workers)
+
+
+Workers = Annotated[WorkerRange, BeforeValidator(_parse_workers), PlainSerializer(_plain_workers)]
 
 
 class Execution(BaseModel):
@@ -43,17 +49,31 @@ class Execution(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: Annotated[Workers, Field(description="DDP workers per trial; '2:4' takes 2 to 4")] = WorkerRange(1, 1)
-    cpus_per_worker: Annotated[int, Field(ge=1, description="CPU cores per worker")] | None = None
-    device: Annotated[Literal["auto", "cpu", "gpu"], Field(description="what trials compute on")] = "auto"
-    loader_workers: Annotated[int, Field(ge=0, description="loader processes per worker")] = 0
-    max_concurrent: Annotated[int, Field(ge=1, description="trials at a time")] | None = None
+    workers: Annotated[
+        Workers,
+        Field(description="DDP workers per trial, or a range"),
+        Shown(common=True, metavar="N[:M]"),
+    ] = WorkerRange(1, 1)
+    cpus_per_worker: Annotated[
+        int | None, Field(ge=1, description="CPU cores per DDP worker"), Shown(default="what fits")
+    ] = None
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"], Field(description="what trials compute on"), Shown(common=True)
+    ] = "auto"
+    loader_workers: Annotated[int, Field(ge=0, description="loader processes per DDP worker")] = 0
+    max_concurrent: Annotated[
+        int | None, Field(ge=1, description="trials that run at a time"), Shown(default="what fits")
+    ] = None
     max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers")] = 3
-    checkpoint_steps: Annotated[int, Field(ge=1, description="steps between checkpoints within an epoch")] = 500
-    on_corrupt: Annotated[Literal["stop", "skip"], Field(description="what to do about images that do not decode")] = (
-        "stop"
-    )
-    cache_limit: Annotated[int, Field(ge=1, description="bytes of remote shards that a node keeps")] | None = None
+    checkpoint_steps: Annotated[int, Field(ge=1, description="steps per checkpoint within an epoch")] = 500
+    on_corrupt: Annotated[
+        Literal["stop", "skip"], Field(description="what to do about images that do not decode; skip lists them")
+    ] = "stop"
+    cache_limit: Annotated[
+        ByteSize | None,
+        Field(ge=1, description="disk that a node gives to remote shards, such as 20GiB"),
+        Shown(metavar="BYTES", default="32GiB, at most 80% of the free disk"),
+    ] = None
     controller: Annotated[
         Literal["trial", "actor"],
         Field(description="where Ray Train's controller runs: in the trial's process, or in Ray's own actor"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .settings import Shown
+
 Probability = Annotated[float, Field(ge=0, lt=1)]
+RecipeName = Literal["basic", "paper", "modern", "transfer", "small"]
 
 
 class Recipe(BaseModel):
@@ -16,55 +19,92 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: Annotated[str, Field(description="the named recipe that the other fields start from")] = "basic"
-    epochs: Annotated[int, Field(ge=1, description="passes over the training images")] = 10
-    global_batch: Annotated[int, Field(ge=1, description="images an optimizer step, over all workers")] = 32
-    micro_batch: Annotated[int, Field(ge=1, description="most images at a time on a worker")] | None = None
-    optimizer: Annotated[Literal["adamw", "sgd", "rmsprop"], Field(description="rmsprop as in TensorFlow")] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 4e-3
-    lr_per: Annotated[int, Field(ge=1, description="images an lr is for, to scale it by the batch")] | None = None
-    momentum: Annotated[Probability, Field(description="of sgd and rmsprop")] = 0.9
+    name: Annotated[
+        RecipeName,
+        Field(description=f"defaults to start from: {', '.join(get_args(RecipeName))}"),
+        Shown(name="recipe", common=True, metavar="NAME"),
+    ] = "basic"
+    epochs: Annotated[int, Field(ge=1, description="passes over the training images"), Shown(common=True)] = 10
+    global_batch: Annotated[int, Field(ge=1, description="images per step, over all workers"), Shown(common=True)] = 32
+    micro_batch: Annotated[
+        int | None, Field(ge=1, description="most images per forward pass on a worker"), Shown(default="what fits")
+    ] = None
+    optimizer: Annotated[
+        Literal["adamw", "sgd", "rmsprop"], Field(description="optimizer; rmsprop is in TensorFlow's form")
+    ] = "adamw"
+    lr: Annotated[float, Field(gt=0, description="peak learning rate"), Shown(common=True)] = 4e-3
+    lr_per: Annotated[
+        int | None,
+        Field(ge=1, description="global batch that the learning rate is for; with another it is scaled in proportion"),
+        Shown(default="no scaling"),
+    ] = None
+    momentum: Annotated[Probability, Field(description="momentum of sgd and rmsprop")] = 0.9
     alpha: Annotated[Probability, Field(description="decay of rmsprop's second moment")] = 0.9
-    eps: Annotated[float, Field(gt=0, description="under rmsprop's root")] = 1e-3
-    schedule: Annotated[Literal["cosine", "step"], Field(description="of the learning rate")] = "cosine"
-    decay_rate: Annotated[float, Field(gt=0, le=1, description="of schedule step")] = 0.97
-    decay_epochs: Annotated[float, Field(gt=0, description="of schedule step")] = 2.4
-    warmup_epochs: Annotated[float, Field(ge=0, description="of linear warm-up")] = 1.0
-    weight_decay: Annotated[float, Field(ge=0, description="not applied to norms and biases")] = 0.02
-    clip_grad: Annotated[float, Field(gt=0, description="largest norm of the gradient")] | None = None
-    ema: Annotated[Probability, Field(description="decay of the evaluated moving average; 0 is off")] = 0.0
+    eps: Annotated[float, Field(gt=0, description="constant added under rmsprop's root")] = 1e-3
+    schedule: Annotated[Literal["cosine", "step"], Field(description="how the learning rate falls after warm-up")] = (
+        "cosine"
+    )
+    decay_rate: Annotated[float, Field(gt=0, le=1, description="factor per decay of the step schedule")] = 0.97
+    decay_epochs: Annotated[float, Field(gt=0, description="epochs per decay of the step schedule")] = 2.4
+    warmup_epochs: Annotated[float, Field(ge=0, description="epochs of linear warm-up")] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay, not applied to norms and biases")] = 0.02
+    clip_grad: Annotated[
+        float | None,
+        Field(gt=0, description="largest norm of the gradient; longer ones are cut"),
+        Shown(default="none"),
+    ] = None
+    ema: Annotated[
+        Probability, Field(description="decay of the moving average of weights that is evaluated; 0 is off")
+    ] = 0.0
     label_smoothing: Annotated[Probability, Field(description="share of the target given to all classes")] = 0.1
-    dropout: Annotated[Probability, Field(description="before the classifier; default: by variant")] | None = None
-    stochastic_depth: Annotated[Probability, Field(description="of the last block; default: 0.2")] | None = None
+    dropout: Annotated[
+        Probability | None, Field(description="dropout before the classifier"), Shown(default="by variant")
+    ] = None
+    stochastic_depth: Annotated[
+        Probability | None, Field(description="chance that the last block is skipped"), Shown(default="by variant")
+    ] = None
     # The paper's 0.01 (TensorFlow's 0.99) needs thousands of steps before the running statistics mean anything.
-    bn_momentum: Annotated[float, Field(gt=0, le=1, description="of BatchNorm's statistics, as torch has it")] = 0.1
+    bn_momentum: Annotated[
+        float, Field(gt=0, le=1, description="momentum of BatchNorm's running statistics, as torch defines it")
+    ] = 0.1
     dist_bn: Annotated[
-        Literal["reduce", "broadcast"], Field(description="how the ranks' BatchNorm statistics become one each epoch")
+        Literal["reduce", "broadcast"],
+        Field(description="how the workers' BatchNorm statistics become one after an epoch: their mean, or rank 0's"),
     ] = "reduce"
-    sync_bn: Annotated[bool, Field(description="BatchNorm over all ranks at every step (CUDA)")] = False
-    tail: Annotated[Literal["drop", "carry"], Field(description="images at an epoch's end that fill no batch")] = "drop"
+    sync_bn: Annotated[bool, Field(description="BatchNorm over all workers at every step; needs CUDA")] = False
+    tail: Annotated[
+        Literal["drop", "carry"],
+        Field(description="images at an epoch's end that fill no batch: left out, or carried into the next epoch"),
+    ] = "drop"
     augment: Annotated[bool, Field(description="random crops and flips")] = True
-    policy: Annotated[Literal["none", "auto", "rand", "trivial"], Field(description="on top of crop and flip")] = "none"
-    erasing: Annotated[float, Field(ge=0, le=1, description="chance that a rectangle is erased")] = 0.0
-    mixup: Annotated[float, Field(ge=0, le=2, description="alpha; 0 is off")] = 0.0
-    cutmix: Annotated[float, Field(ge=0, le=2, description="alpha; 0 is off")] = 0.0
-    min_crop: (
-        Annotated[
-            float, Field(gt=0, le=1, description="smallest area of a training crop; default: 0.25, of small images 0.7")
-        ]
-        | None
-    ) = None
+    policy: Annotated[
+        Literal["none", "auto", "rand", "trivial"], Field(description="augmentation policy on top of crops and flips")
+    ] = "none"
+    erasing: Annotated[float, Field(ge=0, le=1, description="chance that a rectangle of an image is erased")] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=2, description="alpha of mixup; 0 is off")] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=2, description="alpha of CutMix; 0 is off")] = 0.0
+    min_crop: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="smallest share of an image's area that a training crop takes"),
+        Shown(default="0.25; 0.7 of small images"),
+    ] = None
     upsample: Annotated[float, Field(ge=0.25, le=8, description="factor on the size of images below 224 px")] = 1.0
     pretrained: Annotated[bool, Field(description="start from published ImageNet weights")] = False
     freeze_backbone: Annotated[bool, Field(description="train the classifier alone")] = False
     backbone_lr: Annotated[
-        float, Field(gt=0, le=1, description="the stem's part of the learning rate; stages between fall geometrically")
+        float,
+        Field(
+            gt=0, le=1, description="factor on the stem's learning rate; it grows geometrically to 1 over the stages"
+        ),
     ] = 1.0
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], Field(description="of forward and backward pass")
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Field(description="number format of forward and backward pass"),
     ] = "auto"
-    compile: Annotated[bool, Field(description="torch.compile: minutes at first, then faster steps")] = False
-    checkpoint_activations: Annotated[bool, Field(description="less memory for about a third more compute")] = False
+    compile: Annotated[bool, Field(description="use torch.compile: minutes at first, then faster steps")] = False
+    checkpoint_activations: Annotated[
+        bool, Field(description="recompute activations: less memory for about a third more compute")
+    ] = False
 
     @property
     def peak_lr(self) -> float:
@@ -151,30 +191,3 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"basic": {}, "paper": _PAPER, "modern": _MODERN, "transfer": _TRANSFER, "small": _SMALL}
 )
 """Name → the fields in which it differs from `basic`."""
-
-
-class RecipeField(NamedTuple):
-    """What a command line needs to know of a field; `default` is that of `basic`, None where it depends."""
-
-    name: str
-    kind: type
-    choices: tuple[str, ...]
-    description: str
-    default: Any
-
-
-def recipe_fields() -> list[RecipeField]:
-    """The fields of a recipe, without its name."""
-    fields = []
-    for name, field in Recipe.model_fields.items():
-        if name == "name":
-            continue
-        kind: Any = field.annotation
-        notes = [field.description]
-        while get_args(kind) and get_origin(kind) is not Literal:  # None and pydantic's limits are around the type
-            notes += [note.description for note in getattr(kind, "__metadata__", ()) if hasattr(note, "description")]
-            kind = next(part for part in get_args(kind) if part is not type(None))
-        choices = tuple(map(str, get_args(kind)))
-        description = next(note for note in notes if note)
-        fields.append(RecipeField(name, str if choices else kind or str, choices, description, field.default))
-    return fields

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from effnet_cluster.cluster.cli import main
+from effnet_cluster.cluster.engines import Engines
+from effnet_cluster.cluster.experiments import Experiments
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.datasets import Manifest, prepare
+from effnet_cluster.orchestration.plan import Plan
+from effnet_cluster.orchestration.request import ExperimentRequest
+from effnet_cluster.orchestration.spec import ExperimentSpec
 
 from ..photos import cut_photos
 
@@ -43,3 +50,37 @@ def cli(home: Home) -> Cli:
         return runner.invoke(main, [str(a) for a in arguments], catch_exceptions=False, prog_name="effnet-cluster")
 
     return call
+
+
+@pytest.fixture
+def saved(cli: Cli, shards: Manifest, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """The settings that a dry run comes to."""
+
+    def call(*flags: object, **environment: str) -> dict[str, Any]:
+        path = tmp_path / "saved.yaml"
+        result = cli("submit", "--dry-run", "--data", shards.root, "--save", path, *flags, **environment)
+        assert result.exit_code == 0, result.stderr
+        fields: dict[str, Any] = yaml.safe_load(path.read_text())
+        return fields
+
+    return call
+
+
+def make_request(name: str, tracking_uri: str, **fields: Any) -> ExperimentRequest:
+    """A request whose data nobody opened and whose trials nobody planned."""
+    spec = ExperimentSpec.parse({"name": name, "variants": "b0", **fields})
+    plan = Plan(spec=spec, trials=(), classes=("a", "b"), train_samples=100, val_samples=10, data_digest="0" * 64)
+    return ExperimentRequest(plan=plan, tracking_uri=tracking_uri, storage="/x", cache_root="/x")
+
+
+def keep(
+    home: Home,
+    name: str,
+    address: str = "http://127.0.0.1:1",
+    tracking_uri: str = "http://127.0.0.1:1",
+    **fields: Any,
+) -> None:
+    """A record of an experiment that was submitted to engines of others."""
+    engines = Engines(address, tracking_uri, local_ray=False, local_mlflow=False)
+    experiments = Experiments(home)
+    experiments.save(experiments.new(make_request(name, tracking_uri, **fields), engines))

@@ -17,17 +17,15 @@ import pytest
 import yaml
 from click.testing import Result
 
-from effnet_cluster.cluster.engines import Engines
-from effnet_cluster.cluster.experiments import Experiments
 from effnet_cluster.cluster.follow import count, duration
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest
-from effnet_cluster.orchestration.driver import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.training.execution import Execution
 from effnet_cluster.orchestration.training.recipes import Recipe
 
-from .conftest import Cli
+from .conftest import Cli, keep
 
 VERBS = [
     *("submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "verify", "data", "describe"),
@@ -192,32 +190,20 @@ def test_preparing_twice_or_nothing_is_refused_and_leaves_no_trace(cli: Cli, pho
 # Dry runs, and which setting wins
 
 
-@pytest.fixture
-def saved(cli: Cli, shards: Manifest, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """The settings that a dry run comes to."""
-
-    def call(*flags: object, **environment: str) -> dict[str, Any]:
-        path = tmp_path / "saved.yaml"
-        result = cli("submit", "--dry-run", "--data", shards.root, "--save", path, *flags, **environment)
-        assert result.exit_code == 0, result.stderr
-        fields: dict[str, Any] = yaml.safe_load(path.read_text())
-        return fields
-
-    return call
-
-
 def test_flags_win_over_the_environment_over_the_file_over_the_defaults(
     saved: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     file = tmp_path / "spec.yaml"
-    file.write_text("variants: b1\nworkers: 2\nrecipe: {epochs: 3, global_batch: 8, lr: 0.5}\nseeds: [7]\n")
+    file.write_text(
+        "variants: b1\nexecution: {workers: 2}\nrecipe: {epochs: 3, global_batch: 8, lr: 0.5}\nseeds: [7]\n"
+    )
     environment = {"EFFNET_CLUSTER_SUBMIT_EPOCHS": "4", "EFFNET_CLUSTER_SUBMIT_GLOBAL_BATCH": "4"}
     found = saved("--spec", file, "--epochs", 5, **environment)
     assert found["recipe"]["epochs"] == 5  # of 5, 4 and 3
     assert found["recipe"]["global_batch"] == 4  # of 4 and 8
     assert found["recipe"]["lr"] == 0.5  # of the file and the default
     assert found["recipe"]["label_smoothing"] == 0.1  # the default
-    assert (found["variants"], found["workers"], found["seeds"]) == (["b1"], 2, [7])
+    assert (found["variants"], found["execution"]["workers"], found["seeds"]) == (["b1"], 2, [7])
     without_flag = saved("--spec", file, **environment)
     assert without_flag["recipe"]["epochs"] == 4
     assert saved("--spec", file)["recipe"]["epochs"] == 3
@@ -251,18 +237,23 @@ def test_a_recipe_is_a_set_of_defaults_that_flags_and_files_override(
 
 def test_workers_are_a_number_or_a_range(cli: Cli, saved: Callable[..., dict[str, Any]], shards: Manifest) -> None:
     found = saved("--variants", "b0", "--global-batch", 4, "--workers", "1:2")
-    assert (found["min_workers"], found["workers"]) == (1, 2)
+    assert found["execution"]["workers"] == "1:2"
     again = ["submit", "--dry-run", "--data", shards.root, "--variants", "b0", "--workers"]
-    is_one_line(cli(*again, "2:1"), 2, "workers 2:1 runs backwards")
+    is_one_line(cli(*again, "2:1"), 2, "workers: 2:1 runs backwards")
     is_one_line(cli(*again, "3:3", "--global-batch", 4), 2, "global batch 4 cannot be shared by 3 workers")
     is_one_line(cli(*again, "5:7", "--global-batch", 4), 2, "global batch 4", "any number of workers from 5 to 7")
-    is_one_line(cli(*again, "two"), 2, "workers", "integer")
+    is_one_line(cli(*again, "two"), 2, "workers", "a number such as 4")
 
 
 def test_what_was_saved_plans_the_same_again(cli: Cli, saved: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     flags = ["--variants", "b0-b1", "--activations", "relu,silu", "--seeds", "3, 1", "--global-batch", "4"]
     first = saved(*flags, "--image-size", 40, "--dropout", 0.3, "--name", "mine", "--max-failures", 0)
-    assert (first["seeds"], first["image_size"], first["name"], first["max_failures"]) == ([3, 1], 40, "mine", 0)
+    assert (first["seeds"], first["image_size"], first["name"], first["execution"]["max_failures"]) == (
+        [3, 1],
+        40,
+        "mine",
+        0,
+    )
     copy = tmp_path / "copy.yaml"
     copy.write_text(yaml.safe_dump(first))
     assert saved("--spec", copy) == first
@@ -270,11 +261,10 @@ def test_what_was_saved_plans_the_same_again(cli: Cli, saved: Callable[..., dict
 
 
 def test_every_setting_of_the_specification_has_a_flag(cli: Cli) -> None:
-    text = cli("submit", "-h").stdout
-    fields = (ExperimentSpec.model_fields.keys() | Recipe.model_fields.keys()) - {"recipe"}
+    text = cli("submit", "--help-all").stdout
+    fields = ExperimentSpec.model_fields.keys() | Recipe.model_fields.keys() | Execution.model_fields.keys()
     flags = set(re.findall(r"--([a-z-]+)", text))
-    # `--workers 2:4` says it.
-    assert {field.replace("_", "-") for field in fields} - flags == {"min-workers"}
+    assert {field.replace("_", "-") for field in fields} - flags == {"execution"}  # which is a section
 
 
 def test_a_dry_run_starts_nothing_and_writes_nothing_in_the_home(cli: Cli, home: Home, shards: Manifest) -> None:
@@ -307,14 +297,6 @@ def test_a_data_set_of_any_name_gets_a_valid_experiment_name(cli: Cli, photos: P
         assert cli("data", "prepare", photos, out, "--name", name).exit_code == 0
         result = cli("submit", "--dry-run", "--variants", "b0", "--data", out, "--global-batch", 4)
         assert result.exit_code == 0, (name, result.stderr)
-
-
-def keep(home: Home, name: str, address: str = "http://127.0.0.1:1", tracking_uri: str = "http://127.0.0.1:1") -> None:
-    """A record of an experiment that was submitted to engines of others."""
-    engines = Engines(address, tracking_uri, local_ray=False, local_mlflow=False)
-    request = ExperimentRequest(ExperimentSpec.parse({"name": name, "variants": "b0"}), tracking_uri, "/x", "/x")
-    experiments = Experiments(home)
-    experiments.save(experiments.new(request, engines))
 
 
 # Mistakes

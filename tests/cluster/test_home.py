@@ -8,16 +8,19 @@ import pytest
 from effnet_cluster.cluster.engines import Engines
 from effnet_cluster.cluster.experiments import Experiments, next_job
 from effnet_cluster.cluster.home import Home
-from effnet_cluster.orchestration.driver import ExperimentRequest
+from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.plan import make_plan
+from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
+
+from .conftest import make_request
 
 ENGINES = Engines("http://127.0.0.1:8265", "http://127.0.0.1:5000", local_ray=True, local_mlflow=False)
 
 
 def request(name: str) -> ExperimentRequest:
-    spec = ExperimentSpec.parse({"name": name, "variants": "b0-b2", "seeds": [1, 2], "recipe": {"epochs": 3}})
-    return ExperimentRequest(spec, ENGINES.tracking_uri, "/shared/x", "/cache")
+    return make_request(name, ENGINES.tracking_uri, variants="b0-b2", seeds=[1, 2], recipe={"epochs": 3})
 
 
 def test_the_home_is_the_users_unless_the_variable_names_another(
@@ -61,8 +64,12 @@ def test_a_lock_keeps_processes_apart(tmp_path: Path) -> None:
     assert sorted((tmp_path / "text").read_text()) == ["a"] * 50 + ["b"] * 50
 
 
-def test_a_request_survives_its_trip_as_json() -> None:
-    assert ExperimentRequest.from_json(request("x").to_json()) == request("x")
+def test_a_request_survives_its_trip_as_json(shards: Manifest) -> None:
+    fields = {"name": "x", "variants": "b0-b2", "recipe": {"global_batch": 4}, "execution": {"workers": "1:2"}}
+    plan = make_plan(ExperimentSpec.parse(fields), shards)
+    assert len(plan.trials) == 3
+    sent = ExperimentRequest(plan=plan, tracking_uri=ENGINES.tracking_uri, storage="/shared/x", cache_root="/cache")
+    assert ExperimentRequest.model_validate_json(sent.model_dump_json()) == sent
 
 
 def test_a_record_reads_back_as_it_was_saved(tmp_path: Path) -> None:

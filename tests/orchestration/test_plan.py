@@ -1,8 +1,6 @@
 """What will run: models, sizes and costs against torchvision's, and what identifies a training."""
 
-import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +9,10 @@ import torch
 from effnet_cluster.datasets import DataError, Manifest
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
+from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan, scaled_resolution, trial_id
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 
 # The training sizes of the paper's models.
 RESOLUTIONS = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
@@ -107,7 +107,7 @@ def test_a_scaled_variant_is_planned_under_its_canonical_name_with_the_recipes_o
     assert (wide.model.width, wide.model.depth, wide.model.num_classes) == (1.4, 1.0, 10)
     assert (half.model.stochastic_depth, half.trial_id) == (0.1, "digits-b0.5-silu-s0")
     assert half.model.depth == pytest.approx(1.2**0.5)
-    assert TrialPlan.from_dict(json.loads(json.dumps(wide.to_dict()))) == wide
+    assert TrialPlan.model_validate_json(wide.model_dump_json()) == wide
 
 
 @pytest.mark.parametrize("data", ["Flower Photos (2)", "it's", "a/../b", "花", "x" * 300, "", "-_-", "a\nb"])
@@ -133,9 +133,15 @@ def test_dropout_and_stochastic_depth_are_the_variants_unless_given(digits: Mani
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"workers": 3, "recipe": {"global_batch": 32}}, "global batch 32 cannot be shared by 3 workers"),
+        (
+            {"execution": {"workers": 3}, "recipe": {"global_batch": 32}},
+            "global batch 32 cannot be shared by 3 workers",
+        ),
         ({"recipe": {"global_batch": 1439}}, "global batch 1439 is larger than the 1438 training samples"),
-        ({"workers": 64, "recipe": {"global_batch": 32}}, "global batch 32 cannot be shared by 64 workers"),
+        (
+            {"execution": {"workers": 64}, "recipe": {"global_batch": 32}},
+            "global batch 32 cannot be shared by 64 workers",
+        ),
     ],
 )
 def test_a_batch_that_cannot_be_is_refused_in_one_line(fields: dict[str, Any], message: str, digits: Manifest) -> None:
@@ -145,7 +151,7 @@ def test_a_batch_that_cannot_be_is_refused_in_one_line(fields: dict[str, Any], m
 
 
 def test_the_largest_batch_that_fits_is_accepted(digits: Manifest) -> None:
-    assert plan(digits, workers=2, recipe={"global_batch": 1438}).trials[0].batches_per_epoch == 1
+    assert plan(digits, execution={"workers": 2}, recipe={"global_batch": 1438}).trials[0].batches_per_epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -177,15 +183,28 @@ def test_the_digest_changes_with_everything_that_changes_the_training(change: di
 
 def test_the_digest_changes_with_the_data_alone(digits: Manifest) -> None:
     planned = plan(digits)
-    assert replace(planned, data_digest="0" * 64).spec_digest != planned.spec_digest
+    assert planned.model_copy(update={"data_digest": "0" * 64}).spec_digest != planned.spec_digest
 
 
 def test_the_digest_does_not_change_with_how_it_is_run(digits: Manifest) -> None:
     first = plan(digits).spec_digest
     assert plan(digits).spec_digest == first
-    assert plan(digits, workers=2, loader_workers=1, max_failures=0, max_concurrent=1).spec_digest == first
+    execution = {"workers": 2, "loader_workers": 1, "max_failures": 0, "max_concurrent": 1}
+    assert plan(digits, execution=execution).spec_digest == first
+
+
+def test_a_plan_can_be_run_in_another_way_but_not_by_workers_that_do_not_share_its_batch(digits: Manifest) -> None:
+    planned = plan(digits, recipe={"global_batch": 100})
+    other = planned.run_by(Execution(workers=WorkerRange(1, 4), max_failures=0))
+    assert (other.trials, other.spec_digest) == (planned.trials, planned.spec_digest)
+    assert other.spec.worker_counts == (1, 2, 4)
+    assert other.run_by(Execution()) == planned
+    with pytest.raises(DataError, match="global batch 100 cannot be shared by 3 workers"):
+        planned.run_by(Execution(workers=WorkerRange(3, 3)))
+    with pytest.raises(UserError, match="by any number of workers from 6 to 9"):
+        planned.run_by(Execution(workers=WorkerRange(6, 9)))
 
 
 def test_a_trial_survives_its_trip_as_json(digits: Manifest) -> None:
     for trial in plan(digits, variants="b0-b7", activations="prelu", shortcuts="identity_conv", seeds=[7]).trials:
-        assert TrialPlan.from_dict(json.loads(json.dumps(trial.to_dict()))) == trial
+        assert TrialPlan.model_validate_json(trial.model_dump_json()) == trial

@@ -2,21 +2,25 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ByteSize
 from ray.train import ScalingConfig
 
 from effnet_cluster.effnet import VARIANTS
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.ray_internals import SharingWorkers
-from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
-from effnet_cluster.orchestration.training.recipes import RECIPES, Recipe
+from effnet_cluster.orchestration.ray_internals import ElasticWorkers
+from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names, spec_params
+from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
+from effnet_cluster.orchestration.training.recipes import RECIPES, Recipe, RecipeName
+from effnet_cluster.orchestration.training.settings import Setting, settings_of
 
 FULL: dict[str, Any] = {
     "name": "flowers-1",
@@ -26,14 +30,35 @@ FULL: dict[str, Any] = {
     "shortcuts": "none,residual",
     "seeds": [3, 1],
     "image_size": 64,
-    "workers": 2,
-    "cpus_per_worker": 3,
-    "device": "cpu",
-    "loader_workers": 1,
-    "max_concurrent": 2,
-    "max_failures": 0,
+    "execution": {
+        "workers": 2,
+        "cpus_per_worker": 3,
+        "device": "cpu",
+        "loader_workers": 1,
+        "max_concurrent": 2,
+        "max_failures": 0,
+        "cache_limit": "20GiB",
+    },
     "recipe": {"epochs": 2, "lr": 1e-3, "global_batch": 8, "dropout": 0.1, "augment": False, "min_crop": 0.5},
 }
+
+
+# What every number of workers up to 6 shares equally.
+BATCH = 60
+COUNTS = st.none() | st.integers(1, 2**40)
+EXECUTIONS = st.builds(
+    Execution,
+    workers=st.tuples(st.integers(1, 6), st.integers(1, 6)).map(lambda ends: WorkerRange(min(ends), max(ends))),
+    cpus_per_worker=COUNTS,
+    device=st.sampled_from(["auto", "cpu", "gpu"]),
+    loader_workers=st.integers(0, 2**40),
+    max_concurrent=COUNTS,
+    max_failures=st.integers(0, 2**40),
+    checkpoint_steps=st.integers(1, 2**40),
+    on_corrupt=st.sampled_from(["stop", "skip"]),
+    cache_limit=st.none() | st.integers(1, 2**60).map(ByteSize),
+    controller=st.sampled_from(["trial", "actor"]),
+)
 
 
 def spec(**fields: Any) -> ExperimentSpec:
@@ -173,16 +198,22 @@ def test_yaml_of_a_person_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"workers": 0}, "workers"),
-        ({"workers": "two"}, "workers"),
+        ({"execution": {"workers": 0}}, "execution.workers"),
+        ({"execution": {"workers": "two"}}, "execution.workers"),
+        ({"execution": {"workers": "2:4:8"}}, "execution.workers"),
+        ({"execution": {"workers": True}}, "execution.workers"),
+        ({"execution": {"cache_limit": "20 parsecs"}}, "execution.cache_limit"),
+        ({"execution": {"cache_limit": 0}}, "execution.cache_limit"),
+        ({"execution": {"wrokers": 2}}, "execution.wrokers: there is no such setting"),
+        ({"execution": 5}, "execution"),
         ({"image_size": 7}, "image_size"),
-        ({"device": "tpu"}, "device"),
+        ({"execution": {"device": "tpu"}}, "execution.device"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [-1]}, "seeds"),
         ({"seeds": [1.5]}, "seeds"),
         ({"seeds": 3}, "seeds"),
         ({"seeds": [2**32]}, "seeds"),
-        ({"max_failures": -1}, "max_failures"),
+        ({"execution": {"max_failures": -1}}, "execution.max_failures"),
         ({"variants": "b0-x9"}, "variant"),
         ({"variants": 5}, "variant"),
         ({"activations": "swosh"}, "activation"),
@@ -251,12 +282,51 @@ def test_a_specification_is_a_value() -> None:
     first, second = ExperimentSpec.parse(FULL), ExperimentSpec.parse(FULL)
     assert first == second
     with pytest.raises(Exception, match="frozen"):
-        first.workers = 3  # type: ignore[misc]
+        first.execution.workers = WorkerRange(3, 3)  # type: ignore[misc]
 
 
-def test_recipes_of_the_first_version_stay_readable() -> None:
-    assert Recipe.model_validate({"amp": True, "epochs": 3}) == Recipe(epochs=3)
-    assert Recipe.model_validate({"amp": False}) == Recipe(precision="float32")
+@pytest.mark.parametrize("setting", [s for s in settings_of(ExperimentSpec) if len(s.path) == 2], ids=str)
+def test_a_setting_that_stands_outside_its_section_is_told_where_it_belongs(setting: Setting) -> None:
+    section, name = setting.path
+    if name in ExperimentSpec.model_fields:
+        return  # the experiment has a `name` of its own
+    with pytest.raises(UserError, match=rf"^{name} belongs under '{section}:'; move it there$"):
+        spec(**{name: "1"})
+
+
+@settings(deadline=None)  # it writes files
+@given(EXECUTIONS)
+def test_any_execution_survives_yaml_and_json(execution: Execution) -> None:
+    written = ExperimentSpec(name="x", variants=("b0",), execution=execution, recipe=Recipe(global_batch=BATCH))
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "spec.yaml")
+        path.write_text(written.to_yaml())
+        assert ExperimentSpec.parse(ExperimentSpec.fields_from_yaml(path)) == written
+    assert ExperimentSpec.model_validate_json(written.model_dump_json()) == written
+    assert Execution.model_validate_json(execution.model_dump_json()) == execution
+
+
+def test_a_range_of_workers_and_an_amount_are_read_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("name: x\nvariants: b0\nseeds: 0,1\nexecution: {workers: 2:4, cache_limit: 1.5 GiB}\n")
+    read = ExperimentSpec.parse(ExperimentSpec.fields_from_yaml(path))
+    assert read.execution == Execution(workers=WorkerRange(2, 4), cache_limit=ByteSize(3 * 2**29))
+    assert read.seeds == (0, 1)
+    assert "workers: 3\n" in spec(execution={"workers": "3"}).to_yaml()
+
+
+def test_parameters_are_all_settings_that_are_set_by_their_names() -> None:
+    params = spec_params(ExperimentSpec.parse(FULL))
+    fields = ExperimentSpec.parse(FULL).model_dump(mode="json")
+    nested = fields.pop("execution") | fields.pop("recipe")
+    expected = {"recipe": nested.pop("name")} | nested | fields
+    assert params == {name: value for name, value in expected.items() if value is not None}
+    assert (params["recipe"], params["workers"], params["cache_limit"]) == ("basic", 2, 20 * 2**30)
+    assert not {"clip_grad", "shuffle_block"} & params.keys()
+
+
+def test_every_name_of_a_recipe_has_one() -> None:
+    assert set(RECIPES) == set(get_args(RecipeName))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -273,15 +343,15 @@ def test_every_named_recipe_is_valid_and_survives_its_yaml(name: str) -> None:
 def test_a_trial_takes_only_numbers_of_workers_that_share_the_batch(
     workers: str | int, counts: tuple[int, ...]
 ) -> None:
-    assert spec(workers=workers, recipe={"global_batch": 1024}).worker_counts == counts
+    assert spec(execution={"workers": workers}, recipe={"global_batch": 1024}).worker_counts == counts
 
 
 def test_a_range_without_such_a_number_is_refused() -> None:
     with pytest.raises(UserError, match=r"global batch 1024 cannot be shared .* from 5 to 7"):
-        spec(workers="5:7", recipe={"global_batch": 1024})
+        spec(execution={"workers": "5:7"}, recipe={"global_batch": 1024})
 
 
 @pytest.mark.parametrize(("cores", "count"), [(1, 0), (2, 2), (3, 2), (4, 4), (9, 4)])
 def test_an_elastic_trial_never_has_another_number(cores: int, count: int) -> None:
-    policy = SharingWorkers((2, 4), ScalingConfig(num_workers=(2, 4)))
+    policy = ElasticWorkers((2, 4), ScalingConfig(num_workers=(2, 4)))
     assert policy._count_possible_workers({"node": {"CPU": cores}}) == count
