@@ -170,6 +170,11 @@ class ExperimentSpec(BaseModel):
         """The form that `--save` writes and `--spec` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
+    def flat_fields(self) -> dict[str, Any]:
+        """Every field that is set, those of the execution and the recipe beside the others: MLflow's parameters."""
+        own = self.model_dump(exclude={"recipe", "execution"}, exclude_none=True)
+        return own | self.execution.model_dump(exclude_none=True) | self.recipe.flat_fields()
+
     def combinations(self) -> Sequence[tuple[str, str, str, int]]:
         """(variant, activation, shortcut, seed) of every trial, smallest variant first, each once."""
         product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)

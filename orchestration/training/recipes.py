@@ -71,6 +71,11 @@ class Recipe(BaseModel):
         """The learning rate after warm-up, at this global batch."""
         return self.lr * self.global_batch / self.lr_per if self.lr_per else self.lr
 
+    def flat_fields(self) -> dict[str, Any]:
+        """The fields that are set, beside those of other values: the recipe's own name is called `recipe`."""
+        fields = self.model_dump(exclude_none=True)
+        return {"recipe": fields.pop("name"), **fields}
+
     @model_validator(mode="before")
     @classmethod
     def _from_named(cls, fields: Any) -> Any:
