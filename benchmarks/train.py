@@ -25,6 +25,7 @@ from ..orchestration.plan import make_plan
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.spec import ExperimentSpec
 from ..orchestration.tracking.runs import Tracker
+from ..orchestration.training import metrics
 from ..orchestration.training.job import TrialPlan
 from .pairing import Ratio, rate, ratio, take_turns
 from .torchrun_script import Epoch, Task
@@ -257,18 +258,18 @@ def read_training(tracker: Tracker) -> Training:
     """The same of an experiment's only trial, from what it has logged to MLflow."""
     (record,) = tracker.trials()
     histories = {}
-    for name in ("time/epoch_seconds", "time/data_wait_share", "train/epoch_loss", "run/threads"):
-        points = sorted(tracker.client.get_metric_history(record.run_id, name), key=lambda point: point.step)
+    for name in (metrics.EPOCH_SECONDS, metrics.DATA_WAIT_SHARE, metrics.EPOCH_LOSS, metrics.THREADS):
+        points = tracker.history(record.run_id, name)
         if not points:
             raise EngineError(f"trial {record.trial_id} has not logged {name}")
         histories[name] = points
-    seconds = histories["time/epoch_seconds"]
+    seconds = histories[metrics.EPOCH_SECONDS]
     return Training(
         sum(point.value for point in seconds[_WARM_UP:]),
-        (seconds[-1].timestamp - seconds[_WARM_UP - 1].timestamp) / 1000,
-        _mean([point.value for point in histories["time/data_wait_share"][_WARM_UP:]]),
-        histories["train/epoch_loss"][-1].value,
-        int(histories["run/threads"][-1].value),
+        seconds[-1].logged_at - seconds[_WARM_UP - 1].logged_at,
+        _mean([point.value for point in histories[metrics.DATA_WAIT_SHARE][_WARM_UP:]]),
+        histories[metrics.EPOCH_LOSS][-1].value,
+        int(histories[metrics.THREADS][-1].value),
     )
 
 

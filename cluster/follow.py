@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..orchestration.plan import Plan
 from ..orchestration.tracking.comparison import ComparisonRow
-from ..orchestration.tracking.runs import TrialRecord
+from ..orchestration.tracking.records import TrialRecord
 from .experiments import Experiment
 from .jobs import Jobs
 
@@ -89,18 +89,25 @@ def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:
     _columns(table, "trial", "params", "MACs", "epoch", "loss", "val top-1", "images/s", "state")
     for trial in plan.trials:
         record = known.get(trial.trial_id)
-        metrics = record.metrics if record else {}
         table.add_row(
             trial.trial_id,
             count(trial.params),
             count(trial.macs),
-            f"{_epochs_done(record)}/{trial.recipe.epochs}" if record else "",
-            _number(metrics.get("train/epoch_loss"), ".4f"),
-            _number(metrics.get("val/top1"), ".4f"),
-            _number(metrics.get("time/images_per_second"), ".0f"),
-            record.outcome.value if record else "waiting",
+            *_progress_cells(record, trial.recipe.epochs),
         )
     return table
+
+
+def _progress_cells(record: TrialRecord | None, epochs: int) -> tuple[str, ...]:
+    if record is None:
+        return "", "", "", "", "waiting"
+    return (
+        f"{record.epochs_done}/{epochs}",
+        _number(record.epoch_loss, ".4f"),
+        _number(record.top1, ".4f"),
+        _number(record.images_per_second, ".0f"),
+        record.outcome.value,
+    )
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
@@ -142,14 +149,10 @@ def duration(seconds: float) -> str:
 
 
 def _progress_line(record: TrialRecord, epochs: int) -> str:
-    line = f"{record.trial_id}  {record.outcome.value}  epoch {_epochs_done(record)}/{epochs}"
-    if "val/top1" in record.metrics:
-        line += f"  loss {record.metrics['train/epoch_loss']:.4f}  val top-1 {record.metrics['val/top1']:.4f}"
+    line = f"{record.trial_id}  {record.outcome.value}  epoch {record.epochs_done}/{epochs}"
+    if record.top1 is not None and record.epoch_loss is not None:
+        line += f"  loss {record.epoch_loss:.4f}  val top-1 {record.top1:.4f}"
     return line
-
-
-def _epochs_done(record: TrialRecord | None) -> int:
-    return int(record.metrics.get("epoch", 0)) if record else 0
 
 
 def _columns(table: Table, first: str, *others: str) -> None:

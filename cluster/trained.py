@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..orchestration.errors import UserError
-from ..orchestration.tracking.runs import CHAMPION
+from ..orchestration.tracking.models import champion_uri
 from ..orchestration.tracking.trained import TrainedModel, from_checkpoint, from_mlflow
 from .engines import check_mlflow
 from .experiments import Experiments
@@ -42,7 +42,7 @@ def load_trained(home: Home, model: str, tracking_uri: str | None = None) -> Tra
         except UserError as error:
             raise UserError(f"--model {model}: {error}; a model's address or a checkpoint's path will do too") from None
         tracking_uri = None if experiment.local_mlflow else experiment.request.tracking_uri
-    return from_mlflow(_server(home, tracking_uri), f"models:/{model}@{CHAMPION}")
+    return from_mlflow(_server(home, tracking_uri), champion_uri(model))
 
 
 def _server(home: Home, tracking_uri: str | None) -> str:

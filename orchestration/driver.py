@@ -11,7 +11,10 @@ from ..datasets import DataError
 from .errors import UserError
 from .logs import configure_logging
 from .request import ExperimentRequest
-from .tracking.runs import Outcome, Tracker
+from .spec import spec_params
+from .tracking.models import register_champion
+from .tracking.records import Outcome
+from .tracking.runs import Tracker
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -34,33 +37,34 @@ def run(request: ExperimentRequest) -> bool:
     tracker = Tracker(request.tracking_uri, request.spec.name)
     ray.init(address="auto", log_to_driver=True)
     resources, concurrent = worker_resources(request.plan)
-    parent_id = tracker.ensure_parent(request.plan)
+    spec = request.spec
+    sweep_id = tracker.ensure_sweep(spec_params(spec), spec.to_yaml(), request.plan.data_digest)
     try:
-        run_sweep(SweepContext(request, parent_id, resources), concurrent)
+        run_sweep(SweepContext(request, sweep_id, resources), concurrent)
     except (SystemExit, KeyboardInterrupt):  # how Ray stops a job
-        tracker.finish(parent_id, Outcome.CANCELLED)
+        tracker.finish(sweep_id, Outcome.CANCELLED)
         raise
     except Exception as error:
-        tracker.finish(parent_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
+        tracker.finish(sweep_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
         raise
-    return _conclude(request.plan, tracker, parent_id)
+    return _conclude(request.plan, tracker, sweep_id)
 
 
-def _conclude(plan: Plan, tracker: Tracker, parent_id: str) -> bool:
-    """Register the best model and close the parent run, by what the trials' own runs say."""
+def _conclude(plan: Plan, tracker: Tracker, sweep_id: str) -> bool:
+    """Register the best model and close the sweep's run, by what the trials' own runs say."""
     records = tracker.trials()
     done = [record for record in records if record.outcome is Outcome.COMPLETED]
-    best = max(done, key=lambda record: record.metrics["val/best_top1"], default=None)
+    best = max(done, key=lambda record: record.best_top1 or 0.0, default=None)
     if best is not None and best.model_uri:
-        address = tracker.register(best.run_id, best.model_uri)
-        _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.metrics["val/best_top1"], address)
+        address = register_champion(tracker, best.run_id, best.model_uri)
+        _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
     complete = len(done) == len(plan.trials)
     missing = len(plan.trials) - len(done)
     reason = "" if complete else f"{missing} of {len(plan.trials)} trials did not complete"
-    tracker.finish(parent_id, Outcome.COMPLETED if complete else Outcome.FAILED, reason)
+    tracker.finish(sweep_id, Outcome.COMPLETED if complete else Outcome.FAILED, reason)
     for record in records:
         if record.outcome is Outcome.FAILED:
-            _log.error("%s", record.reason, extra={"trial": record.trial_id})
+            _log.error("%s", record.reason or "failed", extra={"trial": record.trial_id})
     return complete
 
 

@@ -12,7 +12,8 @@ from .errors import EngineError, UserError
 from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
 from .logs import configure_logging
 from .request import ExperimentRequest
-from .tracking.runs import Outcome, Tracker
+from .tracking.records import Outcome
+from .tracking.runs import Tracker
 from .tracking.sink import MlflowSink
 from .training.job import TrainingJob, TrialPlan
 
@@ -33,10 +34,10 @@ class WorkerResources:
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all trials of a sweep share; `parent_id` is the sweep's MLflow run."""
+    """What all trials of a sweep share; `sweep_id` is the sweep's MLflow run."""
 
     request: ExperimentRequest
-    parent_id: str
+    sweep_id: str
     resources: WorkerResources
 
 
@@ -54,19 +55,12 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> None:
     execution, trial = request.spec.execution, request.plan.trial(config["trial"])
     configure_logging(trial.trial_id)
     tracker = Tracker(request.tracking_uri, request.spec.name)
-    run_id = tracker.ensure_trial(
-        trial,
-        context.parent_id,
-        {
-            "data": request.spec.data,
-            "data_digest": request.plan.data_digest,
-            "workers": str(execution.workers),
-        },
-    )
-    policy, divisor = FaultPolicy(execution.max_failures), 1
+    job = _job(context, trial)
+    run_id = tracker.ensure_trial(job, context.sweep_id)
+    policy = FaultPolicy(execution.max_failures)
     while True:
         try:
-            _trainer(_job(context, trial, divisor), context, run_id).fit()
+            _trainer(job, context, run_id).fit()
         except TrainingFailedError as error:
             fault, reason = _fault(error)
             decision = policy.decide(fault, reason)
@@ -74,6 +68,7 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> None:
                 tracker.finish(run_id, Outcome.FAILED, reason=decision.reason)
                 raise TrialFailedError(decision.reason) from error
             divisor = decision.micro_batch_divisor
+            job = job.model_copy(update={"micro_batch_divisor": divisor})
             half = f", micro-batches divided by {divisor}" if divisor > 1 else ""
             _log.warning("workers ended (%s); going on from the last checkpoint%s", fault, half)
         except Exception as error:
@@ -90,7 +85,7 @@ def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:
     return classify(error), error
 
 
-def _job(context: SweepContext, trial: TrialPlan, divisor: int) -> TrainingJob:
+def _job(context: SweepContext, trial: TrialPlan) -> TrainingJob:
     request, resources = context.request, context.resources
     found = {"cpus_per_worker": resources.cpus, "device": "gpu" if resources.use_gpu else "cpu"}
     return TrainingJob(
@@ -101,7 +96,6 @@ def _job(context: SweepContext, trial: TrialPlan, divisor: int) -> TrainingJob:
         spec_digest=request.plan.spec_digest,
         storage=f"{request.storage}/trials/{trial.trial_id}",
         cache_root=request.cache_root,
-        micro_batch_divisor=divisor,
     )
 
 

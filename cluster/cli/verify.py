@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ...datasets import BadShard, Manifest, open_dataset, verify_shards
 from ...orchestration.errors import UserError
-from ...orchestration.tracking.runs import TrialRecord
-from ...orchestration.tracking.verification import EpochCheck, check_receipts
+from ...orchestration.tracking.receipts import EpochCheck, check_receipts
+from ...orchestration.tracking.records import TrialRecord
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect
@@ -48,7 +48,7 @@ def command(experiment: str, trial: str | None, shards: bool, as_json: bool) -> 
     """
     home = Home.default()
     record = reconnect(home, Experiments(home).load(experiment))
-    trials = [found for found in record.tracker.trials() if trial in (None, found.trial_id) and found.params]
+    trials = [found for found in record.tracker.trials() if trial in (None, found.trial_id)]
     if not trials:
         raise UserError(f"{experiment}: no trial {trial or ''} has started yet".replace("  ", " "))
     spec = record.request.spec
@@ -71,9 +71,7 @@ def _table(verdicts: Sequence[_Verdict], trials: Sequence[TrialRecord]) -> Table
         table.add_column(header, justify="right")
     for verdict, trial in zip(verdicts, trials, strict=True):
         good = len(verdict.epochs) - len(verdict.bad)
-        table.add_row(
-            verdict.trial, str(len(verdict.epochs)), trial.params["global_batch"], str(good), trial.outcome.value
-        )
+        table.add_row(verdict.trial, str(len(verdict.epochs)), str(trial.global_batch), str(good), trial.outcome.value)
     return table
 
 

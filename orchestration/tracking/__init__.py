@@ -1,1 +1,1 @@
-"""Tracking in MLflow: runs, metrics, models, and what is read back from them."""
+"""What is recorded of a training in MLflow, and read back from there: runs, metrics, models."""

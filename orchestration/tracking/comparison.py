@@ -8,16 +8,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from .runs import TrialRecord
+from .records import TrialRecord
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
     """One trial of a comparison.
 
-    `params` and `macs` are counts (`macs` an image); `params_ratio` and `macs_ratio` are relative to the baseline, as
-    the paper's table 2 has them; `top1`, `top5` are fractions of the validation images, None before the first epoch;
-    `seconds` is the training time of its epochs.
+    Attributes:
+        params, macs: the network's number of parameters, and its multiply-adds per image.
+        params_ratio, macs_ratio: the same relative to the baseline, as the paper's table 2 has them.
+        top1, top5: fractions of the validation images, of the best and of the latest epoch; None before the first.
+        images_per_second: of the latest epoch's training; None before the first.
+        seconds: training time of its epochs.
     """
 
     trial: str
@@ -38,30 +41,23 @@ class ComparisonRow:
 
 
 def compare(records: Sequence[TrialRecord]) -> list[ComparisonRow]:
-    """Rows in order of multiply-adds. The baseline of the ratios is the trial with the fewest (B0 in a family).
-
-    A trial whose run has just been created and has no parameters yet is left out.
-    """
-    described = [record for record in records if record.params]
-    ordered = sorted(described, key=lambda r: (int(r.params["macs"]), int(r.params["params"]), r.trial_id))
-    if not ordered:
-        return []
-    base_params, base_macs = int(ordered[0].params["params"]), int(ordered[0].params["macs"])
+    """Rows in order of multiply-adds. The baseline of the ratios is the trial with the fewest (B0 in a family)."""
+    ordered = sorted(records, key=lambda record: (record.macs, record.params, record.trial_id))
     return [
         ComparisonRow(
             trial=record.trial_id,
-            variant=record.params["variant"],
-            activation=record.params["activation"],
-            shortcut=record.params["shortcut"],
-            seed=int(record.params["seed"]),
-            image_size=int(record.params["image_size"]),
-            params=int(record.params["params"]),
-            params_ratio=int(record.params["params"]) / base_params,
-            macs=int(record.params["macs"]),
-            macs_ratio=int(record.params["macs"]) / base_macs,
-            top1=record.metrics.get("val/best_top1"),
-            top5=record.metrics.get("val/top5"),
-            images_per_second=record.metrics.get("time/images_per_second"),
+            variant=record.variant,
+            activation=record.activation,
+            shortcut=record.shortcut,
+            seed=record.seed,
+            image_size=record.image_size,
+            params=record.params,
+            params_ratio=record.params / ordered[0].params,
+            macs=record.macs,
+            macs_ratio=record.macs / ordered[0].macs,
+            top1=record.best_top1,
+            top5=record.top5,
+            images_per_second=record.images_per_second,
             seconds=record.seconds,
             outcome=record.outcome.value,
         )

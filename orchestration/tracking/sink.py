@@ -1,4 +1,4 @@
-"""A training's results into its MLflow run."""
+"""What a training finds out goes into its MLflow run: metrics, texts and the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..training.metrics import LEARNING_RATE, STEP_LOSS, StepPoint
-from .runs import MetricLog, Tracker, log_model
+from .metric_log import MetricLog
+from .models import log_model
+from .runs import Tracker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,15 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MlflowSink:
-    """The `Sink` of a trial, which connects when it is first used."""
+    """The `Sink` of a trial, which connects when it is first used. Pickled, it is its three addresses alone.
+
+    Raises:
+        EngineError: (any method) the server cannot be reached or refuses.
+    """
 
     tracking_uri: str
     experiment: str
     run_id: str
 
+    def __reduce__(self) -> tuple[type[MlflowSink], tuple[str, str, str]]:
+        return MlflowSink, (self.tracking_uri, self.experiment, self.run_id)
+
     def log_steps(self, points: Sequence[StepPoint]) -> None:
         """See `Sink`."""
-        self._metrics.log_steps([(p.step, {STEP_LOSS: p.loss, LEARNING_RATE: p.lr}) for p in points])
+        self._metrics.log_steps([(point.step, {STEP_LOSS: point.loss, LEARNING_RATE: point.lr}) for point in points])
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """See `Sink`."""

@@ -50,13 +50,13 @@ def from_mlflow(tracking_uri: str, model_uri: str) -> TrainedModel:
         UserError: there is no such model, or it was not logged by effnet-cluster.
         EngineError: the server cannot be reached.
     """
-    from .runs import read_weights
+    from .models import download_weights
 
-    weights, metadata = read_weights(tracking_uri, model_uri)
+    weights, facts = download_weights(tracking_uri, model_uri)
     bare = {
         name.removeprefix(_SERVED_PREFIX): value for name, value in weights.items() if name.startswith(_SERVED_PREFIX)
     }
-    return _build(model_uri, bare, metadata)
+    return _build(model_uri, bare, facts)
 
 
 def from_checkpoint(path: Path) -> TrainedModel:

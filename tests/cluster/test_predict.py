@@ -18,10 +18,12 @@ from effnet_cluster.datasets import EvalTransform
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.report.overlay import heat_colors, overlay, seen_square
-from effnet_cluster.orchestration.tracking.runs import Tracker, log_model
-from effnet_cluster.orchestration.tracking.trained import ModelFacts, TrainedModel, export_trained
+from effnet_cluster.orchestration.tracking.models import log_model, register_champion
+from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.tracking.trained import TrainedModel, export_trained
 from effnet_cluster.orchestration.training.checkpoint import encode
 from effnet_cluster.orchestration.training.classifier import NormalizedModel, ServedClassifier
+from effnet_cluster.orchestration.training.model_facts import ModelFacts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -299,7 +301,7 @@ def test_a_logged_model_is_found_under_every_address(trained: TrainedModel, phot
         served = ServedClassifier(trained.network, SIDE, RESIZE).eval()
         example = np.stack([np.asarray(photo(seed, SIDE, SIDE + 4)) for seed in range(2)])  # the trainer's
         uri_of_model = log_model(tracker, run_id, served, example, 0.5, trained.facts.to_dict())
-        champion = tracker.register(run_id, uri_of_model)
+        champion = register_champion(tracker, run_id, uri_of_model)
 
         pixels = torch.from_numpy(np.stack([np.asarray(photo(seed)) for seed in range(3)]))
         addresses = [champion, uri_of_model, f"runs:/{run_id}", "models:/flowers/1"]

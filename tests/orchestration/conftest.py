@@ -1,5 +1,6 @@
 """Small real data, and one real MLflow server for the tests of tracking."""
 
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,10 @@ import pytest
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest, prepare, prepare_digits
+from effnet_cluster.orchestration.plan import Plan
+from effnet_cluster.orchestration.spec import spec_params
+from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.training.job import TrainingJob
 
 from ..photos import cut_photos
 
@@ -40,3 +45,30 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield services.ensure_mlflow(port).url
     finally:
         services.stop("mlflow")
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def tracker(mlflow_uri: str) -> Tracker:
+    """A tracker of an experiment of this test's own."""
+    return Tracker(mlflow_uri, f"test-{next(_numbers)}")
+
+
+def ensure_sweep(tracker: Tracker, plan: Plan) -> str:
+    """The sweep's run, as the driver makes it."""
+    return tracker.ensure_sweep(spec_params(plan.spec), plan.spec.to_yaml(), plan.data_digest)
+
+
+def job_of(plan: Plan, number: int = 0) -> TrainingJob:
+    """The job of one of a plan's trials, for what only records it: its folders do not exist."""
+    return TrainingJob(
+        trial=plan.trials[number],
+        execution=plan.spec.execution,
+        data=plan.spec.data,
+        data_digest=plan.data_digest,
+        spec_digest=plan.spec_digest,
+        storage="/nowhere",
+        cache_root="/nowhere",
+    )

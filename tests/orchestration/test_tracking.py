@@ -1,6 +1,5 @@
 """Runs, metrics and models on a real MLflow server: every call may be repeated, and nothing appears twice."""
 
-import itertools
 import re
 import socket
 import time
@@ -18,25 +17,24 @@ from torch import nn
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import EngineError, UserError
-from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan
+from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.comparison import compare
-from effnet_cluster.orchestration.tracking.runs import MetricLog, Outcome, Tracker, log_model
+from effnet_cluster.orchestration.tracking.metric_log import MetricLog
+from effnet_cluster.orchestration.tracking.models import log_model, register_champion
+from effnet_cluster.orchestration.tracking.records import Outcome
+from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.training.classifier import ServedClassifier
+from effnet_cluster.orchestration.training.job import TrialPlan
 
-_numbers = itertools.count()
+from .conftest import ensure_sweep, job_of
 
 
 @pytest.fixture(scope="module")
 def plan(digits: Manifest) -> Plan:
     fields = {"name": "x", "variants": "b0-b1", "activations": "relu", "shortcuts": "none,residual", "seeds": [4]}
+    fields |= {"execution": {"workers": 2}}
     return make_plan(ExperimentSpec.parse(fields), digits)
-
-
-@pytest.fixture
-def tracker(mlflow_uri: str) -> Tracker:
-    """A tracker of an experiment of this test's own."""
-    return Tracker(mlflow_uri, f"test-{next(_numbers)}")
 
 
 @pytest.fixture
@@ -45,12 +43,8 @@ def again(tracker: Tracker) -> Callable[[], Tracker]:
     return lambda: Tracker(tracker.uri, tracker.experiment)
 
 
-def facts(plan: Plan) -> dict[str, Any]:
-    return {"data": "digits", "data_digest": plan.data_digest, "workers": 2}
-
-
 def start(tracker: Tracker, plan: Plan, number: int = 0) -> str:
-    return tracker.ensure_trial(plan.trials[number], tracker.ensure_parent(plan), facts(plan))
+    return tracker.ensure_trial(job_of(plan, number), ensure_sweep(tracker, plan))
 
 
 def runs(tracker: Tracker) -> list[Any]:
@@ -68,21 +62,19 @@ def history(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]
 def test_the_same_sweep_and_trial_are_the_same_runs_for_ever(
     tracker: Tracker, again: Callable[[], Tracker], plan: Plan
 ) -> None:
-    parents = {t.ensure_parent(plan) for t in (tracker, tracker, again())}
+    parents = {ensure_sweep(t, plan) for t in (tracker, tracker, again())}
     assert len(parents) == 1
     (parent,) = parents
-    children = {
-        t.ensure_trial(trial, parent, facts(plan)) for t in (tracker, tracker, again()) for trial in plan.trials
-    }
+    children = {t.ensure_trial(job_of(plan, n), parent) for t in (tracker, tracker, again()) for n in range(4)}
     assert len(children) == len(plan.trials) == 4
     assert {run.info.run_id for run in runs(tracker)} == parents | children
 
 
 def test_a_trials_run_stands_under_its_sweep_with_what_tells_it_apart(tracker: Tracker, plan: Plan) -> None:
-    parent = tracker.ensure_parent(plan)
+    parent = ensure_sweep(tracker, plan)
     by_id = {}
-    for trial in plan.trials:
-        run_id = tracker.ensure_trial(trial, parent, facts(plan))
+    for number, trial in enumerate(plan.trials):
+        run_id = tracker.ensure_trial(job_of(plan, number), parent)
         by_id[run_id] = trial
     client = MlflowClient(tracker.uri)
     for run_id, trial in by_id.items():
@@ -106,7 +98,7 @@ def test_a_trials_run_stands_under_its_sweep_with_what_tells_it_apart(tracker: T
 
 
 def test_the_sweeps_run_holds_the_specification_that_repeats_it(tracker: Tracker, plan: Plan) -> None:
-    parent = tracker.ensure_parent(plan)
+    parent = ensure_sweep(tracker, plan)
     client = MlflowClient(tracker.uri)
     path = client.download_artifacts(parent, "experiment.yaml")
     assert ExperimentSpec.parse(ExperimentSpec.fields_from_yaml(Path(path))) == plan.spec
@@ -115,11 +107,11 @@ def test_the_sweeps_run_holds_the_specification_that_repeats_it(tracker: Tracker
 
 def test_a_run_whose_worker_was_lost_while_creating_it_gets_its_parameters(tracker: Tracker, plan: Plan) -> None:
     """What is left when a process dies between making the run and describing it."""
-    parent, trial = tracker.ensure_parent(plan), plan.trials[0]
+    parent, trial = ensure_sweep(tracker, plan), plan.trials[0]
     tags = {"effnet.role": "trial", "effnet.trial": trial.trial_id, "outcome": "running"}
     lost = MlflowClient(tracker.uri).create_run(tracker.experiment_id, tags=tags).info.run_id
     assert compare(tracker.trials()) == []
-    assert tracker.ensure_trial(trial, parent, facts(plan)) == lost
+    assert tracker.ensure_trial(job_of(plan), parent) == lost
     (row,) = compare(tracker.trials())
     assert (row.trial, row.params) == (trial.trial_id, trial.params)
 
@@ -248,7 +240,7 @@ def test_cancelling_ends_what_runs_and_leaves_what_has_ended(tracker: Tracker, p
         assert found == ended | {alive: Outcome.CANCELLED}
     statuses = {run.info.run_id: run.info.status for run in runs(tracker)}
     assert statuses[alive] == "KILLED"
-    assert statuses[tracker.ensure_parent(plan)] == "KILLED"
+    assert statuses[ensure_sweep(tracker, plan)] == "KILLED"
 
 
 def served_network(plan_of: TrialPlan) -> nn.Module:
@@ -272,8 +264,8 @@ def test_a_logged_model_predicts_on_other_batches_and_sizes_and_is_registered_on
     (record,) = tracker.trials()
     assert record.model_uri == uri
 
-    address = tracker.register(run_id, uri)
-    assert again().register(run_id, uri) == address == f"models:/{tracker.experiment}@champion"
+    address = register_champion(tracker, run_id, uri)
+    assert register_champion(again(), run_id, uri) == address == f"models:/{tracker.experiment}@champion"
     (version,) = client.search_model_versions(f"name='{tracker.experiment}'")
     assert version.run_id == run_id
     assert client.get_model_version_by_alias(tracker.experiment, "champion").version == version.version
@@ -300,7 +292,7 @@ def test_a_better_trial_becomes_the_champion(tracker: Tracker, plan: Plan) -> No
         client.finalize_logged_model(model.model_id, "READY")
         uris.append((run_id, f"models:/{model.model_id}"))
     for run_id, uri in uris:
-        tracker.register(run_id, uri)
+        register_champion(tracker, run_id, uri)
         assert client.get_model_version_by_alias(tracker.experiment, "champion").run_id == run_id
     assert len(client.search_model_versions(f"name='{tracker.experiment}'")) == 2
 
@@ -308,7 +300,7 @@ def test_a_better_trial_becomes_the_champion(tracker: Tracker, plan: Plan) -> No
 def test_an_experiment_that_was_deleted_is_told_and_not_revived(tracker: Tracker, plan: Plan) -> None:
     client = MlflowClient(tracker.uri)
     client.delete_experiment(client.create_experiment(tracker.experiment))
-    for call in (lambda: tracker.ensure_parent(plan), tracker.trials, tracker.cancel_unfinished):
+    for call in (lambda: ensure_sweep(tracker, plan), tracker.trials, tracker.cancel_unfinished):
         with pytest.raises(UserError, match=f"^experiment '{tracker.experiment}' was deleted in MLflow at") as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -323,7 +315,7 @@ def test_a_server_that_is_not_there_is_told_in_one_line_with_its_address(plan: P
         uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
     started = time.monotonic()
     with pytest.raises(EngineError, match=re.escape(f"MLflow server {uri}: ")) as caught:
-        Tracker(uri, "x").ensure_parent(plan)
+        ensure_sweep(Tracker(uri, "x"), plan)
     assert time.monotonic() - started < 15
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 1

@@ -1,4 +1,7 @@
-"""Did a trial train on what it should have? Its receipts against the manifest, epoch by epoch."""
+"""Did a trial train on exactly the samples that it should have? Its receipts against the manifest, epoch by epoch.
+
+The receipt of an epoch is a hash of the samples that it consumed; every trial logs one per epoch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...datasets import BatchSequence, EpochOrder, Manifest
-from .runs import Tracker, TrialRecord
+from .records import TrialRecord
+from .runs import Tracker
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,15 @@ def check_receipts(tracker: Tracker, record: TrialRecord, manifest: Manifest) ->
     Raises:
         EngineError: the tracking server cannot be reached.
     """
-    epochs = int(record.metrics.get("epoch", 0))
-    if record.params["data_digest"] != manifest.digest:
-        problem = f"the data set is another one now: digest {manifest.digest[:12]}, not {_short(record)}"
-        yield from (EpochCheck(epoch, problem) for epoch in range(1, epochs + 1))
+    epochs = range(1, record.epochs_done + 1)
+    if record.data_digest != manifest.digest:
+        problem = f"the data set is another one now: digest {manifest.digest[:12]}, not {record.data_digest[:12]}"
+        yield from (EpochCheck(epoch, problem) for epoch in epochs)
         return
-    train, batch = manifest.split("train"), int(record.params["global_batch"])
-    block = record.params["shuffle_block"]
-    order = EpochOrder(train.shard_samples, int(record.params["seed"]), None if block == "all" else int(block))
-    # Experiments of version 0.1 name no tail: they dropped it.
-    sequence = BatchSequence(order, batch, "carry" if record.params.get("tail") == "carry" else "drop")
+    order = EpochOrder(manifest.split("train").shard_samples, record.seed, record.shuffle_block)
+    sequence = BatchSequence(order, record.global_batch, record.tail)
     logged = tracker.receipts(record.run_id)
-    for epoch in range(1, epochs + 1):
+    for epoch in epochs:
         yield EpochCheck(epoch, _difference(logged.get(epoch), sequence.receipt(epoch - 1)))
 
 
@@ -49,7 +50,3 @@ def _difference(found: int | None, expected: int) -> str | None:
     if found != expected:
         return f"consumed samples {found:016x}, the manifest says {expected:016x}"
     return None
-
-
-def _short(record: TrialRecord) -> str:
-    return record.params["data_digest"][:12]

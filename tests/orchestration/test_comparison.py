@@ -11,26 +11,32 @@ from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.plan import make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.comparison import ComparisonRow, compare, to_csv, to_json
-from effnet_cluster.orchestration.tracking.runs import Outcome, TrialRecord
+from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 
 
 def record(trial_id: str, params: int, macs: int, **fields: Any) -> TrialRecord:
-    texts = {
+    values: dict[str, Any] = {
+        "run_id": "r",
+        "outcome": Outcome.COMPLETED,
+        "reason": "",
+        "model_uri": None,
         "variant": "b0",
         "activation": "silu",
         "shortcut": "residual",
-        "seed": "3",
-        "image_size": "32",
-        "params": str(params),
-        "macs": str(macs),
+        "seed": 3,
+        "image_size": 32,
+        "global_batch": 32,
+        "shuffle_block": None,
+        "tail": "drop",
+        "data_digest": "d",
+        "seconds": 1.5,
     }
-    values: dict[str, Any] = {"outcome": Outcome.COMPLETED, "seconds": 1.5, "metrics": {}, "tags": {}}
-    return TrialRecord(**{"trial_id": trial_id, "run_id": "r", "params": texts, **values, **fields})
+    return TrialRecord(trial_id=trial_id, params=params, macs=macs, **values | fields)
 
 
 ROWS = [
-    record("large", 66_347_960, 37_000_000_000, metrics={"val/best_top1": 0.843, "val/top5": 0.97}),
-    record("small", 5_288_548, 390_000_000, metrics={"val/best_top1": 0.771, "time/images_per_second": 80.5}),
+    record("large", 66_347_960, 37_000_000_000, best_top1=0.843, top5=0.97),
+    record("small", 5_288_548, 390_000_000, best_top1=0.771, images_per_second=80.5),
     record("middle, with a comma", 9_109_994, 1_000_000_000, outcome=Outcome.FAILED),
 ]
 

@@ -1,6 +1,5 @@
 """Receipts in a real MLflow, of epochs that a real loader read: `verify` names the one that is not the manifest's."""
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,11 +8,14 @@ import pytest
 from effnet_cluster.datasets import Batch, Manifest, TrainLoader, merge_receipts, receipt
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.tracking.runs import MetricLog, Tracker, TrialRecord
-from effnet_cluster.orchestration.tracking.verification import EpochCheck, check_receipts
+from effnet_cluster.orchestration.tracking.metric_log import MetricLog
+from effnet_cluster.orchestration.tracking.receipts import EpochCheck, check_receipts
+from effnet_cluster.orchestration.tracking.records import TrialRecord
+from effnet_cluster.orchestration.tracking.runs import Tracker
+
+from .conftest import ensure_sweep, job_of
 
 BATCH, SEED, EPOCHS = 2, 7, 3
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +24,13 @@ def plan(large_photos: Manifest) -> Plan:
     return make_plan(ExperimentSpec.parse(fields), large_photos)
 
 
-@pytest.fixture
-def tracker(mlflow_uri: str) -> Tracker:
-    return Tracker(mlflow_uri, f"verified-{next(_numbers)}")
-
-
 def consumed(batches: Iterable[Batch]) -> int:
     return merge_receipts(*(receipt(batch.positions.numpy(), batch.sample_ids.numpy()) for batch in batches))
 
 
 def train(tracker: Tracker, plan: Plan, manifest: Manifest, *, skip_in: int = 0, world_size: int = 1) -> TrialRecord:
     """Read every epoch as training does, without its second batch in epoch `skip_in`, and log the receipts."""
-    facts = {"data": "photos", "data_digest": plan.data_digest, "workers": world_size}
-    run_id = tracker.ensure_trial(plan.trials[0], tracker.ensure_parent(plan), facts)
+    run_id = tracker.ensure_trial(job_of(plan), ensure_sweep(tracker, plan))
     log = MetricLog(tracker, run_id)
     for epoch in range(EPOCHS):
         parts = []
@@ -70,13 +66,13 @@ def test_a_skipped_batch_is_found_and_its_epoch_named(tracker: Tracker, plan: Pl
 
 def test_another_seed_fits_no_epoch(tracker: Tracker, plan: Plan, large_photos: Manifest) -> None:
     record = train(tracker, plan, large_photos)
-    other = replace(record, params={**record.params, "seed": str(SEED + 1)})
+    other = replace(record, seed=SEED + 1)
     assert all(check.problem for check in check_receipts(tracker, other, large_photos))
 
 
 def test_an_epoch_without_a_receipt_is_told(tracker: Tracker, plan: Plan, large_photos: Manifest) -> None:
     record = train(tracker, plan, large_photos)
-    longer = replace(record, metrics={**record.metrics, "epoch": 4.0})
+    longer = replace(record, epochs_done=4)
     assert list(check_receipts(tracker, longer, large_photos))[-1] == EpochCheck(4, "no receipt was logged")
 
 

@@ -1,0 +1,157 @@
+"""A trial as MLflow knows it: the parameters that are written of it, and the typed value that is read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..training import metrics
+from ..training.job import TrainingJob
+from ..training.settings import params_of
+from . import tags
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from ...datasets import Tail
+
+# In place of a number: all shards are shuffled together.
+_ALL = "all"
+
+
+class Outcome(StrEnum):
+    """How a trial stands. MLflow's own statuses cannot tell a cancelled run from one that a scheduler stopped.
+
+    running → completed | stopped (by the scheduler) | failed | cancelled (by the user); `resume` makes failed and
+    cancelled trials running again.
+    """
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the trial will log no more."""
+        return self is not Outcome.RUNNING
+
+    @property
+    def run_status(self) -> str:
+        """MLflow's nearest run status."""
+        return {"running": "RUNNING", "failed": "FAILED", "cancelled": "KILLED"}.get(self.value, "FINISHED")
+
+    @classmethod
+    def of(cls, run: Run) -> Outcome:
+        """Of a sweep's or a trial's run; running before it has any."""
+        return cls(run.data.tags.get(tags.OUTCOME, "running"))
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial that has started. What its epochs measure is None before the first one has ended.
+
+    Attributes:
+        trial_id, run_id: its name, and the id of its run in MLflow.
+        outcome, reason: how it stands, and in one line why it failed; empty where it did not.
+        model_uri: MLflow's address of the trained model, once there is one.
+        variant, activation, shortcut, seed: what tells it from the other trials of its sweep.
+        image_size: edge of the network's input, in pixels.
+        params, macs: of the network: number of parameters, multiply-adds per image.
+        global_batch, shuffle_block, tail: what the order of its samples follows from, with the seed; see `TrialPlan`.
+        data_digest: of the data set's manifest.
+        epochs_done: number of finished epochs.
+        seconds: training time of these: without start-up, evaluation and what lies between restarts.
+        best_top1: the best validation top-1 of any epoch, a fraction.
+        top1, top5, epoch_loss, images_per_second: of the latest epoch; the loss and the speed are those of training.
+    """
+
+    trial_id: str
+    run_id: str
+    outcome: Outcome
+    reason: str
+    model_uri: str | None
+    variant: str
+    activation: str
+    shortcut: str
+    seed: int
+    image_size: int
+    params: int
+    macs: int
+    global_batch: int
+    shuffle_block: int | None
+    tail: Tail
+    data_digest: str
+    epochs_done: int = 0
+    seconds: float = 0.0
+    best_top1: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    epoch_loss: float | None = None
+    images_per_second: float | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> TrialRecord:
+        """Parse a run that `trial_params` describe.
+
+        Raises:
+            UserError: a parameter is missing or none of ours.
+        """
+        found, given, measured = run.data.tags, run.data.params, run.data.metrics
+        outcome = Outcome.of(run)
+        try:
+            return cls(
+                trial_id=found[tags.TRIAL_ID],
+                run_id=run.info.run_id,
+                outcome=outcome,
+                reason=found.get(tags.REASON, ""),
+                model_uri=found.get(tags.MODEL_URI),
+                variant=given["variant"],
+                activation=given["activation"],
+                shortcut=given["shortcut"],
+                seed=int(given["seed"]),
+                image_size=int(given["image_size"]),
+                params=int(given["params"]),
+                macs=int(given["macs"]),
+                global_batch=int(given["global_batch"]),
+                shuffle_block=None if given["shuffle_block"] == _ALL else int(given["shuffle_block"]),
+                tail=given["tail"],
+                data_digest=given["data_digest"],
+                epochs_done=int(measured.get(metrics.EPOCH, 0)),
+                seconds=measured.get(metrics.TRAIN_SECONDS, 0.0),
+                best_top1=measured.get(metrics.BEST_TOP1),
+                top1=measured.get(metrics.TOP1),
+                top5=measured.get(metrics.TOP5),
+                epoch_loss=measured.get(metrics.EPOCH_LOSS),
+                images_per_second=measured.get(metrics.IMAGES_PER_SECOND),
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"MLflow run {run.info.run_id} was not logged by this version of effnet-cluster ({error}); "
+                "use the version that logged it, or delete the run"
+            ) from None
+
+
+def trial_params(job: TrainingJob) -> dict[str, Any]:
+    """What describes a trial, flat, as MLflow parameters: columns of its compare view.
+
+    Fields that are None are left out. The trial's own values win over what the recipe leaves open, such as `dropout`.
+    """
+    trial, model = job.trial, job.trial.model
+    return {
+        "data": job.data,
+        "data_digest": job.data_digest,
+        **params_of(job.execution),
+        **params_of(trial.recipe),
+        **trial.model_dump(exclude={"trial_id", "model", "recipe"}),
+        "shuffle_block": trial.shuffle_block or _ALL,
+        "activation": model.activation,
+        "shortcut": model.shortcut,
+        "width": model.width,
+        "depth": model.depth,
+        "dropout": model.dropout,
+        "stochastic_depth": model.stochastic_depth,
+    }

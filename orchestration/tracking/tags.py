@@ -1,0 +1,12 @@
+"""The tags of our runs in MLflow, by which they are found again. Metrics are named in `training/metrics.py`."""
+
+from __future__ import annotations
+
+ROLE, SWEEP, TRIAL = "effnet.role", "sweep", "trial"
+"""The tag that tells a sweep's run from a trial's, and its two values."""
+TRIAL_ID = "effnet.trial"
+MODEL_URI = "effnet.model_uri"
+OUTCOME, REASON = "outcome", "outcome.reason"
+DATA_DIGEST = "data.digest"
+# MLflow's own, which its web page shows.
+RUN_NAME, PARENT_RUN, EXPERIMENT_KIND = "mlflow.runName", "mlflow.parentRunId", "mlflow.experimentKind"
