@@ -13,15 +13,17 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import ShardCache
+from .decoding.images import MAX_IMAGE_BYTES
 from .errors import DataError
-from .images import MAX_IMAGE_BYTES
 from .remote import join, read_object
+
+TRAIN, VAL, TEST = "train", "val", "test"
+"""The names of the splits that a dataset may have."""
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -85,6 +87,13 @@ class Split:
         return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+class Remote(NamedTuple):
+    """Where a remote dataset lies, and how many bytes of its shards this node may keep."""
+
+    address: str
+    cache_limit: int
+
+
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """An immutable description of a prepared dataset.
@@ -97,7 +106,7 @@ class Manifest:
         image_size: median shorter side of the images, in pixels.
         mirror_safe: whether a mirrored image still shows its class (a mirrored digit does not).
         splits: "train", "val", possibly "test".
-        cache: how remote shards are had; None: they lie in `root`.
+        remote: where remote shards are fetched from; None: they lie in `root`.
     """
 
     root: Path
@@ -106,12 +115,12 @@ class Manifest:
     image_size: int
     mirror_safe: bool
     splits: Mapping[str, Split] = field(repr=False)
-    cache: ShardCache | None = None
+    remote: Remote | None = None
 
     @property
     def location(self) -> str:
         """The folder or address of the dataset, as `open_dataset` takes it."""
-        return self.cache.address if self.cache else str(self.root)
+        return self.remote.address if self.remote else str(self.root)
 
     @property
     def default_shuffle_block(self) -> int | None:
@@ -120,7 +129,7 @@ class Manifest:
         A rank needs a whole block at hand, and a remote dataset may be larger than any node's disk. The number depends
         on no node's cache, since the order of samples depends on it.
         """
-        return REMOTE_SHUFFLE_BLOCK if self.cache else None
+        return REMOTE_SHUFFLE_BLOCK if self.remote else None
 
     @cached_property
     def digest(self) -> str:
@@ -169,21 +178,25 @@ class Manifest:
         return cls._read(lambda name: (folder / name).open("rb"), folder, None)
 
     @classmethod
-    def load_remote(cls, cache: ShardCache) -> "Manifest":
-        """Read and check the manifest at `cache.address`; its shards will be read through `cache`.
+    def load_remote(cls, address: str, cache_folder: Path, cache_limit: int) -> "Manifest":
+        """Read and check the manifest at `address`; no shard is fetched yet.
+
+        Args:
+            cache_folder: where the shards will be kept on this node; other datasets may share it.
+            cache_limit: bytes that this folder may hold.
 
         Raises:
             DataError: as for `load`, or the address cannot be read.
         """
 
         def download(name: str) -> BytesIO:
-            return BytesIO(read_object(join(cache.address, name), _MAX_BYTES[name]))
+            return BytesIO(read_object(join(address, name), _MAX_BYTES[name]))
 
-        return cls._read(download, cache.folder, cache)
+        return cls._read(download, cache_folder, Remote(address, cache_limit))
 
     @classmethod
-    def _read(cls, opened: Callable[[str], BinaryIO], root: Path, cache: ShardCache | None) -> "Manifest":
-        place = cache.address if cache else str(root)
+    def _read(cls, opened: Callable[[str], BinaryIO], root: Path, remote: Remote | None) -> "Manifest":
+        place = remote.address if remote else str(root)
         path = f"{place}/{MANIFEST_FILE}"
         try:
             with opened(MANIFEST_FILE) as file:
@@ -207,7 +220,7 @@ class Manifest:
                 splits = _load_splits(file, shards)
         except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
             raise _damaged(f"{place}/{INDEX_FILE}", "missing or unreadable") from error
-        manifest = cls(root, name, classes, size, mirror, splits, cache)
+        manifest = cls(root, name, classes, size, mirror, splits, remote)
         if problem := manifest._inconsistency():
             raise _damaged(path, problem)
         if manifest.digest != recorded:

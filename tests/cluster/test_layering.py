@@ -68,7 +68,7 @@ def test_each_engine_has_one_home() -> None:
     assert rooms(users("rich")) == {"cluster"}
     assert rooms(users("ray")) == {"orchestration", "cluster"}
     assert rooms(users("pydantic")) == {"orchestration"}
-    assert users("torchvision") == {"datasets/torchvision_source.py"}
+    assert users("torchvision") == {"datasets/preparing/torchvision_source.py"}
 
 
 def test_the_lower_rooms_use_no_engine() -> None:

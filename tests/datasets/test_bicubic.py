@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet_cluster.datasets.bicubic import filter_columns, filter_rows, taps
+from effnet_cluster.datasets.decoding.bicubic import filter_columns, filter_rows, taps
 
 lengths = st.integers(1, 150)
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from effnet_cluster.datasets import DataError
-from effnet_cluster.datasets.jpeg import decode_plain, read_header, upright
-from effnet_cluster.datasets.pictures import Box, JpegPicture, Picture, open_picture
+from effnet_cluster.datasets.decoding.jpeg import decode_plain, read_header, upright
+from effnet_cluster.datasets.decoding.pictures import Box, JpegPicture, Picture, open_picture
 
 CHINA = load_sample_image("china.jpg")
 HUGE = 10**6  # no crop is so large that it would be decoded at a reduced scale
@@ -209,7 +209,7 @@ def test_a_decompression_bomb_is_an_error_before_it_is_decoded(width: int, heigh
 
 
 def test_an_encoded_image_above_the_cap_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.images.MAX_IMAGE_BYTES", 100)
+    monkeypatch.setattr("effnet_cluster.datasets.decoding.images.MAX_IMAGE_BYTES", 100)
     with pytest.raises(DataError, match="bytes, more than the 100 allowed"):
         open_picture(jpeg(30, 30))
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from effnet_cluster.datasets.resampling import ResizedCut, fast_resize
+from effnet_cluster.datasets.decoding.resampling import ResizedCut, fast_resize
 
 FLOWER = load_sample_image("flower.jpg").copy()
 sides = st.integers(1, 400)

@@ -245,6 +245,6 @@ def test_a_truncated_image_is_an_error_in_one_line(kind: str, keep: float) -> No
 
 
 def test_an_encoded_image_above_the_cap_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.images.MAX_IMAGE_BYTES", 100)
+    monkeypatch.setattr("effnet_cluster.datasets.decoding.images.MAX_IMAGE_BYTES", 100)
     with pytest.raises(DataError, match="bytes, more than the 100 allowed"):
         decode_rgb(encode(CHINA))

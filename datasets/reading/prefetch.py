@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from threading import Event, Thread
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError
+from ..manifest import Shard
+from ..remote import Cancelled
 from .cache import ShardCache
-from .errors import DataError
-from .remote import Cancelled
-
-if TYPE_CHECKING:
-    from .manifest import Shard
 
 _POLL_S = 0.05
 
@@ -54,7 +51,7 @@ class Prefetcher:
     A shard that cannot be fetched is passed over: the reader meets the error when, and only if, it comes to it.
     """
 
-    def __init__(self, cache: ShardCache, shards: Sequence["Shard"], schedule: Schedule, ahead: int) -> None:
+    def __init__(self, cache: ShardCache, shards: Sequence[Shard], schedule: Schedule, ahead: int) -> None:
         self.done = 0
         self._cache = cache
         self._wanted = [shards[number] for number in schedule.shards]

@@ -5,8 +5,8 @@ from io import BytesIO
 
 from PIL import Image
 
-from .errors import DataError
-from .images import EncodedImage, decode_rgb
+from ..decoding.images import EncodedImage, decode_rgb
+from ..errors import DataError
 
 
 @dataclass(frozen=True)

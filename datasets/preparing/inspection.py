@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
-from .images import dimensions
-from .manifest import Manifest, Split
-from .reader import ShardReader
+from ..decoding.images import dimensions
+from ..errors import DataError
+from ..manifest import Manifest, Split
+from ..reading.reader import ShardReader
 
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _MEASURED_IMAGES = 512
@@ -114,7 +114,7 @@ def inspect_dataset(manifest: Manifest) -> Inspection:
 def at_hand(manifest: Manifest, split: Split) -> NDArray[np.int64]:
     """The samples that can be looked at without fetching many shards: all of local ones, else the first shard's."""
     rows = np.arange(len(split))
-    return rows if manifest.cache is None else rows[split.shard == 0]
+    return rows if manifest.remote is None else rows[split.shard == 0]
 
 
 def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

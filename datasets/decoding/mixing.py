@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .errors import DataError
-from .philox import Domain, uniforms
+from ..errors import DataError
+from ..philox import Domain, uniforms
 
 _MAX_ALPHA = 2.0
 _PAIRS = 1024

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
-from .philox import Domain, permutation, require_word
+from ..errors import DataError
+from ..philox import Domain, permutation, require_word
 
 _MASK = 2**64 - 1
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from .errors import DataError
+from ..errors import DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from ..decoding.images import EncodedImage
+from ..errors import DataError
+from ..manifest import Shard, Split
 from .fingerprints import Fingerprints
-from .images import EncodedImage
-from .manifest import Shard, Split
 from .members import LabelMember, read_members
 from .reencode import Reencoding
 from .shards import write_shard

@@ -15,14 +15,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .descriptors import is_at
-from .errors import DataError
-from .remote import Cancelled, join, retrying, stream
-
-if TYPE_CHECKING:
-    from .manifest import Shard
+from ..errors import DataError
+from ..files import is_at
+from ..manifest import Manifest, Shard
+from ..remote import Cancelled, join, retrying, stream
 
 DEFAULT_LIMIT = 32 * 2**30
 """Bytes of shards that a node keeps, if its disk has them."""
@@ -54,7 +51,13 @@ class ShardCache:
     folder: Path
     limit: int
 
-    def open(self, shard: "Shard") -> FileIO:
+    @classmethod
+    def of(cls, manifest: Manifest) -> "ShardCache | None":
+        """The cache that a dataset's shards are read through; None for a local one."""
+        remote = manifest.remote
+        return cls(remote.address, manifest.root, remote.cache_limit) if remote else None
+
+    def open(self, shard: Shard) -> FileIO:
         """The shard's local copy, open for reading; downloaded first if it is not here.
 
         Raises:
@@ -70,7 +73,7 @@ class ShardCache:
                 self._path(shard).unlink(missing_ok=True)
             self.fetch(shard)
 
-    def fetch(self, shard: "Shard", *, wait: bool = True, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def fetch(self, shard: Shard, *, wait: bool = True, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Make the shard present.
 
         Args:
@@ -105,7 +108,7 @@ class ShardCache:
             raise DataError(f"{what}: {problem}; raise the limit or lower shuffle_block")
 
     @contextmanager
-    def _claimed(self, shard: "Shard", wait: bool) -> Iterator[int | None]:
+    def _claimed(self, shard: Shard, wait: bool) -> Iterator[int | None]:
         """The descriptor of the shard's locked .part file, or None if there is nothing to do."""
         part = self._lock_part(shard, wait)
         if part is None:
@@ -118,7 +121,7 @@ class ShardCache:
             self._part(shard).unlink(missing_ok=True)
             _unlock(part)
 
-    def _lock_part(self, shard: "Shard", wait: bool) -> int | None:
+    def _lock_part(self, shard: Shard, wait: bool) -> int | None:
         while not self._path(shard).exists():
             descriptor = os.open(self._part(shard), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             if not _lock(descriptor, wait):
@@ -157,7 +160,7 @@ class ShardCache:
                 used -= length
         return used + size <= self.limit
 
-    def _download(self, shard: "Shard", part: int, cancelled: Callable[[], bool]) -> None:
+    def _download(self, shard: Shard, part: int, cancelled: Callable[[], bool]) -> None:
         mismatches = 0
 
         def attempt() -> None:
@@ -192,13 +195,13 @@ class ShardCache:
         finally:
             _unlock(descriptor)
 
-    def _address(self, shard: "Shard") -> str:
+    def _address(self, shard: Shard) -> str:
         return join(self.address, shard.name)
 
-    def _path(self, shard: "Shard") -> Path:
+    def _path(self, shard: Shard) -> Path:
         return self.folder / f"{shard.sha256}.tar"
 
-    def _part(self, shard: "Shard") -> Path:
+    def _part(self, shard: Shard) -> Path:
         return self.folder / f"{shard.sha256}.part"
 
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from ..errors import DataError
 from .order import BatchPlan, EpochOrder, receipt
 
 Tail = Literal["drop", "carry"]

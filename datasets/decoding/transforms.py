@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from ..errors import DataError
+from ..philox import Domain, uniforms
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .bicubic import compiled
-from .errors import DataError
-from .philox import Domain, uniforms
 from .pictures import Box, JpegPicture, Picture
 from .resampling import ResizedCut, fast_resize
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DataError
-from .sources import TEST, TRAIN, VAL, Record, Source, file_record, require_known_classes, split_called
+from ..errors import DataError
+from ..manifest import TEST, TRAIN, VAL
+from .sources import Record, Source, file_record, require_known_classes, split_called
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import DataError
-from .images import EncodedImage
-from .sources import TRAIN, VAL, Record, Source, file_record, record_key
+from ..decoding.images import EncodedImage
+from ..errors import DataError
+from ..manifest import TRAIN, VAL
+from .sources import Record, Source, file_record, record_key
 
 PREFIX = "torchvision:"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import DataError
+from ..errors import DataError
 from .jpeg import ORIENTATION_TAG
 
 MAX_IMAGE_BYTES = 64 * 2**20

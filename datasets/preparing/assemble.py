@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import DataError
+from ..manifest import TRAIN, Manifest
+from ..philox import Domain, permutation
 from .build import BuiltShard, ShardTask, build_shard, join_shards
-from .errors import DataError
 from .fingerprints import Duplicates, Fingerprints, find_duplicates, fingerprint, in_other_splits
-from .manifest import Manifest
-from .parallel import Mapper
-from .philox import Domain, permutation
+from .processes import Mapper
 from .reencode import Reencoding
 from .shards import shard_bounds
-from .sources import TRAIN, Record, Source
+from .sources import Record, Source
 from .workfolder import Note, WorkFolder
 
 _PLAN_VERSION = 1

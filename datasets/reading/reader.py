@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
-from .manifest import Manifest, Shard
+from ..errors import DataError
+from ..manifest import Manifest, Shard
+from .cache import ShardCache
 from .prefetch import Prefetcher, Schedule
 
 _MAX_OPEN = 128
@@ -30,7 +31,7 @@ class ShardReader:
     def __init__(self, manifest: Manifest, split: str, window: int = _MAX_OPEN) -> None:
         self._location = manifest.location
         self._root = manifest.root
-        self._cache = manifest.cache
+        self._cache = ShardCache.of(manifest)
         self._split = manifest.split(split)
         self._window = window
         if self._cache is not None:

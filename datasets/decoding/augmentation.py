@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .errors import DataError
-from .philox import Domain, uniforms
+from ..errors import DataError
+from ..philox import Domain, uniforms
 from .policies import auto_augment, rand_augment, trivial_augment
 
 Policy = Literal["none", "rand", "auto", "trivial"]

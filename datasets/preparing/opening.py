@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from ..errors import DataError
 from .archives import archive_stem, is_archive
 from .csv_source import Columns, csv_source, is_csv
-from .errors import DataError
 from .sources import Source, folder_source
 from .torchvision_source import is_torchvision, torchvision_source
 from .workfolder import Note, WorkFolder

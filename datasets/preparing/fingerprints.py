@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import EncodedImage, decode_rgb
-from .parallel import Mapper
-from .sources import TRAIN, Record
+from ..decoding.images import EncodedImage, decode_rgb
+from ..manifest import TRAIN
+from .processes import Mapper
+from .sources import Record
 
 _DIGEST_BYTES = 32
 _RECORDS_A_TASK = 1024

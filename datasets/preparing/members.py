@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from .errors import DataError
-from .images import MAX_IMAGE_BYTES, SHARD_EXTENSIONS
+from ..decoding.images import MAX_IMAGE_BYTES, SHARD_EXTENSIONS
+from ..errors import DataError
 
 _MAX_CLASS_BYTES = 16
 _MAX_TEXT_BYTES = 1024

@@ -7,17 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .augmentation import NO_AUGMENTATION, Augmentation
+from ..decoding.augmentation import NO_AUGMENTATION, Augmentation
+from ..decoding.pictures import JpegPicture, Picture
+from ..decoding.transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTransform, Scale, TrainTransform
+from ..errors import DataError
+from ..manifest import TRAIN, VAL, Manifest
 from .batch import Batch, OnCorrupt
-from .errors import DataError
-from .manifest import Manifest
 from .order import BatchPlan, EpochOrder
-from .pictures import JpegPicture, Picture
 from .pipeline import Pass
 from .reader import ShardReader
 from .sequence import BatchSequence, Tail
-from .sources import TRAIN, VAL
-from .transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTransform, Scale, TrainTransform
 
 # Shards side by side in evaluation, which goes through them one after the other.
 _EVAL_WINDOW = 2

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
-from .images import short_side
-from .manifest import MANIFEST_FILE, Manifest, Shard, Split, require_safe_name
+from ..decoding.images import short_side
+from ..errors import DataError
+from ..manifest import MANIFEST_FILE, TEST, TRAIN, VAL, Manifest, Shard, Split, require_safe_name
+from ..philox import Domain, permutation
 from .members import LabelMember, Row, is_class_number, read_members
-from .philox import Domain, permutation
-from .sources import TEST, TRAIN, VAL, require_fraction
+from .sources import require_fraction
 
 _MEASURED_IMAGES = 256
 # Where numbers are all there is to go by: one wrong label must not make a billion classes.

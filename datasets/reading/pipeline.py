@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, get_worker_info
 from webdataset import DataPipeline
 
+from ..decoding.pictures import JpegPicture, Picture, open_picture
+from ..errors import DataError
 from .batch import Batch, Corrupt, OnCorrupt
-from .errors import DataError
 from .order import BatchPlan
-from .pictures import JpegPicture, Picture, open_picture
 from .reader import ShardReader
 
 # So many in a row that cannot be decoded are no accident.

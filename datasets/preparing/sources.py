@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import DataError
-from .images import SOURCE_EXTENSIONS, EncodedImage, encode_file
-from .philox import Domain, permutation
+from ..decoding.images import SOURCE_EXTENSIONS, EncodedImage, encode_file
+from ..errors import DataError
+from ..manifest import TEST, TRAIN, VAL
+from ..philox import Domain, permutation
 
-TRAIN, VAL, TEST = "train", "val", "test"
 _VAL_NAMES = ("val", "valid", "validation")
 _SPLIT_NAMES = frozenset({TRAIN, TEST, *_VAL_NAMES})
 

@@ -6,17 +6,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from ..errors import DataError
+from ..manifest import MANIFEST_FILE, Manifest
+from ..philox import require_word
+from ..reading.cache import default_limit
+from ..remote import checked_address, is_address
 from .archives import archive_stem, is_archive
 from .assemble import DuplicatesCallback, Progress, ProgressCallback, Settings, build, without_duplicates
-from .cache import ShardCache, default_limit
 from .csv_source import Columns
-from .errors import DataError
-from .manifest import MANIFEST_FILE, Manifest
 from .opening import open_source, require_source
-from .parallel import Mapper, serially
-from .philox import require_word
+from .processes import Mapper, serially
 from .reencode import Reencoding
-from .remote import checked_address, is_address
 from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits
 from .sources import digits_source, looks_like_classes, require_fraction
 from .workfolder import Note, occupied, publish, require_free, working_aside, working_on
@@ -130,7 +130,7 @@ def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> 
         ref = url2pathname(urlsplit(ref).path)
     elif is_address(ref):
         address, shards = checked_address(ref), Path(cache_root).absolute() / _SHARDS_FOLDER
-        return Manifest.load_remote(ShardCache(address, shards, cache_limit or default_limit(shards)))
+        return Manifest.load_remote(address, shards, cache_limit or default_limit(shards))
     folder = Path(ref)
     if not folder.exists():
         raise DataError(f"{ref}: no such folder; make it with: effnet-cluster data prepare SOURCE {ref}")

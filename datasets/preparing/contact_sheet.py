@@ -3,11 +3,11 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .errors import DataError
-from .images import decode_rgb
+from ..decoding.images import decode_rgb
+from ..errors import DataError
+from ..manifest import Manifest
+from ..reading.reader import ShardReader
 from .inspection import at_hand, spread
-from .manifest import Manifest
-from .reader import ShardReader
 
 MAX_CLASSES = 30
 IMAGES_A_CLASS = 10

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
+from ..files import is_at
 from .archives import extract
-from .descriptors import is_at
-from .errors import DataError
 from .sources import content_root
 
 Note = Callable[[str], None]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
-from .errors import DataError
-from .images import EncodedImage
+from ..decoding.images import EncodedImage
+from ..errors import DataError
 
 SAMPLES_PER_SHARD = 2048
 BYTES_PER_SHARD = 256 * 2**20
