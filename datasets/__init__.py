@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .decoding.images import decode_rgb
     from .decoding.mixing import Mixing
     from .decoding.transforms import EvalTransform, TrainTransform
-    from .errors import DataError
+    from .errors import DataError, EffnetClusterError, one_line
+    from .files import locked, write_atomically
     from .manifest import Manifest, Shard, Split
     from .preparing.assemble import Progress
     from .preparing.contact_sheet import contact_sheet
@@ -42,6 +43,7 @@ __all__ = [
     "Corrupt",
     "DataError",
     "Duplicates",
+    "EffnetClusterError",
     "EpochOrder",
     "EvalLoader",
     "EvalTransform",
@@ -62,13 +64,16 @@ __all__ = [
     "index_existing",
     "index_shards",
     "inspect_dataset",
+    "locked",
     "merge_receipts",
+    "one_line",
     "open_dataset",
     "prepare",
     "prepare_digits",
     "processes",
     "receipt",
     "verify_shards",
+    "write_atomically",
 ]
 
 _HOMES = {
@@ -76,7 +81,8 @@ _HOMES = {
     "decoding.images": ("decode_rgb",),
     "decoding.mixing": ("Mixing",),
     "decoding.transforms": ("EvalTransform", "TrainTransform"),
-    "errors": ("DataError",),
+    "errors": ("DataError", "EffnetClusterError", "one_line"),
+    "files": ("locked", "write_atomically"),
     "manifest": ("Manifest", "Shard", "Split"),
     "preparing.assemble": ("Progress",),
     "preparing.contact_sheet": ("contact_sheet",),

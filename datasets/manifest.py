@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .decoding.images import MAX_IMAGE_BYTES
 from .errors import DataError
+from .files import replacing, write_atomically
 from .remote import join, read_object
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -161,9 +162,9 @@ class Manifest:
             "splits": {name: {"shards": [asdict(s) for s in split.shards]} for name, split in self.splits.items()},
             "index": {"file": INDEX_FILE, "sha256": _index_sha256(arrays)},
         }
-        with (self.root / INDEX_FILE).open("wb") as file:
+        with replacing(self.root / INDEX_FILE) as fresh, fresh.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-        (self.root / MANIFEST_FILE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_atomically(self.root / MANIFEST_FILE, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from .jpeg import ORIENTATION_TAG
 
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -123,8 +123,7 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise DataError(f"not an image that can be read ({'/'.join(formats)})") from error
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error, ... on damaged input
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"damaged image: {reason}") from error
+        raise DataError(f"damaged image: {one_line(error)}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

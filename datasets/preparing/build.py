@@ -1,7 +1,6 @@
 """One shard of a dataset as a piece of work that any process can do: from a task to a tar and its part of the index."""
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..decoding.images import EncodedImage
 from ..errors import DataError
+from ..files import replacing
 from ..manifest import Shard, Split
 from .fingerprints import Fingerprints
 from .members import LabelMember, read_members
@@ -72,10 +72,9 @@ class BuiltShard:
 
     def save(self, path: Path) -> None:
         """Write it to `path` in one step."""
-        partial = _partial(path)
         arrays = {column: getattr(self, column) for column in _COLUMNS}
         shard = [self.shard.name, str(self.shard.bytes), self.shard.sha256, self.plan]
-        with partial.open("wb") as file:
+        with replacing(path) as fresh, fresh.open("wb") as file:
             np.savez(
                 file,
                 allow_pickle=False,
@@ -84,7 +83,6 @@ class BuiltShard:
                 pixels=self.fingerprints.pixels,
                 **arrays,
             )
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path, number: int) -> "BuiltShard":
@@ -138,25 +136,24 @@ def _build(task: ShardTask) -> BuiltShard:
 
     path = task.root / task.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    write_shard(partial, samples())
-    rows = read_members(partial, _CLS)
-    if [(row.key, row.size, row.label) for row in rows] != written:
-        raise DataError(f"{path}: does not hold what was written to it; the disk is not to be trusted")
-    with partial.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    built = BuiltShard(
-        task.number,
-        task.plan,
-        Shard(task.name, partial.stat().st_size, digest, len(rows)),
-        offset=np.array([row.offset for row in rows], dtype=np.int64),
-        size=np.array([row.size for row in rows], dtype=np.int64),
-        label=np.array(task.labels, dtype=np.int32),
-        keys=np.array([row.key.encode() for row in rows], dtype=np.bytes_),
-        short_side=np.array(short_sides, dtype=np.int32),
-        fingerprints=Fingerprints.join(fingerprints),
-    )
-    partial.replace(path)
+    with replacing(path) as fresh:
+        write_shard(fresh, samples())
+        rows = read_members(fresh, _CLS)
+        if [(row.key, row.size, row.label) for row in rows] != written:
+            raise DataError(f"{path}: does not hold what was written to it; the disk is not to be trusted")
+        with fresh.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        built = BuiltShard(
+            task.number,
+            task.plan,
+            Shard(task.name, fresh.stat().st_size, digest, len(rows)),
+            offset=np.array([row.offset for row in rows], dtype=np.int64),
+            size=np.array([row.size for row in rows], dtype=np.int64),
+            label=np.array(task.labels, dtype=np.int32),
+            keys=np.array([row.key.encode() for row in rows], dtype=np.bytes_),
+            short_side=np.array(short_sides, dtype=np.int32),
+            fingerprints=Fingerprints.join(fingerprints),
+        )
     built.save(task.receipt)
     return built
 
@@ -172,8 +169,3 @@ def join_shards(built: Sequence[BuiltShard]) -> Split:
         label=np.concatenate([one.label for one in built]),
         keys=np.concatenate([one.keys for one in built]),
     )
-
-
-def _partial(path: Path) -> Path:
-    # A process that was given up must not write into the file of the one that took over.
-    return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..decoding.images import EncodedImage
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..manifest import TRAIN, VAL
 from .sources import Record, Source, file_record, record_key
 
@@ -116,7 +116,7 @@ def _opened(where: str, known: _Known, root: Path, arguments: _Arguments) -> Any
     try:
         return kind(str(root), **options)
     except Exception as error:  # each data set fails in its own way on files that are missing or damaged
-        reason = " ".join(str(error).split()).removesuffix(" You can use download=True to download it").rstrip(".")
+        reason = one_line(error).removesuffix(" You can use download=True to download it").rstrip(".")
         hint = "lay the files out as torchvision does"
         raise DataError(f"{where}: {type(error).__name__}: {reason}; {hint}") from error
 

@@ -1,6 +1,5 @@
 """The folder beside OUT in which `prepare` works: one process at a time, and what is finished survives a kill."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import is_at
+from ..files import is_at, lock, unlock, write_atomically
 from .archives import extract
 from .sources import content_root
 
@@ -50,7 +49,7 @@ class WorkFolder:
             self._clear()
             self.unpacked.mkdir()
             extract(archive, self.unpacked)
-            _write_json(self._origin, origin)
+            write_atomically(self._origin, json.dumps(origin))
         return content_root(self.unpacked)
 
     def begin(self, plans: Mapping[str, str], note: Note) -> None:
@@ -62,7 +61,7 @@ class WorkFolder:
         plan = hashlib.sha256(json.dumps(sorted(plans.items())).encode()).hexdigest()
         if self.finished and _read_json(self._plan) != {"plan": plan}:
             note(f"{self.root}: begun with another source or other settings; starting anew, except for shards that fit")
-        _write_json(self._plan, {"plan": plan})
+        write_atomically(self._plan, json.dumps({"plan": plan}))
         for folder in (self.built, self._receipts):
             folder.mkdir(exist_ok=True)
         expected = {path for name in plans for path in (self.built / name, self.receipt(name))}
@@ -94,7 +93,7 @@ def working_on(out_dir: Path, note: Note) -> Iterator[WorkFolder]:
     work = WorkFolder(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(root, out_dir)
+        held = _locked(root, out_dir)
     except OSError as error:
         raise DataError(f"{out_dir}: cannot be written: {error.strerror or error}") from error
     try:
@@ -111,7 +110,7 @@ def working_on(out_dir: Path, note: Note) -> Iterator[WorkFolder]:
     else:
         work.remove()
     finally:
-        os.close(lock)
+        unlock(held)
 
 
 @contextmanager
@@ -159,17 +158,15 @@ def _locked(root: Path, out_dir: Path) -> int:
     while True:
         root.mkdir(exist_ok=True)
         try:
-            lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:  # another run has just ended and removed the folder
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_at(lock, root / "lock"):
-                return lock
-        except BlockingIOError as error:
-            os.close(lock)
-            raise DataError(f"{out_dir}: another process is preparing it just now; wait for it or stop it") from error
-        os.close(lock)
+        if not lock(descriptor, wait=False):
+            os.close(descriptor)
+            raise DataError(f"{out_dir}: another process is preparing it just now; wait for it or stop it")
+        if is_at(descriptor, root / "lock"):
+            return descriptor
+        unlock(descriptor)
 
 
 def _read_json(path: Path) -> Any:
@@ -177,9 +174,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _write_json(path: Path, document: object) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(document), "utf-8")
-    partial.replace(path)

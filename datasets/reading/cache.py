@@ -5,7 +5,6 @@ becomes a path. While it is downloaded it is SHA256.part; who writes it holds a 
 gone with the process. Space is reserved before the first byte arrives, so the folder never exceeds its limit.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import is_at
+from ..files import is_at, lock, locked, unlock
 from ..manifest import Manifest, Shard
 from ..remote import Cancelled, join, retrying, stream
 
@@ -95,7 +94,7 @@ class ShardCache:
                     self._reserve(part, shard.bytes, cancelled)
                     self._download(shard, part, cancelled)
                     os.fsync(part)  # its name vouches for its content, also after a power failure
-                    with self._locked():  # a listing made during a rename may miss the file
+                    with locked(self.folder / _LOCK_FILE):  # a listing made during a rename may miss the file
                         self._part(shard).rename(self._path(shard))
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}; make room or lower the cache limit"
@@ -119,12 +118,12 @@ class ShardCache:
         finally:
             # After the rename this finds nothing; after a failure it removes what was reserved. Still locked here.
             self._part(shard).unlink(missing_ok=True)
-            _unlock(part)
+            unlock(part)
 
     def _lock_part(self, shard: Shard, wait: bool) -> int | None:
         while not self._path(shard).exists():
             descriptor = os.open(self._part(shard), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            if not _lock(descriptor, wait):
+            if not lock(descriptor, wait=wait):
                 os.close(descriptor)
                 return None
             # The one before us may have renamed or removed the file that we waited for.
@@ -132,14 +131,14 @@ class ShardCache:
                 if not self._path(shard).exists():
                     return descriptor
                 self._part(shard).unlink()
-            _unlock(descriptor)
+            unlock(descriptor)
         return None
 
     def _reserve(self, part: int, size: int, cancelled: Callable[[], bool]) -> None:
         """Give `part` its full size, removing shards used longest ago; waits while other downloads fill the folder."""
         os.ftruncate(part, 0)  # what a killed process left
         while True:
-            with self._locked():
+            with locked(self.folder / _LOCK_FILE):
                 if self._make_room(size):
                     os.posix_fallocate(part, 0, size)
                     return
@@ -186,15 +185,6 @@ class ShardCache:
 
         retrying(self._address(shard), attempt)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            _lock(descriptor, wait=True)
-            yield
-        finally:
-            _unlock(descriptor)
-
     def _address(self, shard: Shard) -> str:
         return join(self.address, shard.name)
 
@@ -205,31 +195,17 @@ class ShardCache:
         return self.folder / f"{shard.sha256}.part"
 
 
-def _lock(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _unlock(descriptor: int) -> None:
-    # Not by closing alone: a process forked in the meantime has a copy of the descriptor, which would keep the lock.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
-
-
 def _remove_abandoned(part: Path) -> bool:
     """Remove a .part file that nobody writes any more; whether it was one."""
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
-    if not _lock(descriptor, wait=False):
+    if not lock(descriptor, wait=False):
         os.close(descriptor)
         return False
     part.unlink(missing_ok=True)  # while locked: who waits for it then sees that it is gone
-    _unlock(descriptor)
+    unlock(descriptor)
     return True
 
 
