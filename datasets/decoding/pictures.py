@@ -44,9 +44,8 @@ class Picture:
         """In pixels."""
         return int(self.rgb.shape[0])
 
-    def pixels(self, rows: int) -> NDArray[np.uint8]:
-        """At least the first `rows` of its rows, uint8 (rows, width, 3), whose memory may be used again by the next
-        picture."""
+    def pixels(self) -> NDArray[np.uint8]:
+        """All of it, uint8 (height, width, 3); the memory may be used again by the next picture."""
         return self.rgb
 
     def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:
@@ -81,9 +80,9 @@ class JpegPicture:
         """In pixels, turned upright."""
         return self.header.height if self.header.orientation < 5 else self.header.width
 
-    def pixels(self, rows: int) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[np.uint8]:
         """See `Picture.pixels`; equal to the bit to what Pillow decodes."""
-        stored = decode_plain(self.data, self.header, self._stored_rows(rows))
+        stored = decode_plain(self.data, self.header, self.header.height)
         return self._by_pillow().rgb if stored is None else self._upright(stored)
 
     def crop(self, box: Box, side: int, *, quick: bool = False) -> NDArray[np.uint8]:

@@ -13,9 +13,8 @@ from PIL import Image
 from ..errors import DataError
 from ..philox import Domain, uniforms
 from .augmentation import NO_AUGMENTATION, Augmentation
-from .bicubic import compiled
 from .pictures import Box, JpegPicture, Picture
-from .resampling import ResizedCut, fast_resize
+from .resizing import as_image, evaluation_crop, resize_bicubic, resize_bilinear
 
 Scale = tuple[float, float]
 DEFAULT_CROP_SCALE: Scale = (0.35, 1.0)
@@ -62,7 +61,7 @@ class TrainTransform:
         picture = Picture.of(image) if isinstance(image, Image.Image) else image
         draws = uniforms(4 * _ATTEMPTS + 1, Domain.AUGMENTATION, self.seed, epoch, sample_id).tolist()
         box = self._box(picture.width, picture.height, draws)
-        output = fast_resize(picture.crop(box, self.image_size, quick=True), self.image_size)
+        output = resize_bilinear(picture.crop(box, self.image_size, quick=True), self.image_size)
         if self.mirror and draws[-1] < 0.5:
             output = output.flip(2)
         return self.augmentation.apply(output, self.seed, epoch, sample_id)
@@ -87,9 +86,9 @@ class TrainTransform:
 class EvalTransform:
     """Resize the shorter side to `resize` (bicubic), then crop the central `image_size` square.
 
-    On PIL images this equals, to the bit, torchvision's `ImageClassification` preset before its normalisation. One
-    exception: an image whose shorter side is at most `image_size` has no border to spare, so its shorter side becomes
-    `image_size` and nothing is cropped from it.
+    This is torchvision's `ImageClassification` preset before its normalisation. Its pixels are within one level of
+    that preset's on PIL images, but for rare values (see `resize_bicubic`). One exception: an image whose shorter side
+    is at most `image_size` has no border to spare. Its shorter side becomes `image_size`, and keeps all its pixels.
     """
 
     image_size: int
@@ -99,7 +98,6 @@ class EvalTransform:
         _require_size("image_size", self.image_size)
         if self.resize < self.image_size:
             raise DataError(f"resize ({self.resize}) must be at least image_size ({self.image_size})")
-        compiled()  # now, in the process that loader workers are forked from, and not in each of them
 
     def __call__(self, image: Image.Image | Picture | JpegPicture) -> torch.Tensor:
         """RGB image → uint8 (3, image_size, image_size).
@@ -108,15 +106,10 @@ class EvalTransform:
             DataError: the picture is damaged.
         """
         picture = Picture.of(image) if isinstance(image, Image.Image) else image
-        side, short, long = self.image_size, *sorted((picture.width, picture.height))
-        resize = self.resize if short > side else side
-        # torchvision rounds the longer side down and the crop's corner half to even; both are kept to the letter.
-        long = int(resize * long / short)
-        width, height = (resize, long) if picture.width <= picture.height else (long, resize)
-        left, top = round((width - side) / 2.0), round((height - side) / 2.0)
-        cut = ResizedCut(picture.width, picture.height, width, height, left, top, side)
-        # Channels last in memory: the picture's own order.
-        return torch.from_numpy(cut.of(picture.pixels(cut.needed.stop))).permute(2, 0, 1)
+        side = self.image_size
+        height, width, top, left = evaluation_crop(picture.height, picture.width, side, self.resize)
+        resized = resize_bicubic(as_image(picture.pixels()), height, width)
+        return resized[0, :, top : top + side, left : left + side]
 
 
 def _require_size(what: str, pixels: int) -> None:
