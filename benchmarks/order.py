@@ -14,7 +14,7 @@ Measured on 2 cores shared with other work (load 6), Python 3.11, numpy 2.4:
 import time
 import tracemalloc
 
-from ..datasets import BatchPlan, EpochOrder
+from ..datasets import BatchLayout, EpochOrder
 
 SIZES = {"ImageNet-1k": 1281, "ImageNet-21k": 14_197}
 SAMPLES_PER_SHARD = 1000
@@ -31,8 +31,8 @@ def measure(shards: int, block: int | None) -> tuple[float, float, float]:
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
     ids = order.sample_ids(0)
-    plan = BatchPlan(len(ids), GLOBAL_BATCH)
-    ids[plan.positions(plan.batches // 2)]
+    layout = BatchLayout(len(ids), GLOBAL_BATCH)
+    ids[layout.positions(layout.batches // 2)]
     sought = time.perf_counter() - start
     tracemalloc.start()
     order.sample_ids(1)
@@ -42,7 +42,7 @@ def measure(shards: int, block: int | None) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Print one row a dataset size and block size."""
+    """Print one row per dataset size and block size."""
     print(f"{'samples':>12} {'block':>6} {'build s':>8} {'peak MB':>8} {'seek ms':>8}")
     for shards in SIZES.values():
         for block in (None, 16):

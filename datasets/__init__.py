@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from .errors import DataError, EffnetClusterError, one_line
     from .files import locked, write_atomically
     from .manifest import Manifest, Shard, Split
-    from .preparing.assemble import Progress
+    from .preparing.assemble import PreparingProgress
     from .preparing.contact_sheet import contact_sheet
     from .preparing.csv_source import Columns
-    from .preparing.fingerprints import Duplicates
+    from .preparing.duplicates import Duplicates
     from .preparing.indexing import index_existing, index_shards
     from .preparing.inspection import Inspection, inspect_dataset
     from .preparing.prepare import DIGITS, open_dataset, prepare, prepare_digits
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .preparing.reencode import Reencoding
     from .reading.batch import Batch, Corrupt, OnCorrupt
     from .reading.loader import EvalLoader, TrainLoader
-    from .reading.order import BatchPlan, EpochOrder, merge_receipts, receipt
+    from .reading.order import BatchLayout, EpochOrder, merge_receipts, receipt
     from .reading.sequence import BatchSequence, Tail
     from .verify import BadShard, verify_shards
 
@@ -37,7 +37,7 @@ __all__ = [
     "Augmentation",
     "BadShard",
     "Batch",
-    "BatchPlan",
+    "BatchLayout",
     "BatchSequence",
     "Columns",
     "Corrupt",
@@ -52,7 +52,7 @@ __all__ = [
     "Mapper",
     "Mixing",
     "OnCorrupt",
-    "Progress",
+    "PreparingProgress",
     "Reencoding",
     "Shard",
     "Split",
@@ -84,10 +84,10 @@ _HOMES = {
     "errors": ("DataError", "EffnetClusterError", "one_line"),
     "files": ("locked", "write_atomically"),
     "manifest": ("Manifest", "Shard", "Split"),
-    "preparing.assemble": ("Progress",),
+    "preparing.assemble": ("PreparingProgress",),
     "preparing.contact_sheet": ("contact_sheet",),
     "preparing.csv_source": ("Columns",),
-    "preparing.fingerprints": ("Duplicates",),
+    "preparing.duplicates": ("Duplicates",),
     "preparing.indexing": ("index_existing", "index_shards"),
     "preparing.inspection": ("Inspection", "inspect_dataset"),
     "preparing.prepare": ("DIGITS", "open_dataset", "prepare", "prepare_digits"),
@@ -95,7 +95,7 @@ _HOMES = {
     "preparing.reencode": ("Reencoding",),
     "reading.batch": ("Batch", "Corrupt", "OnCorrupt"),
     "reading.loader": ("EvalLoader", "TrainLoader"),
-    "reading.order": ("BatchPlan", "EpochOrder", "merge_receipts", "receipt"),
+    "reading.order": ("BatchLayout", "EpochOrder", "merge_receipts", "receipt"),
     "reading.sequence": ("BatchSequence", "Tail"),
     "verify": ("BadShard", "verify_shards"),
 }

@@ -1,4 +1,4 @@
-"""What a folder of shards holds: classes, shards, and for every sample where its image lies, as arrays.
+"""The manifest of a dataset: its classes, its shards, and where in them the image of every sample lies.
 
 On disk or at a remote address: `manifest.json` for people and tools, `index.npz` (no pickle) for the arrays, beside
 the tars. The shards stay plain WebDataset; the manifest is what makes an exact order over them possible.

@@ -1,4 +1,4 @@
-"""Whether the shards of a dataset are still those that its manifest describes."""
+"""Verifying a dataset: whether its shards are still those that its manifest describes."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..datasets import BatchPlan, Manifest
+from ..datasets import BatchLayout, Manifest
 from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
 from ..effnet.complexity import Complexity
 from ..effnet.pretrained import PRETRAINED
@@ -81,7 +81,7 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
         DataError: a split is missing, or the global batch does not divide over the workers or exceeds the data.
     """
     train, val = manifest.split("train"), manifest.split("val")
-    batches = BatchPlan(len(train), spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
+    batches = BatchLayout(len(train), spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
     trials = tuple(_plan_trial(spec, manifest, batches, *combination) for combination in spec.combinations())
     return Plan(
         spec=spec,

@@ -1,4 +1,4 @@
-"""What training adds to crop and flip, if asked to: an augmentation policy and random erasing, keyed like the crop."""
+"""Augmentation beyond crop and flip: a policy (RandAugment and others) and random erasing."""
 
 import math
 from dataclasses import dataclass

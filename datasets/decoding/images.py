@@ -1,4 +1,4 @@
-"""Image bytes from outside: what is accepted, how it is stored, how it becomes RGB.
+"""Image files that are not trusted: which are accepted, how they are stored, and how they become RGB.
 
 Trust: only the formats named here are ever opened (Pillow's EPS plug-in, for one, would start Ghostscript), byte and
 pixel counts are capped before anything is decoded, and every failure of a decoder comes out as one `DataError`.

@@ -1,8 +1,8 @@
-"""Plain JPEGs, decoded by libjpeg-turbo without detours: only the rows that are needed, at a reduced scale on request.
+"""Fast JPEG decoding by libjpeg-turbo: only the rows that are needed, and at a reduced scale on request.
 
-Plain means 8 bits, grayscale or three components, Huffman-coded, baseline or progressive. Whatever is not plain, or not
-flawless, is left to Pillow, whose word is then final: every function here returns None instead of raising. Pillow uses
-the same library, so the pixels are equal to the bit either way, unless the quick way is asked for.
+It decodes plain JPEGs: 8 bits, grayscale or three components, Huffman-coded, baseline or progressive. Other or damaged
+files are left to Pillow, whose word is final: every function here returns None instead of raising. Pillow uses the same
+library, so the pixels are equal to the bit either way, unless the quick way is asked for.
 """
 
 import math
@@ -10,6 +10,8 @@ import re
 import struct
 import threading
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 
 import numpy as np
 import simplejpeg
@@ -25,7 +27,8 @@ _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4}
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _MAX_SCRATCH = 16 * 2**20
 _scratch = threading.local()
-_ONLY_THE_REST_WAS_LEFT = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9")
+# How libjpeg-turbo says that bytes were left between the last row and the end of the file.
+_ROWS_WERE_LEFT = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ def decode_plain(
     """
     # Chroma is interpolated with the sample below it: a few rows more than asked for keep the new edge out of sight.
     needed = rows + reduction * (header.row_step // 4)
-    stop = needed if header.row_step and _steps(needed, header) < _steps(header.height, header) else header.height
+    early = header.row_step and _steps(needed, header) < _steps(header.height, header) and can_stop_early()
+    stop = needed if early else header.height
     width, height = (-(-side // reduction) for side in (header.width, stop))
     shape = (height, width, 3)
     buffer = _scratch_array(math.prod(shape)).reshape(shape)
@@ -132,11 +136,32 @@ def decode_plain(
             buffer=buffer,
         )
     except ValueError as error:
-        # libjpeg reports the first irregularity alone. If that is the rest of the picture, none was before it.
-        if stop < header.height and _ONLY_THE_REST_WAS_LEFT.fullmatch(str(error)):
-            return buffer
-        return None
+        return buffer if stop < header.height and _says_rows_were_left(error) else None
     return buffer if image.shape == shape else None
+
+
+def _says_rows_were_left(error: ValueError) -> bool:
+    """Whether nothing is wrong but that we stopped early: libjpeg reports the first irregularity alone."""
+    return _ROWS_WERE_LEFT.fullmatch(str(error)) is not None
+
+
+@cache
+def can_stop_early() -> bool:
+    """Whether this libjpeg reports rows that were left in the words that we know; otherwise all rows are decoded.
+
+    Tried once per process, on a picture of noise made for it.
+    """
+    file = BytesIO()
+    rows = np.random.Generator(np.random.Philox(0)).integers(0, 256, (32, 8), dtype=np.uint8)
+    Image.fromarray(rows).save(file, "JPEG")
+    data = file.getvalue()
+    if (header := read_header(data)) is None:
+        return False
+    try:
+        simplejpeg.decode_jpeg(_ending_at(data, header, 8), colorspace="RGB")
+    except ValueError as error:
+        return _says_rows_were_left(error)
+    return False
 
 
 def _scratch_array(size: int) -> NDArray[np.uint8]:

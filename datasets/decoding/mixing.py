@@ -1,4 +1,4 @@
-"""Mixup and CutMix on whole batches, on whatever device they are.
+"""Mixup and CutMix: mixing the images and labels of a batch, on whatever device it is.
 
 λ and the box are drawn once for a global batch, from (seed, epoch, number of the global batch): every rank draws the
 same, however many there are. Each sample is mixed with its neighbour in the rank's slice of the batch; the order of

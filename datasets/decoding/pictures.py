@@ -1,4 +1,4 @@
-"""Images on their way from encoded bytes to a transform: their size at once, their pixels when asked for.
+"""Pictures whose size is known at once and whose pixels are decoded when a transform asks for them.
 
 A training crop needs a part of a picture, often at less than its full size; a JPEG need not be decoded beyond that.
 """

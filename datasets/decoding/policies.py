@@ -1,4 +1,4 @@
-"""RandAugment, AutoAugment and TrivialAugment on Pillow images, drawn from given random numbers.
+"""RandAugment, AutoAugment and TrivialAugment on Pillow images, as functions of given random numbers.
 
 Operations, ranges and signs are those of torchvision, which follow the authors' code. Where an operation moves the
 picture, what becomes free is filled with gray (128, 128, 128) and pixels are taken from their nearest neighbour, as in

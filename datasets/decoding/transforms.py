@@ -1,4 +1,6 @@
-"""From a picture to a uint8 tensor; normalisation happens later, on the device and in batches.
+"""Transforms of training and evaluation: from a picture to a uint8 tensor of a network's input size.
+
+Normalisation happens later, on the device and in batches.
 
 Random choices are keyed by (seed, epoch, sample id): who decodes a sample, and when, does not change what becomes of
 it.

@@ -1,4 +1,4 @@
-"""From a source to shards and manifest: what each shard holds is decided first, then the shards are built anywhere."""
+"""Making all shards of a dataset: what each will hold is decided first, then any processes build them."""
 
 import hashlib
 import json
@@ -14,19 +14,21 @@ from ..errors import DataError
 from ..manifest import TRAIN, Manifest
 from ..philox import Domain, permutation
 from .build import BuiltShard, ShardTask, build_shard, join_shards
-from .fingerprints import Duplicates, Fingerprints, find_duplicates, fingerprint, in_other_splits
+from .duplicates import Duplicates, ImageHashes, find_duplicates, hash_images, in_other_splits
 from .processes import Mapper
 from .reencode import Reencoding
 from .shards import shard_bounds
 from .sources import Record, Source
 from .workfolder import Note, WorkFolder
 
-_PLAN_VERSION = 1
+_INPUTS_VERSION = 1
 
 
-class Progress(NamedTuple):
-    """How far `prepare` is: images done, images in all, files of the source that were no images, and what is being
-    done with the images: they are compared (with `drop_duplicates`), then written."""
+class PreparingProgress(NamedTuple):
+    """How far `prepare` is: images done, images in all, and files of the source that were no images.
+
+    `stage` is "comparing" (only with `drop_duplicates`), then "writing".
+    """
 
     done: int
     total: int
@@ -34,13 +36,13 @@ class Progress(NamedTuple):
     stage: str = "writing"
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[PreparingProgress], None]
 DuplicatesCallback = Callable[[list[Duplicates]], None]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What, besides the source, decides the bytes of the shards (and whether pixels are fingerprinted)."""
+class ShardSettings:
+    """What, besides the source, decides the bytes of the shards (and whether pixels are hashed)."""
 
     seed: int
     samples_per_shard: int
@@ -52,7 +54,7 @@ class Settings:
 def build(
     source: Source,
     work: WorkFolder,
-    settings: Settings,
+    settings: ShardSettings,
     mirror_safe: bool,
     mapper: Mapper,
     progress: ProgressCallback | None,
@@ -64,7 +66,7 @@ def build(
         their manifest, which is not saved yet, and the images that several splits share.
     """
     tasks = list(_tasks(source, work, settings))
-    work.begin({task.name: task.plan for task in tasks}, note)
+    work.begin({task.name: task.inputs for task in tasks}, note)
     total, done = sum(len(task.records) for task in tasks), 0
     built: dict[int, BuiltShard] = {}
     with closing(mapper(build_shard, tasks)) as results:
@@ -72,7 +74,7 @@ def build(
             built[one.number] = one
             done += one.shard.samples
             if progress is not None:
-                progress(Progress(done, total, source.ignored))
+                progress(PreparingProgress(done, total, source.ignored))
     in_order: dict[str, list[BuiltShard]] = {split: [] for split in source.splits}
     for task in tasks:
         in_order[task.name.partition("/")[0]].append(built[task.number])
@@ -80,7 +82,7 @@ def build(
     sides = np.concatenate([one.short_side for one in built.values()])
     manifest = Manifest(work.built, source.name, source.classes, int(np.median(sides)), mirror_safe, splits)
     keys = {split: [splits[split].key(row) for row in range(len(splits[split]))] for split in splits}
-    found = {split: Fingerprints.join([one.fingerprints for one in shards]) for split, shards in in_order.items()}
+    found = {split: ImageHashes.join([one.hashes for one in shards]) for split, shards in in_order.items()}
     return manifest, find_duplicates(keys, found)
 
 
@@ -91,14 +93,14 @@ def without_duplicates(source: Source, pixels: bool, mapper: Mapper, progress: P
         DataError: an image is damaged, or a class would have nothing left to train on.
     """
     total, done = sum(map(len, source.splits.values())), 0
-    parts: dict[str, dict[int, Fingerprints]] = {split: {} for split in source.splits}
-    with closing(fingerprint(source.splits, pixels, mapper)) as results:
+    parts: dict[str, dict[int, ImageHashes]] = {split: {} for split in source.splits}
+    with closing(hash_images(source.splits, pixels, mapper)) as results:
         for split, begin, part in results:
             parts[split][begin] = part
             done += len(part.content)
             if progress is not None:
-                progress(Progress(done, total, source.ignored, "comparing"))
-    found = {split: Fingerprints.join([of[begin] for begin in sorted(of)]) for split, of in parts.items()}
+                progress(PreparingProgress(done, total, source.ignored, "comparing"))
+    found = {split: ImageHashes.join([of[begin] for begin in sorted(of)]) for split, of in parts.items()}
     shared = in_other_splits(found)
     train = tuple(record for record, drop in zip(source.splits[TRAIN], shared, strict=True) if not drop)
     before, after = ({record.class_name for record in records} for records in (source.splits[TRAIN], train))
@@ -107,7 +109,7 @@ def without_duplicates(source: Source, pixels: bool, mapper: Mapper, progress: P
     return replace(source, splits={**source.splits, TRAIN: train})
 
 
-def _tasks(source: Source, work: WorkFolder, settings: Settings) -> Iterator[ShardTask]:
+def _tasks(source: Source, work: WorkFolder, settings: ShardSettings) -> Iterator[ShardTask]:
     labels = {name: number for number, name in enumerate(source.classes)}
     numbers = count()
     for split_number, (split, records) in enumerate(source.splits.items()):
@@ -124,18 +126,18 @@ def _tasks(source: Source, work: WorkFolder, settings: Settings) -> Iterator[Sha
                 next(numbers),
                 work.built,
                 name,
-                work.receipt(name),
+                work.completion(name),
                 of_shard,
                 tuple(labels[record.class_name] for record in of_shard),
                 settings.reencoding,
                 settings.pixels,
-                _plan(split, of_shard, source.classes, settings),
+                _inputs(split, of_shard, source.classes, settings),
             )
 
 
-def _plan(split: str, records: Sequence[Record], classes: Sequence[str], settings: Settings) -> str:
+def _inputs(split: str, records: Sequence[Record], classes: Sequence[str], settings: ShardSettings) -> str:
     """sha256 over everything that decides what a shard holds; a file that changed has another size or time."""
-    hasher = hashlib.sha256(json.dumps([_PLAN_VERSION, asdict(settings), split, classes]).encode())
+    hasher = hashlib.sha256(json.dumps([_INPUTS_VERSION, asdict(settings), split, classes]).encode())
     for record in records:
         hasher.update(json.dumps([record.key, record.class_name, record.bytes, record.stamp]).encode())
     return hasher.hexdigest()

@@ -1,4 +1,4 @@
-"""One shard of a dataset as a piece of work that any process can do: from a task to a tar and its part of the index."""
+"""Building one shard: a task that any process can do, which ends in a tar and its part of the index."""
 
 import hashlib
 import zipfile
@@ -14,14 +14,14 @@ from ..decoding.images import EncodedImage
 from ..errors import DataError
 from ..files import replacing
 from ..manifest import Shard, Split
-from .fingerprints import Fingerprints
+from .duplicates import ImageHashes
 from .members import LabelMember, read_members
 from .reencode import Reencoding
 from .shards import write_shard
 from .sources import Record
 
 _CLS = LabelMember("cls")
-_NO_RECEIPT = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 _COLUMNS = ("offset", "size", "label", "keys", "short_side")
 
 
@@ -32,22 +32,22 @@ class ShardTask(NamedTuple):
         number: of the task among all.
         root: folder of the dataset that is being built; the processes that build share it.
         name: of the shard, relative to `root`.
-        receipt: file that is written when the shard is finished.
+        completion: file that is written when the shard is finished.
         records, labels: the samples in order.
         reencoding: None: images stay as they are.
-        pixels: whether to fingerprint the pixels too.
-        plan: digest of all that decides what the shard will hold.
+        pixels: whether to hash the pixels too.
+        inputs: digest of all that decides what the shard will hold.
     """
 
     number: int
     root: Path
     name: str
-    receipt: Path
+    completion: Path
     records: tuple[Record, ...]
     labels: tuple[int, ...]
     reencoding: Reencoding | None
     pixels: bool
-    plan: str
+    inputs: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,30 +57,30 @@ class BuiltShard:
     Attributes:
         offset, size: int64 (N,); label: int32 (N,); keys: bytes (N,): as in `Split`.
         short_side: int32 (N,), shorter side of the stored images in pixels.
-        fingerprints: of the source's images.
+        hashes: of the source's images.
     """
 
     number: int
-    plan: str
+    inputs: str
     shard: Shard
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
     label: NDArray[np.int32]
     keys: NDArray[np.bytes_]
     short_side: NDArray[np.int32]
-    fingerprints: Fingerprints
+    hashes: ImageHashes
 
     def save(self, path: Path) -> None:
         """Write it to `path` in one step."""
         arrays = {column: getattr(self, column) for column in _COLUMNS}
-        shard = [self.shard.name, str(self.shard.bytes), self.shard.sha256, self.plan]
+        shard = [self.shard.name, str(self.shard.bytes), self.shard.sha256, self.inputs]
         with replacing(path) as fresh, fresh.open("wb") as file:
             np.savez(
                 file,
                 allow_pickle=False,
                 shard=np.array(shard),
-                content=self.fingerprints.content,
-                pixels=self.fingerprints.pixels,
+                content=self.hashes.content,
+                pixels=self.hashes.pixels,
                 **arrays,
             )
 
@@ -88,16 +88,17 @@ class BuiltShard:
     def load(cls, path: Path, number: int) -> "BuiltShard":
         """Read what `save` has written. Raises OSError, ValueError, KeyError or BadZipFile if it is damaged."""
         with np.load(path, allow_pickle=False) as arrays:
-            name, size, digest, plan = arrays["shard"].tolist()
+            name, size, digest, inputs = arrays["shard"].tolist()
             columns: dict[str, Any] = {column: arrays[column] for column in _COLUMNS}
             shard = Shard(name, int(size), digest, len(columns["label"]))
-            return cls(number, plan, shard, fingerprints=Fingerprints(arrays["content"], arrays["pixels"]), **columns)
+            return cls(number, inputs, shard, hashes=ImageHashes(arrays["content"], arrays["pixels"]), **columns)
 
 
 def build_shard(task: ShardTask) -> BuiltShard:
-    """Read a task's images, write its tar and receipt, and read the tar's headers back for the index.
+    """Read a task's images, write its tar, and read the tar's headers back for the index.
 
-    A shard that has a receipt for the same plan, and is still what the receipt says, is not written again.
+    The result is saved beside the tar. A shard with a saved result for the same inputs, and whose tar is still what
+    that says, is not written again.
 
     Raises:
         DataError: an image is damaged, or the tar on the disk does not hold what was written.
@@ -108,18 +109,18 @@ def build_shard(task: ShardTask) -> BuiltShard:
 
 def _finished(task: ShardTask) -> BuiltShard | None:
     try:
-        built = BuiltShard.load(task.receipt, task.number)
-        if built.plan != task.plan:
+        built = BuiltShard.load(task.completion, task.number)
+        if built.inputs != task.inputs:
             return None
         with (task.root / task.name).open("rb") as file:
             intact = hashlib.file_digest(file, "sha256").hexdigest() == built.shard.sha256
-    except _NO_RECEIPT:
+    except _UNREADABLE:
         return None
     return built if intact else None
 
 
 def _build(task: ShardTask) -> BuiltShard:
-    fingerprints: list[Fingerprints] = []
+    hashes: list[ImageHashes] = []
     short_sides: list[int] = []
     written: list[tuple[str, int, str]] = []
 
@@ -127,7 +128,7 @@ def _build(task: ShardTask) -> BuiltShard:
         # One image after the other: as many shards are built at once as there are cores, and the memory is one.
         for record, label in zip(task.records, task.labels, strict=True):
             image = record.read()
-            fingerprints.append(Fingerprints.of([image], task.pixels))
+            hashes.append(ImageHashes.of([image], task.pixels))
             if task.reencoding is not None:
                 image = task.reencoding.apply(image)
             short_sides.append(min(image.width, image.height))
@@ -145,16 +146,16 @@ def _build(task: ShardTask) -> BuiltShard:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         built = BuiltShard(
             task.number,
-            task.plan,
+            task.inputs,
             Shard(task.name, fresh.stat().st_size, digest, len(rows)),
             offset=np.array([row.offset for row in rows], dtype=np.int64),
             size=np.array([row.size for row in rows], dtype=np.int64),
             label=np.array(task.labels, dtype=np.int32),
             keys=np.array([row.key.encode() for row in rows], dtype=np.bytes_),
             short_side=np.array(short_sides, dtype=np.int32),
-            fingerprints=Fingerprints.join(fingerprints),
+            hashes=ImageHashes.join(hashes),
         )
-    built.save(task.receipt)
+    built.save(task.completion)
     return built
 
 

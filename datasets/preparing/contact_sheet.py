@@ -1,4 +1,4 @@
-"""A picture of a dataset: a row a class, some of its images in it."""
+"""A contact sheet: one picture that shows some images of every class of a dataset."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps

@@ -1,4 +1,4 @@
-"""A CSV file with a row an image as a source: its path, its label and, if there is such a column, its split."""
+"""CSV files as a source of images: one row per image, with its path, its label and perhaps its split."""
 
 import csv
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def csv_source(path: Path, columns: Columns | None = None, name: str | None = No
     columns = columns or Columns()
     rows = list(_rows(path, columns))
     if not rows:
-        raise DataError(f"{path}: no rows below its header; list an image a row")
+        raise DataError(f"{path}: no rows below its header; list one image per row")
     _require_listed_once(path, rows)
     splits: dict[str, list[Record]] = {split: [] for split in (TRAIN, VAL, TEST)}
     for number, row in enumerate(rows):

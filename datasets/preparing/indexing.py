@@ -1,4 +1,4 @@
-"""Manifests of shards that are there already, our own or those of others; the shards stay as they are."""
+"""Indexing shards that exist already, whoever wrote them: they get a manifest, and stay as they are."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence

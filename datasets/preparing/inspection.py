@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers: images by class and split, sizes, balance."""
+"""Inspecting a dataset: images per class and split, their sizes, and how balanced the classes are."""
 
 import math
 from collections.abc import Mapping

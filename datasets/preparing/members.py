@@ -1,4 +1,4 @@
-"""The members of a shard that came from outside, from the headers of its tar alone.
+"""Reading which images and labels a shard holds, from the headers of its tar; the shard is not trusted.
 
 Only images and labels are looked at; members of any other kind (.pyd, .pkl, .pth, ...) are passed over unopened.
 Nothing is unpacked, so no name can lead anywhere; names that try are refused all the same.

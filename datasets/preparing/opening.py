@@ -1,4 +1,4 @@
-"""From what a user names to a source."""
+"""Opening a source of images: a folder, an archive, a CSV file or a data set of torchvision."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From a source to a prepared dataset, whole or not at all; and from what a user names to a manifest."""
+"""Preparing a dataset from a source, whole or not at all; and opening a prepared one by its name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from ..philox import require_word
 from ..reading.cache import default_limit
 from ..remote import checked_address, is_address
 from .archives import archive_stem, is_archive
-from .assemble import DuplicatesCallback, Progress, ProgressCallback, Settings, build, without_duplicates
+from .assemble import DuplicatesCallback, PreparingProgress, ProgressCallback, ShardSettings, build, without_duplicates
 from .csv_source import Columns
 from .opening import open_source, require_source
 from .processes import Mapper, serially
@@ -21,7 +21,7 @@ from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits
 from .sources import digits_source, looks_like_classes, require_fraction
 from .workfolder import Note, occupied, publish, require_free, working_aside, working_on
 
-__all__ = ["DIGITS", "Progress", "open_dataset", "prepare", "prepare_digits"]
+__all__ = ["DIGITS", "PreparingProgress", "open_dataset", "prepare", "prepare_digits"]
 
 DIGITS = "digits"
 _DIGITS_FOLDER = "digits-v1"
@@ -69,7 +69,7 @@ def prepare(
         drop_duplicates: leave out of "train" what is in "val" or "test" too; reads every image twice.
         mirror_safe: whether mirrored images keep their class.
         mapper: where shards are built; default: one after the other in this process (see `parallel`).
-        progress: called with `Progress` after every shard.
+        progress: called with `PreparingProgress` after every shard.
         note: told in a line when work is kept for later, or earlier work is not used.
         report: called with the images that several splits share.
 
@@ -84,7 +84,7 @@ def prepare(
     require_limits(samples_per_shard, bytes_per_shard)
     require_source(source)
     require_free(out_dir)
-    settings = Settings(seed, samples_per_shard, bytes_per_shard, reencoding, pixel_duplicates)
+    settings = ShardSettings(seed, samples_per_shard, bytes_per_shard, reencoding, pixel_duplicates)
     with working_on(out_dir, note) as work, _named_after(source, work.unpacked):
         found = open_source(source, work, name, columns, note).with_validation(val_fraction, seed)
         if drop_duplicates:
@@ -160,7 +160,7 @@ def _open_digits(folder: Path) -> Manifest:
 def _build_digits(folder: Path, progress: ProgressCallback | None) -> bool:
     """Build the digits in a folder of this process's own, and publish them unless another process has done so."""
     source = digits_source().with_validation(0.2, seed=0)
-    settings = Settings(0, _DIGITS_PER_SHARD, BYTES_PER_SHARD, None, False)
+    settings = ShardSettings(0, _DIGITS_PER_SHARD, BYTES_PER_SHARD, None, False)
     with working_aside(folder) as work:
         manifest, _ = build(source, work, settings, False, serially, progress, _unheard)
         manifest.save()

@@ -1,4 +1,4 @@
-"""Where the pieces of a large job run: in this process, or in processes of this machine.
+"""Running the tasks of a large job: one after the other in this process, or in several processes.
 
 Another room can give another mapper, over a cluster for instance: functions and tasks can be pickled, and what a task
 gives does not depend on where or when it runs.

@@ -1,4 +1,4 @@
-"""Making stored images smaller, for data sets whose photographs are far larger than any network's input."""
+"""Making stored images smaller, for datasets whose photographs are far larger than a network's input."""
 
 from dataclasses import dataclass
 from io import BytesIO

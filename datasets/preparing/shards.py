@@ -1,5 +1,4 @@
-"""Shards: plain WebDataset tars of `KEY.jpg` + `KEY.cls`, where they end, and their bytes, which only the samples
-decide."""
+"""Writing shards: plain WebDataset tars of `KEY.jpg` + `KEY.cls`, whose bytes only the samples decide."""
 
 import tarfile
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Where images come from: the embedded digits and folders of classes, as records that are read only when written.
+"""Sources of images: the embedded digits, and folders of classes; an image is read only when it is written.
 
 The order of a source's records depends on names alone, never on the order in which a file system lists them.
 """

@@ -1,4 +1,4 @@
-"""The folder beside OUT in which `prepare` works: one process at a time, and what is finished survives a kill."""
+"""The folder in which `prepare` works, beside its output: for one process at a time, and kept after a kill."""
 
 import hashlib
 import json
@@ -20,24 +20,24 @@ Note = Callable[[str], None]
 
 
 class WorkFolder:
-    """What a run of `prepare` has done so far: an unpacked archive, and finished shards each with a receipt."""
+    """What a run of `prepare` has done so far: an unpacked archive, and the shards that are finished."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.built = root / "built"
-        self._receipts = root / "receipts"
+        self._finished = root / "finished"
         self.unpacked = root / "unpacked"
-        self._plan = root / "plan.json"
+        self._inputs = root / "inputs.json"
         self._origin = root / "unpacked.json"
 
-    def receipt(self, shard: str) -> Path:
-        """Where the receipt of the shard `shard` (such as train/000000.tar) goes."""
-        return self._receipts / f"{shard.replace('/', '-')}.npz"
+    def completion(self, shard: str) -> Path:
+        """The file that says that the shard `shard` (such as train/000000.tar) is finished, and what it holds."""
+        return self._finished / f"{shard.replace('/', '-')}.npz"
 
     @property
     def finished(self) -> int:
         """Number of finished shards."""
-        return sum(not path.name.startswith(".") for path in self._receipts.glob("*.npz"))
+        return sum(not path.name.startswith(".") for path in self._finished.glob("*.npz"))
 
     def unpack(self, archive: Path, note: Note) -> Path:
         """The folder of the archive's contents; unpacked only if an earlier run did not get to its end."""
@@ -52,20 +52,20 @@ class WorkFolder:
             write_atomically(self._origin, json.dumps(origin))
         return content_root(self.unpacked)
 
-    def begin(self, plans: Mapping[str, str], note: Note) -> None:
-        """Make ready for building the shards of these names by these plans (see `ShardTask`).
+    def begin(self, inputs: Mapping[str, str], note: Note) -> None:
+        """Make ready for building the shards of these names from these inputs (see `ShardTask`).
 
-        Shards of an earlier run stay; `build_shard` takes those whose plan is the same. What belongs to no shard is
+        Shards of an earlier run stay; `build_shard` takes those whose inputs are the same. What belongs to no shard is
         removed.
         """
-        plan = hashlib.sha256(json.dumps(sorted(plans.items())).encode()).hexdigest()
-        if self.finished and _read_json(self._plan) != {"plan": plan}:
+        digest = hashlib.sha256(json.dumps(sorted(inputs.items())).encode()).hexdigest()
+        if self.finished and _read_json(self._inputs) != {"inputs": digest}:
             note(f"{self.root}: begun with another source or other settings; starting anew, except for shards that fit")
-        write_atomically(self._plan, json.dumps({"plan": plan}))
-        for folder in (self.built, self._receipts):
+        write_atomically(self._inputs, json.dumps({"inputs": digest}))
+        for folder in (self.built, self._finished):
             folder.mkdir(exist_ok=True)
-        expected = {path for name in plans for path in (self.built / name, self.receipt(name))}
-        for path in (*self.built.rglob("*"), *self._receipts.iterdir()):
+        expected = {path for name in inputs for path in (self.built / name, self.completion(name))}
+        for path in (*self.built.rglob("*"), *self._finished.iterdir()):
             if path.is_file() and path not in expected:
                 path.unlink()
 
@@ -74,9 +74,9 @@ class WorkFolder:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _clear(self) -> None:
-        for path in (self.built, self._receipts, self.unpacked):
+        for path in (self.built, self._finished, self.unpacked):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self._plan, self._origin):
+        for path in (self._inputs, self._origin):
             path.unlink(missing_ok=True)
 
 

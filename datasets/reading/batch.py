@@ -1,4 +1,4 @@
-"""What the loaders deliver: one rank's slice of a global batch."""
+"""A batch as the loaders deliver it: one rank's slice of a global batch."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple

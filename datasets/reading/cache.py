@@ -1,8 +1,8 @@
-"""Remote shards on this machine: a folder of bounded size, shared by all ranks and loader workers of a node.
+"""A cache of remote shards: a folder of bounded size, shared by all ranks and loader workers of a node.
 
-A shard is stored under its sha256, so that any number of datasets share the folder and a name from outside never
-becomes a path. While it is downloaded it is SHA256.part; who writes it holds a lock on that very file, and the lock is
-gone with the process. Space is reserved before the first byte arrives, so the folder never exceeds its limit.
+A shard is stored under its sha256: any number of datasets share the folder, and no name from outside becomes a path.
+While it is downloaded it is SHA256.part. Who writes it holds a lock on that very file, which is gone with the process.
+Space is reserved before the first byte arrives, so the folder never exceeds its limit.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Batches of one rank in exact order, for training and for evaluation."""
+"""The data loaders of training and evaluation: one rank's batches, in an exact order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from ..decoding.transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTr
 from ..errors import DataError
 from ..manifest import TRAIN, VAL, Manifest
 from .batch import Batch, OnCorrupt
-from .order import BatchPlan, EpochOrder
-from .pipeline import Pass
+from .order import BatchLayout, EpochOrder
+from .pipeline import EpochReader
 from .reader import ShardReader
 from .sequence import BatchSequence, Tail
 
@@ -71,7 +71,7 @@ class TrainLoader:
         split = manifest.split(TRAIN)
         block = manifest.default_shuffle_block if shuffle_block is None else shuffle_block
         self.sequence = BatchSequence(EpochOrder(split.shard_samples, seed, block), global_batch, tail)
-        self._plan = BatchPlan(len(split), global_batch, rank, world_size)
+        self._layout = BatchLayout(len(split), global_batch, rank, world_size)
         self._augmentation = TrainTransform(
             image_size,
             seed,
@@ -97,8 +97,8 @@ class TrainLoader:
         if not 0 <= start_batch <= batches:
             raise DataError(f"batch {start_batch} does not exist; an epoch has batches 0 to {batches - 1}")
         ids, carried = self.sequence.samples(epoch)
-        return Pass(
-            replace(self._plan, samples=len(ids)),
+        return EpochReader(
+            replace(self._layout, samples=len(ids)),
             start_batch,
             ids,
             self._labels,
@@ -139,23 +139,25 @@ class EvalLoader:
         on_corrupt: OnCorrupt = "stop",
     ) -> None:
         samples = manifest.split(split)
-        self.plan = BatchPlan.evaluation(len(samples), batch_size, rank, world_size)
+        self.layout = BatchLayout.evaluation(len(samples), batch_size, rank, world_size)
         ids: NDArray[np.int64] = np.arange(len(samples), dtype=np.int64)
         transform = _OfEpoch(EvalTransform(image_size, resize))
         reader = ShardReader(manifest, split, _EVAL_WINDOW)
-        self._pass = Pass(self.plan, 0, ids, samples.label, reader, transform, image_size, on_corrupt, replace=False)
+        self._batches = EpochReader(
+            self.layout, 0, ids, samples.label, reader, transform, image_size, on_corrupt, replace=False
+        )
         self._workers = _checked_workers(loader_workers)
 
     @property
     def batches(self) -> int:
         """Batches of the evaluation, the same on every rank."""
-        return self.plan.batches
+        return self.layout.batches
 
     def __len__(self) -> int:
-        return self.plan.batches
+        return self.layout.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._pass.batches(self._workers)
+        return self._batches.batches(self._workers)
 
 
 @dataclass(frozen=True)

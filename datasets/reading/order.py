@@ -1,8 +1,7 @@
-"""The order of samples: which sample stands at which position of an epoch, and who reads which position.
+"""The order of samples: which one stands at which position of an epoch, and which rank reads it.
 
 Everything here is arithmetic on numbers, without files, processes or torch. Sharding comes after ordering: the global
-order knows neither ranks nor workers, and a `BatchPlan` only cuts it up, so that any number of ranks consumes the same
-sequence.
+order knows neither ranks nor workers. A `BatchLayout` only cuts it up, so any number of ranks reads the same sequence.
 """
 
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def _remembered(order: EpochOrder, epoch: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class BatchPlan:
+class BatchLayout:
     """Which positions of an order a (rank, loader worker) reads, for training or for evaluation.
 
     Position p belongs to global batch p // global_batch; rank r takes the r-th contiguous slice of each global batch.
@@ -109,8 +108,8 @@ class BatchPlan:
             )
 
     @classmethod
-    def evaluation(cls, samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> "BatchPlan":
-        """The plan that visits every sample exactly once over all ranks, `batch_size` of them a rank and batch."""
+    def evaluation(cls, samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> "BatchLayout":
+        """The layout that visits every sample once over all ranks, with `batch_size` of them per rank and batch."""
         return cls(samples, batch_size * max(world_size, 0), rank, world_size, drop_tail=False)
 
     @property
@@ -143,7 +142,7 @@ class BatchPlan:
 
 
 def receipt(positions: NDArray[np.int64], sample_ids: NDArray[np.int64]) -> int:
-    """A 64-bit fingerprint of "sample i was consumed at position p" over all the given pairs.
+    """A 64-bit hash of "sample i was consumed at position p" over all the given pairs.
 
     Receipts of parts (batches, ranks, stretches between restarts) add up, modulo 2^64, to the receipt of the whole: see
     `merge_receipts`. Swapping, omitting, repeating or replacing samples changes it, up to chance of 2^-64.

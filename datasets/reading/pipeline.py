@@ -1,4 +1,4 @@
-"""One pass over the data, as a `webdataset.DataPipeline` whose source is an exact order instead of a list of shards.
+"""Reading one epoch: a `webdataset.DataPipeline` whose source is an exact order instead of a list of shards.
 
 position and sample id (order) → image bytes (positioned read) → uint8 tensor (decode, augment) → `Batch`
 """
@@ -16,7 +16,7 @@ from webdataset import DataPipeline
 from ..decoding.pictures import JpegPicture, Picture, open_picture
 from ..errors import DataError
 from .batch import Batch, Corrupt, OnCorrupt
-from .order import BatchPlan
+from .order import BatchLayout
 from .reader import ShardReader
 
 # So many in a row that cannot be decoded are no accident.
@@ -24,10 +24,10 @@ _MAX_REPLACEMENTS = 1000
 
 
 class Transform(Protocol):
-    """What a pass makes of its pictures."""
+    """What a reader makes of its pictures."""
 
     def __call__(self, picture: Picture | JpegPicture, position: int, sample_id: int) -> torch.Tensor:
-        """The picture of a sample, at a position of the pass → uint8 tensor (3, image_size, image_size)."""
+        """The picture of a sample, at a position of the epoch → uint8 tensor (3, image_size, image_size)."""
 
 
 class _Place(NamedTuple):
@@ -55,11 +55,11 @@ class _Failure:
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
-    """Everything that one pass over the data needs; its private methods are the stages of the pipeline.
+class EpochReader:
+    """A reader of one epoch: its settings, and as private methods the stages of its pipeline.
 
     Attributes:
-        plan: which positions this rank reads.
+        layout: which positions this rank reads.
         start_batch: the first one that it does.
         ids: sample id of every position, int64.
         labels: class of every sample.
@@ -69,7 +69,7 @@ class Pass:
         replace: with `on_corrupt="skip"`, whether another sample is shown in place of a corrupt one or none (masked).
     """
 
-    plan: BatchPlan
+    layout: BatchLayout
     start_batch: int
     ids: NDArray[np.int64]
     labels: NDArray[np.int32]
@@ -99,8 +99,8 @@ class Pass:
             yield item
 
     def _places(self) -> Iterator[_Place]:
-        for batch in self.plan.worker_batches(self.start_batch, *_this_worker()):
-            for position in self.plan.positions(batch):
+        for batch in self.layout.worker_batches(self.start_batch, *_this_worker()):
+            for position in self.layout.positions(batch):
                 yield _Place(position, int(self.ids[position]) if position < len(self.ids) else -1)
 
     def _read(self, places: Iterator[_Place]) -> Iterator[_Encoded]:
@@ -109,7 +109,7 @@ class Pass:
                 yield _Encoded(place, self.reader.read(place.sample_id) if place.sample_id >= 0 else b"")
 
     def _upcoming(self) -> NDArray[np.int64]:
-        return self.ids[self.plan.worker_positions(self.start_batch, *_this_worker())]
+        return self.ids[self.layout.worker_positions(self.start_batch, *_this_worker())]
 
     def _decode(self, samples: Iterator[_Encoded]) -> Iterator[_Decoded]:
         for place, data in samples:
@@ -155,12 +155,12 @@ class Pass:
             else:
                 row.copy_(sample.image)
             places.append(sample._replace(image=None))
-            if len(places) == self.plan.local_batch:
+            if len(places) == self.layout.local_batch:
                 yield self._collate(images, places)
                 places, images = [], self._no_images()
 
     def _no_images(self) -> torch.Tensor:
-        shape = (self.plan.local_batch, self.image_size, self.image_size, 3)
+        shape = (self.layout.local_batch, self.image_size, self.image_size, 3)
         # NumPy asks for huge pages (from 4 MiB on): a few page faults instead of thousands.
         return torch.from_numpy(np.empty(shape, dtype=np.uint8)).permute(0, 3, 1, 2)
 

@@ -1,4 +1,4 @@
-"""Fetching remote shards ahead of one reader, in the order in which that reader will need them."""
+"""Prefetching: remote shards are fetched ahead of a reader, in the order in which it will need them."""
 
 from collections.abc import Sequence
 from threading import Event, Thread

@@ -1,4 +1,4 @@
-"""Positioned reads of image bytes from shards: local ones in place, remote ones through the node's cache."""
+"""Reading the bytes of single images from shards: local ones in place, remote ones through the node's cache."""
 
 import os
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""The global batches of a run: the orders of its epochs, cut into batches, and what becomes of each order's tail."""
+"""The global batches of a run: each epoch's order cut into batches, and what becomes of the samples left over."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .order import BatchPlan, EpochOrder, receipt
+from .order import BatchLayout, EpochOrder, receipt
 
 Tail = Literal["drop", "carry"]
 """What becomes of the samples at the end of an epoch's order that fill no batch: left out, or first in the next epoch.
@@ -49,7 +49,7 @@ class BatchSequence:
     def __post_init__(self) -> None:
         if self.tail not in get_args(Tail):
             raise DataError(f"tail must be {' or '.join(get_args(Tail))}, got {self.tail!r}")
-        BatchPlan(len(self.order), self.global_batch)
+        BatchLayout(len(self.order), self.global_batch)
 
     @property
     def batches_per_epoch(self) -> float:

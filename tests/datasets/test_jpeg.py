@@ -1,6 +1,7 @@
 """Plain JPEGs: the fast path against Pillow, whole, in part, at reduced scales, turned, and damaged."""
 
 import io
+import re
 import struct
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from effnet_cluster.datasets import DataError
-from effnet_cluster.datasets.decoding.jpeg import decode_plain, read_header, upright
+from effnet_cluster.datasets.decoding.jpeg import can_stop_early, decode_plain, read_header, upright
 from effnet_cluster.datasets.decoding.pictures import Box, JpegPicture, Picture, open_picture
 
 CHINA = load_sample_image("china.jpg")
@@ -83,6 +84,26 @@ def test_rows_below_the_crop_are_not_decoded_where_that_can_be_told_from_damage(
     decoded = decode_plain(data, header, 32)
     assert decoded is not None
     assert decoded.shape == (rows, 300, 3)
+
+
+def test_this_libjpegs_words_are_known_and_with_others_all_rows_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_stop_early()
+    data = jpeg(300, 400)
+    header = read_header(data)
+    assert header is not None
+    part = decode_plain(data, header, 32)
+    assert part is not None
+    assert part.shape[0] < 400
+    part = part[:32].copy()
+    monkeypatch.setattr("effnet_cluster.datasets.decoding.jpeg._ROWS_WERE_LEFT", re.compile("in other words"))
+    can_stop_early.cache_clear()
+    try:
+        whole = decode_plain(data, header, 32)
+        assert whole is not None
+        assert whole.shape[0] == 400
+        np.testing.assert_array_equal(whole[:32], part)
+    finally:
+        can_stop_early.cache_clear()
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])

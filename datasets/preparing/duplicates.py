@@ -1,4 +1,4 @@
-"""Which images of a source are the same, by their bytes and by their pixels."""
+"""Finding duplicates: images of a source that are equal, by a hash of their bytes or of their pixels."""
 
 import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -18,24 +18,24 @@ _RECORDS_A_TASK = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Fingerprints:
+class ImageHashes:
     """sha256 of each image's stored bytes and, where they were asked for, of its pixels.
 
     Both are uint8 (N, 32), the pixels (0, 32) where nobody asked. The pixels are those that a network sees: RGB,
-    upright, with their width and height.
+    upright, with their width and height. Unlike perceptual hashes, these find equal pictures and not similar ones.
     """
 
     content: NDArray[np.uint8]
     pixels: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, images: Sequence[EncodedImage], pixels: bool) -> "Fingerprints":
+    def of(cls, images: Sequence[EncodedImage], pixels: bool) -> "ImageHashes":
         """Those of some images. Raises DataError if one cannot be decoded, where pixels are asked for."""
         content = [hashlib.sha256(image.data).digest() for image in images]
         return cls(_array(content), _array([_pixel_digest(image) for image in images] if pixels else []))
 
     @classmethod
-    def join(cls, parts: Sequence["Fingerprints"]) -> "Fingerprints":
+    def join(cls, parts: Sequence["ImageHashes"]) -> "ImageHashes":
         """Those of several parts, one after the other."""
         return cls(np.concatenate([p.content for p in parts]), np.concatenate([p.pixels for p in parts]))
 
@@ -56,25 +56,25 @@ class Duplicates(NamedTuple):
     groups: tuple[tuple[str, ...], ...]
 
 
-def find_duplicates(keys: Mapping[str, Sequence[str]], found: Mapping[str, Fingerprints]) -> list[Duplicates]:
-    """Images that several splits share: by bytes and, if pixels were fingerprinted, by pixels.
+def find_duplicates(keys: Mapping[str, Sequence[str]], found: Mapping[str, ImageHashes]) -> list[Duplicates]:
+    """Images that several splits share: by bytes and, if pixels were hashed, by pixels.
 
     Args:
         keys, found: by split, in the same order of samples.
     """
     names = [f"{split}/{key}" for split, of_split in keys.items() for key in of_split]
     split_numbers = np.repeat(np.arange(len(keys)), [len(of_split) for of_split in keys.values()])
-    joined = Fingerprints.join([found[split] for split in keys])
+    joined = ImageHashes.join([found[split] for split in keys])
     return [
         Duplicates(same, tuple(_groups(_numbered(digests), split_numbers, names)))
         for same, digests in joined.by().items()
     ]
 
 
-def in_other_splits(found: Mapping[str, Fingerprints]) -> NDArray[np.bool_]:
+def in_other_splits(found: Mapping[str, ImageHashes]) -> NDArray[np.bool_]:
     """Which images of "train" are, by bytes or by pixels, in another split too; shape (samples of "train",)."""
     count = len(found[TRAIN].content)
-    joined = Fingerprints.join([found[TRAIN], *(f for split, f in found.items() if split != TRAIN)])
+    joined = ImageHashes.join([found[TRAIN], *(f for split, f in found.items() if split != TRAIN)])
     shared = np.zeros(count, dtype=np.bool_)
     for digests in joined.by().values():
         numbers = _numbered(digests)
@@ -82,16 +82,16 @@ def in_other_splits(found: Mapping[str, Fingerprints]) -> NDArray[np.bool_]:
     return shared
 
 
-def fingerprint(
+def hash_images(
     splits: Mapping[str, Sequence[Record]], pixels: bool, mapper: Mapper
-) -> Generator[tuple[str, int, Fingerprints], None, None]:
-    """Read all images of a source; yields (split, number of the first image, fingerprints), in any order."""
+) -> Generator[tuple[str, int, ImageHashes], None, None]:
+    """Read all images of a source; yields (split, number of the first image, hashes), in any order."""
     tasks = (
         _Task(split, begin, tuple(records[begin : begin + _RECORDS_A_TASK]), pixels)
         for split, records in splits.items()
         for begin in range(0, len(records), _RECORDS_A_TASK)
     )
-    return mapper(_fingerprint, tasks)
+    return mapper(_hash_task, tasks)
 
 
 class _Task(NamedTuple):
@@ -101,10 +101,10 @@ class _Task(NamedTuple):
     pixels: bool
 
 
-def _fingerprint(task: _Task) -> tuple[str, int, Fingerprints]:
+def _hash_task(task: _Task) -> tuple[str, int, ImageHashes]:
     # One image at a time: a thousand large ones would not fit the memory.
-    parts = [Fingerprints.of([record.read()], task.pixels) for record in task.records]
-    return task.split, task.begin, Fingerprints.join(parts)
+    parts = [ImageHashes.of([record.read()], task.pixels) for record in task.records]
+    return task.split, task.begin, ImageHashes.join(parts)
 
 
 def _array(digests: Sequence[bytes]) -> NDArray[np.uint8]:
