@@ -158,7 +158,7 @@ def test_a_shard_that_was_damaged_meanwhile_is_built_again(photos: Path, tmp_pat
     with (work / "built" / "train" / "000001.tar").open("r+b") as file:
         file.seek(700)
         file.write(b"?")
-    next((work / "receipts").glob("train-000002*")).write_bytes(b"no zip")
+    next((work / "finished").glob("train-000002*")).write_bytes(b"no zip")
     assert prepare(photos, tmp_path / "out", samples_per_shard=PER_SHARD).digest == undisturbed.digest
 
 
