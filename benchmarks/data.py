@@ -1,4 +1,4 @@
-"""Decoded and augmented images a second on one core: our loaders against the usual alternatives, in one run.
+"""Decoded and augmented images per second on one core: our loaders against the usual alternatives, in one run.
 
 Everyone reads the same JPEGs, in one process and one thread, and ends with batches that a network takes: normalised
 float32, the others image by image, as is usual. Our loaders deliver uint8, for the device to normalise; that is a
@@ -35,7 +35,7 @@ Contestants = dict[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant: images a second on one core, and how many times as fast as it ours is, without and with
+    """One contestant: images per second on one core, and how many times as fast as it ours is, without and with
     normalising on that core."""
 
     task: str
@@ -49,7 +49,7 @@ def measure(images: int = 2048, rounds: int = 9, photos: str = GENERATED) -> lis
     """Measure all contestants, in training and in evaluation.
 
     Args:
-        images: files to make, in two classes, a multiple of the batch; every contestant reads all of them once a round.
+        images: files to make, in two classes, a multiple of the batch; each contestant reads all of them in each round.
         rounds: measured rounds, after one of warm-up.
         photos: "generated", blends of crops of scikit-learn's two photographs, 500x375, 35 to 80 kB; or
             "scikit-learn", these photographs themselves over and over, 640x427, 140 to 200 kB.

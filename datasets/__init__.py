@@ -1,44 +1,49 @@
-"""The data: sources → shards + manifest → exact order → decoded batches.
+"""The data: sources → shards and manifest → exact order → decoded batches.
 
-Importing this package imports neither torch nor webdataset; the loaders and transforms do, when first asked for.
+Three packages, each of which imports only what follows it:
+`preparing` (sources → shards and manifest), `reading` (manifest → batches), `decoding` (bytes → tensors).
+Every public name is importable from here, and loaded when it is first used: a command line that wants one of them
+pays for no other, least of all for torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .contact_sheet import contact_sheet
-from .csv_source import Columns
-from .errors import DataError
-from .fingerprints import Duplicates
-from .images import decode_rgb
-from .indexing import index_existing, index_shards
-from .inspection import Inspection, inspect_dataset
-from .manifest import Manifest, Shard, Split
-from .order import BatchPlan, EpochOrder, merge_receipts, receipt
-from .parallel import Mapper, processes
-from .prepare import DIGITS, Progress, open_dataset, prepare, prepare_digits
-from .reencode import Reencoding
-from .sequence import BatchSequence, Tail
-from .verify import BadShard, verify_shards
-
 if TYPE_CHECKING:
-    from .augmentation import Augmentation
-    from .batch import Batch, Corrupt, OnCorrupt
-    from .loader import EvalLoader, TrainLoader
-    from .mixing import Mixing
-    from .transforms import EvalTransform, TrainTransform
+    from .decoding.augmentation import Augmentation
+    from .decoding.images import decode_rgb
+    from .decoding.mixing import Mixing
+    from .decoding.transforms import EvalTransform, TrainTransform
+    from .errors import DataError, EffnetClusterError, one_line
+    from .files import locked, write_atomically
+    from .manifest import Manifest, Shard, Split
+    from .preparing.assemble import PreparingProgress
+    from .preparing.contact_sheet import contact_sheet
+    from .preparing.csv_source import Columns
+    from .preparing.duplicates import Duplicates
+    from .preparing.indexing import index_existing, index_shards
+    from .preparing.inspection import Inspection, inspect_dataset
+    from .preparing.prepare import DIGITS, open_dataset, prepare, prepare_digits
+    from .preparing.processes import Mapper, processes
+    from .preparing.reencode import Reencoding
+    from .reading.batch import Batch, Corrupt, OnCorrupt
+    from .reading.loader import EvalLoader, TrainLoader
+    from .reading.order import BatchLayout, EpochOrder, merge_receipts, receipt
+    from .reading.sequence import BatchSequence, Tail
+    from .verify import BadShard, verify_shards
 
 __all__ = [
     "DIGITS",
     "Augmentation",
     "BadShard",
     "Batch",
-    "BatchPlan",
+    "BatchLayout",
     "BatchSequence",
     "Columns",
     "Corrupt",
     "DataError",
     "Duplicates",
+    "EffnetClusterError",
     "EpochOrder",
     "EvalLoader",
     "EvalTransform",
@@ -47,7 +52,7 @@ __all__ = [
     "Mapper",
     "Mixing",
     "OnCorrupt",
-    "Progress",
+    "PreparingProgress",
     "Reencoding",
     "Shard",
     "Split",
@@ -59,32 +64,50 @@ __all__ = [
     "index_existing",
     "index_shards",
     "inspect_dataset",
+    "locked",
     "merge_receipts",
+    "one_line",
     "open_dataset",
     "prepare",
     "prepare_digits",
     "processes",
     "receipt",
     "verify_shards",
+    "write_atomically",
 ]
 
-_LAZY = {
-    "Augmentation": "augmentation",
-    "Batch": "batch",
-    "Corrupt": "batch",
-    "EvalLoader": "loader",
-    "EvalTransform": "transforms",
-    "Mixing": "mixing",
-    "OnCorrupt": "batch",
-    "TrainLoader": "loader",
-    "TrainTransform": "transforms",
+_HOMES = {
+    "decoding.augmentation": ("Augmentation",),
+    "decoding.images": ("decode_rgb",),
+    "decoding.mixing": ("Mixing",),
+    "decoding.transforms": ("EvalTransform", "TrainTransform"),
+    "errors": ("DataError", "EffnetClusterError", "one_line"),
+    "files": ("locked", "write_atomically"),
+    "manifest": ("Manifest", "Shard", "Split"),
+    "preparing.assemble": ("PreparingProgress",),
+    "preparing.contact_sheet": ("contact_sheet",),
+    "preparing.csv_source": ("Columns",),
+    "preparing.duplicates": ("Duplicates",),
+    "preparing.indexing": ("index_existing", "index_shards"),
+    "preparing.inspection": ("Inspection", "inspect_dataset"),
+    "preparing.prepare": ("DIGITS", "open_dataset", "prepare", "prepare_digits"),
+    "preparing.processes": ("Mapper", "processes"),
+    "preparing.reencode": ("Reencoding",),
+    "reading.batch": ("Batch", "Corrupt", "OnCorrupt"),
+    "reading.loader": ("EvalLoader", "TrainLoader"),
+    "reading.order": ("BatchLayout", "EpochOrder", "merge_receipts", "receipt"),
+    "reading.sequence": ("BatchSequence", "Tail"),
+    "verify": ("BadShard", "verify_shards"),
 }
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What a folder of shards holds: classes, shards, and for every sample where its image lies, as arrays.
+"""The manifest of a dataset: its classes, its shards, and where in them the image of every sample lies.
 
 On disk or at a remote address: `manifest.json` for people and tools, `index.npz` (no pickle) for the arrays, beside
 the tars. The shards stay plain WebDataset; the manifest is what makes an exact order over them possible.
@@ -13,15 +13,18 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import ShardCache
+from .decoding.images import MAX_IMAGE_BYTES
 from .errors import DataError
-from .images import MAX_IMAGE_BYTES
+from .files import replacing, write_atomically
 from .remote import join, read_object
+
+TRAIN, VAL, TEST = "train", "val", "test"
+"""The names of the splits that a dataset may have."""
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -85,6 +88,13 @@ class Split:
         return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+class Remote(NamedTuple):
+    """Where a remote dataset lies, and how many bytes of its shards this node may keep."""
+
+    address: str
+    cache_limit: int
+
+
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """An immutable description of a prepared dataset.
@@ -97,7 +107,7 @@ class Manifest:
         image_size: median shorter side of the images, in pixels.
         mirror_safe: whether a mirrored image still shows its class (a mirrored digit does not).
         splits: "train", "val", possibly "test".
-        cache: how remote shards are had; None: they lie in `root`.
+        remote: where remote shards are fetched from; None: they lie in `root`.
     """
 
     root: Path
@@ -106,12 +116,12 @@ class Manifest:
     image_size: int
     mirror_safe: bool
     splits: Mapping[str, Split] = field(repr=False)
-    cache: ShardCache | None = None
+    remote: Remote | None = None
 
     @property
     def location(self) -> str:
         """The folder or address of the dataset, as `open_dataset` takes it."""
-        return self.cache.address if self.cache else str(self.root)
+        return self.remote.address if self.remote else str(self.root)
 
     @property
     def default_shuffle_block(self) -> int | None:
@@ -120,7 +130,7 @@ class Manifest:
         A rank needs a whole block at hand, and a remote dataset may be larger than any node's disk. The number depends
         on no node's cache, since the order of samples depends on it.
         """
-        return REMOTE_SHUFFLE_BLOCK if self.cache else None
+        return REMOTE_SHUFFLE_BLOCK if self.remote else None
 
     @cached_property
     def digest(self) -> str:
@@ -152,9 +162,9 @@ class Manifest:
             "splits": {name: {"shards": [asdict(s) for s in split.shards]} for name, split in self.splits.items()},
             "index": {"file": INDEX_FILE, "sha256": _index_sha256(arrays)},
         }
-        with (self.root / INDEX_FILE).open("wb") as file:
+        with replacing(self.root / INDEX_FILE) as fresh, fresh.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-        (self.root / MANIFEST_FILE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_atomically(self.root / MANIFEST_FILE, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -169,21 +179,25 @@ class Manifest:
         return cls._read(lambda name: (folder / name).open("rb"), folder, None)
 
     @classmethod
-    def load_remote(cls, cache: ShardCache) -> "Manifest":
-        """Read and check the manifest at `cache.address`; its shards will be read through `cache`.
+    def load_remote(cls, address: str, cache_folder: Path, cache_limit: int) -> "Manifest":
+        """Read and check the manifest at `address`; no shard is fetched yet.
+
+        Args:
+            cache_folder: where the shards will be kept on this node; other datasets may share it.
+            cache_limit: bytes that this folder may hold.
 
         Raises:
             DataError: as for `load`, or the address cannot be read.
         """
 
         def download(name: str) -> BytesIO:
-            return BytesIO(read_object(join(cache.address, name), _MAX_BYTES[name]))
+            return BytesIO(read_object(join(address, name), _MAX_BYTES[name]))
 
-        return cls._read(download, cache.folder, cache)
+        return cls._read(download, cache_folder, Remote(address, cache_limit))
 
     @classmethod
-    def _read(cls, opened: Callable[[str], BinaryIO], root: Path, cache: ShardCache | None) -> "Manifest":
-        place = cache.address if cache else str(root)
+    def _read(cls, opened: Callable[[str], BinaryIO], root: Path, remote: Remote | None) -> "Manifest":
+        place = remote.address if remote else str(root)
         path = f"{place}/{MANIFEST_FILE}"
         try:
             with opened(MANIFEST_FILE) as file:
@@ -207,7 +221,7 @@ class Manifest:
                 splits = _load_splits(file, shards)
         except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
             raise _damaged(f"{place}/{INDEX_FILE}", "missing or unreadable") from error
-        manifest = cls(root, name, classes, size, mirror, splits, cache)
+        manifest = cls(root, name, classes, size, mirror, splits, remote)
         if problem := manifest._inconsistency():
             raise _damaged(path, problem)
         if manifest.digest != recorded:

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of (seed, stream): no state is carried, so nothing has to be saved or replayed.
+"""Random numbers as a pure function of seed and stream: no state is carried, saved or replayed.
 
 Only the raw 64-bit words of numpy's Philox are used. NumPy keeps those stable between releases, whereas the algorithms
 of `Generator` (permutation, uniform, ...) may change (NEP 19), and an order that a new NumPy changes could not be
@@ -19,7 +19,7 @@ _of_thread = threading.local()
 
 
 class Domain(IntEnum):
-    """What the numbers are for: one value a use, so that no two uses ever see the same words."""
+    """What the numbers are for: one value per use, so that no two uses ever see the same words."""
 
     SHARDS = 1
     SAMPLES = 2
@@ -77,33 +77,4 @@ def uniforms(count: int, domain: Domain, seed: int, major: int = 0, minor: int =
 
 def permutation(count: int, domain: Domain, seed: int, major: int = 0, minor: int = 0) -> NDArray[np.int64]:
     """A uniform permutation of 0..count-1, shape (count,): the stable sort order of random words."""
-    return stable_order(words(count, domain, seed, major, minor))
-
-
-def stable_order(drawn: NDArray[np.uint64], kept_bits: int = 64) -> NDArray[np.int64]:
-    """`np.argsort(drawn, kind="stable")`, (count,), in a fraction of its time where the words are random.
-
-    Each word's high bits and its index share one word, so that numpy's vectorised sort of plain numbers, which never
-    jumps about in memory, carries the index along. Only words with equal high bits have to be looked at again.
-
-    Args:
-        kept_bits: at most so many high bits of a word are sorted by at first; only the time depends on it.
-    """
-    count = len(drawn)
-    index_bits = np.uint64(max(max(count - 1, 0).bit_length(), 64 - kept_bits))
-    index_mask = np.uint64((1 << int(index_bits)) - 1)
-    packed = drawn & ~index_mask
-    packed |= np.arange(count, dtype=np.uint64)
-    packed.sort()
-    # Neighbours differ in the index bits alone if and only if their high bits are equal.
-    difference = packed[1:] ^ packed[:-1]
-    tied = np.flatnonzero(difference <= index_mask)
-    del difference
-    packed &= index_mask
-    order = packed.view(np.int64)
-    if len(tied):
-        at = np.union1d(tied, tied + 1)
-        members = order[at]
-        # By the whole word, then by index. Their places stay sorted by the high bits, so no run mixes with another.
-        order[at] = members[np.lexsort((members, drawn[members]))]
-    return order
+    return np.argsort(words(count, domain, seed, major, minor), kind="stable")

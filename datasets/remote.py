@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from .errors import DataError
+from .errors import DataError, one_line
 
 SCHEMES = ("s3", "gs", "hdfs", "http", "https")
 CHUNK_BYTES = 8 * 2**20
@@ -135,4 +135,5 @@ def _is_final(error: Exception) -> bool:
 def _line(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "it is not there"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
+    kind, line = type(error).__name__, one_line(error)
+    return line if line == kind else f"{kind}: {line}"

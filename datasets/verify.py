@@ -1,4 +1,4 @@
-"""Whether the shards of a dataset are still those that its manifest describes."""
+"""Verifying a dataset: whether its shards are still those that its manifest describes."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -38,11 +38,11 @@ def verify_shards(manifest: Manifest, progress: Callable[[int, int], None] | Non
 
 def _problem(manifest: Manifest, shard: Shard) -> str | None:
     try:
-        if manifest.cache is None:
+        if manifest.remote is None:
             with (manifest.root / shard.name).open("rb") as file:
                 size, found = _digest(iter(partial(file.read, CHUNK_BYTES), b""))
         else:
-            address = join(manifest.cache.address, shard.name)
+            address = join(manifest.remote.address, shard.name)
             size, found = retrying(address, lambda: _digest(stream(address, shard.bytes)))
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from .memory import Prediction, predict
+from .memory import TrainingEstimate, estimate
 from .naming import MAX_PHI, phi_name, scaled_name, variant
 from .scaling import compound_scaling
 
@@ -41,7 +41,7 @@ class Budget:
             if not getattr(self, name) > 0:
                 raise ValueError(f"the bound on {name} must be positive, not {getattr(self, name)!r}")
 
-    def holds(self, prediction: Prediction) -> bool:
+    def holds(self, prediction: TrainingEstimate) -> bool:
         """Whether the model fits."""
         cost, memory = prediction.cost, prediction.memory
         return cost.macs <= self.macs and memory.total <= self.memory and cost.params <= self.params
@@ -67,7 +67,7 @@ def phis() -> tuple[float, ...]:
 
 def largest_phi(
     budget: Budget, batch: int = 32, *, checkpoint_activations: bool = False, **overrides: Any
-) -> Prediction | None:
+) -> TrainingEstimate | None:
     """Return the model with the largest φ of ``phis()`` that fits; None if not even B0 does.
 
     Args:
@@ -80,9 +80,9 @@ def largest_phi(
         ValueError: the batch is not positive, or as ``variant``.
     """
 
-    def at(phi: float) -> Prediction:
+    def at(phi: float) -> TrainingEstimate:
         config = variant(phi_name(phi), **overrides)
-        return predict(config, batch, checkpoint_activations=checkpoint_activations)
+        return estimate(config, batch, checkpoint_activations=checkpoint_activations)
 
     candidates = phis()
     index = _count_fitting(candidates, lambda phi: budget.holds(at(phi))) - 1
@@ -91,10 +91,10 @@ def largest_phi(
 
 def largest_of(
     names: Sequence[str], budget: Budget, batch: int = 32, *, checkpoint_activations: bool = False, **overrides: Any
-) -> Prediction | None:
+) -> TrainingEstimate | None:
     """Return the fitting model with the most multiply-accumulates among ``names``; None if none fits."""
     configs = (variant(name, **overrides) for name in names)
-    found = [predict(config, batch, checkpoint_activations=checkpoint_activations) for config in configs]
+    found = [estimate(config, batch, checkpoint_activations=checkpoint_activations) for config in configs]
     return max(filter(budget.holds, found), key=lambda prediction: prediction.cost.macs, default=None)
 
 
@@ -106,7 +106,7 @@ def largest_on_grid(
     *,
     checkpoint_activations: bool = False,
     **overrides: Any,
-) -> tuple[Prediction, ...]:
+) -> tuple[TrainingEstimate, ...]:
     """Return the maximal models of a grid: they fit, and no other that fits is at least as large in all three factors.
 
     Every other point that fits is in no dimension larger than one of them, so they say it all. The most
@@ -117,9 +117,9 @@ def largest_on_grid(
     """
     grid = grid or Grid()
 
-    def at(width: float, depth: float, resolution: float) -> Prediction:
+    def at(width: float, depth: float, resolution: float) -> TrainingEstimate:
         config = variant(scaled_name(base, width, depth, resolution), **overrides)
-        return predict(config, batch, checkpoint_activations=checkpoint_activations)
+        return estimate(config, batch, checkpoint_activations=checkpoint_activations)
 
     def fitting(candidates: Sequence[float], width: float, depth: float) -> int:
         return _count_fitting(candidates, lambda resolution: budget.holds(at(width, depth, resolution)))

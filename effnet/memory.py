@@ -41,7 +41,7 @@ class TrainingMemory:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class TrainingEstimate:
     """A model and what it costs to train: ``cost`` for one image, ``memory`` for batches of ``batch`` images."""
 
     config: EfficientNetConfig
@@ -50,13 +50,13 @@ class Prediction:
     batch: int
 
 
-def predict(
+def estimate(
     config: EfficientNetConfig,
     batch: int = 32,
     image_size: int | Size | None = None,
     *,
     checkpoint_activations: bool = False,
-) -> Prediction:
+) -> TrainingEstimate:
     """Compute what training ``config`` costs, without building the model.
 
     Args:
@@ -78,7 +78,7 @@ def predict(
     # what DDP keeps, and the gradients of the last feature map, before and after the activation or the norm.
     classifier = head.channels * config.num_classes
     feature_map = head.channels * head.resolution[0] * head.resolution[1]
-    return Prediction(
+    return TrainingEstimate(
         config=config,
         cost=cost,
         memory=TrainingMemory(

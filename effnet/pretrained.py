@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EvalTransform:
+class Preprocessing:
     """How an RGB image becomes the input that weights were evaluated on.
 
     The shorter side is resized to ``resize`` pixels, the central square of ``crop`` pixels cut out, the values scaled
@@ -60,7 +60,7 @@ class WeightsInfo:
     url: str
     license: str
     num_classes: int
-    transform: EvalTransform
+    transform: Preprocessing
     imagenet_top1: float
 
     def path(self) -> Path:
@@ -94,7 +94,7 @@ _LITE0 = WeightsInfo(
     url="https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite",
     license="Apache-2.0",
     num_classes=1000,
-    transform=EvalTransform(resize=256, crop=224, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+    transform=Preprocessing(resize=256, crop=224, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
     imagenet_top1=75.1,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ..datasets import BatchPlan, Manifest
+from ..datasets import BatchLayout, Manifest
 from ..effnet import VARIANTS, complexity, variant
 from ..effnet.complexity import Complexity
 from ..effnet.pretrained import PRETRAINED
@@ -79,7 +79,7 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
 
 
 def _batches_per_epoch(spec: ExperimentSpec, samples: int) -> int:
-    return BatchPlan(samples, spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
+    return BatchLayout(samples, spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
 
 
 def _plan_trial(

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ...datasets import Columns, Duplicates, Mapper, Reencoding, prepare, processes
-from ...datasets import Progress as Step
+from ...datasets import PreparingProgress as Step
 from ...orchestration.errors import UserError
 from .bar import progress_bar
 from .console import talk

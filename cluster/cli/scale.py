@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ...effnet import VARIANTS, variant
 from ...effnet.budget import Budget, base_grid, largest_of, largest_on_grid, largest_phi
-from ...effnet.memory import Prediction, predict
+from ...effnet.memory import TrainingEstimate, estimate
 from ...effnet.naming import scaled_name
 from ...orchestration.errors import UserError
 from ..follow import count
@@ -70,7 +70,7 @@ def command(
     except ValueError as error:
         raise UserError(str(error)) from None
     if not found:
-        raise UserError(_nothing_fits(budget, predict(variant("b0", **overrides), batch, **training)))
+        raise UserError(_nothing_fits(budget, estimate(variant("b0", **overrides), batch, **training)))
     if as_json:
         click.echo(
             json.dumps([_fields(label, prediction) for label, prediction in found], indent=2, ensure_ascii=False)
@@ -99,7 +99,7 @@ def grid_command(step: float, flops: float, tolerance: float) -> None:
     click.echo(",".join(names))
 
 
-def _solve(budget: Budget, batch: int, grid: bool, overrides: dict[str, Any]) -> list[tuple[str, Prediction]]:
+def _solve(budget: Budget, batch: int, grid: bool, overrides: dict[str, Any]) -> list[tuple[str, TrainingEstimate]]:
     """What fits, each with why it is shown."""
     answers = [
         ("largest φ", largest_phi(budget, batch, **overrides)),
@@ -111,7 +111,7 @@ def _solve(budget: Budget, batch: int, grid: bool, overrides: dict[str, Any]) ->
     return found
 
 
-def _nothing_fits(budget: Budget, smallest: Prediction) -> str:
+def _nothing_fits(budget: Budget, smallest: TrainingEstimate) -> str:
     needs = [
         f"{shown(needed)} {what} (allowed: {shown(allowed)})"
         for needed, allowed, what, shown in (
@@ -128,7 +128,7 @@ def _count(number: float) -> str:
     return count(int(number))
 
 
-def _fields(label: str, prediction: Prediction) -> dict[str, Any]:
+def _fields(label: str, prediction: TrainingEstimate) -> dict[str, Any]:
     config, cost, memory = prediction.config, prediction.cost, prediction.memory
     return {
         "why": label,
@@ -151,7 +151,7 @@ def _fields(label: str, prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _table(found: list[tuple[str, Prediction]], budget: Budget, batch: int) -> Table:
+def _table(found: list[tuple[str, TrainingEstimate]], budget: Budget, batch: int) -> Table:
     bounds = [
         f"{shown(bound)} {what}"
         for bound, what, shown in (

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ...datasets.decoding.resizing import evaluation_crop, resize_bicubic
 from .normalization import IMAGENET, Normalization
-
-_HALF_UP = 0.5 + 2**-10
 
 
 class NormalizedModel(nn.Module):
@@ -52,31 +50,10 @@ class ServedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Transform, classify and return probabilities."""
         x = images.permute(0, 3, 1, 2).float()
-        height, width = x.shape[-2], x.shape[-1]
-        short = torch.sym_min(height, width)
-        # Written without a branch on the size, so that one exported program serves all sizes.
-        side = torch.sym_ite(short > self.image_size, self.eval_resize, self.image_size)
-        new_height, new_width = height * side // short, width * side // short
-        # Pillow resizes along one axis after the other and ends each in uint8; done at once, sharp edges of small
-        # images would differ by several levels.
-        x = _resize(_resize(x, height, new_width), new_height, new_width)
+        crop = evaluation_crop(x.shape[-2], x.shape[-1], self.image_size, self.eval_resize)
+        x = resize_bicubic(x, crop.height, crop.width)
         # Gathered rather than sliced: the strides of a slice become conditions of the exported program, which then
         # refuses images whose short side becomes `image_size`.
         span = torch.arange(self.image_size, device=x.device)
-        x = x.index_select(2, span + _half(new_height - self.image_size))
-        x = x.index_select(3, span + _half(new_width - self.image_size))
+        x = x.index_select(2, span + crop.top).index_select(3, span + crop.left)
         return self.model(x).softmax(-1)  # type: ignore[no-any-return]
-
-
-def _resize(x: Tensor, height: int | torch.SymInt, width: int | torch.SymInt) -> Tensor:
-    """Bicubic resize to whole levels from 0 to 255."""
-    size = [height, width]
-    x = F.interpolate(x, size, mode="bicubic", antialias=True)  # type: ignore[arg-type]
-    # Halves, which rational factors make often, go up as in Pillow, and by more than float32 can be off: another engine
-    # that computes 0.49999 for them must not come out a level lower.
-    return (x + _HALF_UP).floor().clamp(0, 255)
-
-
-def _half(margin: int | torch.SymInt) -> int | torch.SymInt:
-    """Half a margin, rounded half to even as torchvision's centre crop does; without floats, for symbolic sizes."""
-    return (margin + (margin % 4) // 3) // 2

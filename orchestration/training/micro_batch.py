@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from ...effnet.config import EfficientNetConfig
-from ...effnet.memory import predict
+from ...effnet.memory import estimate
 
 # What the prediction leaves out: workspaces, the allocator's reserve, the loader's batches.
 _USABLE = 0.8
@@ -34,7 +34,7 @@ def fitting_images(
         half: whether activations are kept in 16 bits.
     """
     one, two = (
-        predict(config, batch, image_size, checkpoint_activations=checkpoint_activations).memory for batch in (1, 2)
+        estimate(config, batch, image_size, checkpoint_activations=checkpoint_activations).memory for batch in (1, 2)
     )
     fixed = one.weights + one.gradients + one.optimizer
     each = (two.activations - one.activations) * (_HALF if half else 1.0) + max(two.transient - one.transient, 0)

@@ -11,8 +11,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.autoaugment import AutoAugment, RandAugment, TrivialAugmentWide, _apply_op
 
 from effnet_cluster.datasets import Augmentation, DataError, Manifest, TrainLoader, TrainTransform
-from effnet_cluster.datasets.augmentation import ERASED
-from effnet_cluster.datasets.policies import (
+from effnet_cluster.datasets.decoding.augmentation import ERASED
+from effnet_cluster.datasets.decoding.policies import (
     FILL,
     IMAGENET_POLICY,
     NARROW,

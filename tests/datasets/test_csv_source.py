@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from effnet_cluster.datasets import Columns, DataError, Manifest, prepare
-from effnet_cluster.datasets.csv_source import csv_source
+from effnet_cluster.datasets.preparing.csv_source import csv_source
 
 
 def write(path: Path, rows: Sequence[Sequence[str]]) -> Path:

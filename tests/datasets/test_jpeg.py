@@ -1,6 +1,7 @@
 """Plain JPEGs: the fast path against Pillow, whole, in part, at reduced scales, turned, and damaged."""
 
 import io
+import re
 import struct
 from typing import Any
 
@@ -14,8 +15,8 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from effnet_cluster.datasets import DataError
-from effnet_cluster.datasets.jpeg import decode_plain, read_header, upright
-from effnet_cluster.datasets.pictures import Box, JpegPicture, Picture, open_picture
+from effnet_cluster.datasets.decoding.jpeg import can_stop_early, decode_plain, read_header, upright
+from effnet_cluster.datasets.decoding.pictures import Box, JpegPicture, Picture, open_picture
 
 CHINA = load_sample_image("china.jpg")
 HUGE = 10**6  # no crop is so large that it would be decoded at a reduced scale
@@ -31,10 +32,8 @@ def by_pillow(data: bytes) -> NDArray[np.uint8]:
     return np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
 
 
-def pixels(picture: Picture | JpegPicture, rows: int | None = None) -> NDArray[np.uint8]:
-    """The first rows, or all, without the bytes that mean nothing."""
-    rows = picture.height if rows is None else rows
-    return picture.pixels(rows)[:rows, :, :3]
+def pixels(picture: Picture | JpegPicture) -> NDArray[np.uint8]:
+    return picture.pixels()
 
 
 def fast(data: bytes) -> JpegPicture:
@@ -71,7 +70,6 @@ def test_any_part_of_any_plain_jpeg_is_what_pillow_decodes(
     assert decode_plain(data, header, bottom + 1) is not None  # not by way of Pillow
     np.testing.assert_array_equal(picture.crop(box, HUGE), expected[top : bottom + 1, left : right + 1])
     np.testing.assert_array_equal(pixels(picture), expected)
-    np.testing.assert_array_equal(pixels(picture, bottom + 1), expected[: bottom + 1])
 
 
 @pytest.mark.parametrize(
@@ -86,6 +84,26 @@ def test_rows_below_the_crop_are_not_decoded_where_that_can_be_told_from_damage(
     decoded = decode_plain(data, header, 32)
     assert decoded is not None
     assert decoded.shape == (rows, 300, 3)
+
+
+def test_this_libjpegs_words_are_known_and_with_others_all_rows_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_stop_early()
+    data = jpeg(300, 400)
+    header = read_header(data)
+    assert header is not None
+    part = decode_plain(data, header, 32)
+    assert part is not None
+    assert part.shape[0] < 400
+    part = part[:32].copy()
+    monkeypatch.setattr("effnet_cluster.datasets.decoding.jpeg._ROWS_WERE_LEFT", re.compile("in other words"))
+    can_stop_early.cache_clear()
+    try:
+        whole = decode_plain(data, header, 32)
+        assert whole is not None
+        assert whole.shape[0] == 400
+        np.testing.assert_array_equal(whole[:32], part)
+    finally:
+        can_stop_early.cache_clear()
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
@@ -209,7 +227,7 @@ def test_a_decompression_bomb_is_an_error_before_it_is_decoded(width: int, heigh
 
 
 def test_an_encoded_image_above_the_cap_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.images.MAX_IMAGE_BYTES", 100)
+    monkeypatch.setattr("effnet_cluster.datasets.decoding.images.MAX_IMAGE_BYTES", 100)
     with pytest.raises(DataError, match="bytes, more than the 100 allowed"):
         open_picture(jpeg(30, 30))
 

@@ -26,7 +26,7 @@ from effnet_cluster.datasets import (
     merge_receipts,
     receipt,
 )
-from effnet_cluster.datasets.reader import ShardReader
+from effnet_cluster.datasets.reading.reader import ShardReader
 
 SIZE = 16
 reuses_fixtures = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -297,7 +297,7 @@ def test_a_shard_that_shrinks_while_it_is_read_is_a_short_read(photo_shards: Man
 
 
 def test_a_reader_keeps_few_files_open_and_travels(photo_shards: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.reader._MAX_OPEN", 2)
+    monkeypatch.setattr("effnet_cluster.datasets.reading.reader._MAX_OPEN", 2)
     reader = ShardReader(photo_shards, "train")
     data = [reader.read(i) for i in range(16)]
     assert len(reader._open) == 2

@@ -9,7 +9,7 @@ from scipy import stats
 from torchvision.transforms.v2 import CutMix, MixUp
 
 from effnet_cluster.datasets import DataError, Mixing
-from effnet_cluster.datasets.mixing import cut_box, symmetric_beta
+from effnet_cluster.datasets.decoding.mixing import cut_box, symmetric_beta
 
 CLASSES = 7
 IMAGES = torch.randint(0, 256, (6, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

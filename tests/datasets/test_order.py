@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet_cluster.datasets import BatchPlan, BatchSequence, DataError, EpochOrder, merge_receipts, receipt
-from effnet_cluster.datasets.philox import Domain, permutation, stable_order, uniforms, words
+from effnet_cluster.datasets import BatchLayout, BatchSequence, DataError, EpochOrder, merge_receipts, receipt
+from effnet_cluster.datasets.philox import Domain, permutation, uniforms, words
 
 WORD = 2**64
 shard_sizes = st.lists(st.integers(0, 9), min_size=1, max_size=12).map(tuple)
@@ -97,13 +97,13 @@ def test_imagenet_sized_epoch_takes_under_a_second_and_is_entered_anywhere_at_on
         order = EpochOrder((1000,) * 1281, 0, block)
         taken, again = [], []
         for epoch in range(3):
-            start = time.perf_counter()
+            start = time.process_time()  # not what others on this machine take
             order.sample_ids(epoch)
-            taken.append(time.perf_counter() - start)
-            start = time.perf_counter()
+            taken.append(time.process_time() - start)
+            start = time.process_time()
             ids = order.sample_ids(epoch)
-            next(iter(BatchPlan(len(ids), 256).positions(2500)))
-            again.append(time.perf_counter() - start)
+            next(iter(BatchLayout(len(ids), 256).positions(2500)))
+            again.append(time.process_time() - start)
         assert min(taken) < 1.0
         assert min(again) < 0.05
         tracemalloc.start()
@@ -119,22 +119,6 @@ def test_equal_words_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert permutation(300, Domain.SAMPLES, 0).tolist() == sorted(range(300), key=lambda i: i % 3)
 
 
-@given(
-    drawn=st.lists(st.integers(0, WORD - 1) | st.integers(0, 3) | st.integers(WORD - 3, WORD - 1), max_size=80),
-    kept=st.integers(1, 64),
-)
-def test_sorting_by_a_part_of_each_word_gives_the_stable_order_of_the_whole(drawn: list[int], kept: int) -> None:
-    order = stable_order(np.array(drawn, dtype=np.uint64), kept).tolist()
-    assert order == sorted(range(len(drawn)), key=drawn.__getitem__)
-
-
-@pytest.mark.parametrize("kept", [8, 20, 30, 64])
-def test_long_and_frequent_ties_are_put_in_order(kept: int) -> None:
-    drawn = words(200_000, Domain.SAMPLES, 3)
-    drawn[::7] = drawn[0]
-    np.testing.assert_array_equal(stable_order(drawn, kept), np.argsort(drawn, kind="stable"))
-
-
 @given(sizes=shard_sizes, seed=seeds, block=st.integers(1, 5) | st.none(), data=st.data())
 def test_any_history_of_stops_and_sizes_reads_the_uninterrupted_sequence(
     sizes: tuple[int, ...], seed: int, block: int | None, data: st.DataObject
@@ -142,7 +126,7 @@ def test_any_history_of_stops_and_sizes_reads_the_uninterrupted_sequence(
     """Two epochs, stopped after any batches and resumed with other numbers of ranks and loader workers each time."""
     batch = 12
     order = EpochOrder((20, *sizes), seed, block)
-    whole = BatchPlan(len(order), batch).batches
+    whole = BatchLayout(len(order), batch).batches
     for epoch in (0, 1):
         ids = order.sample_ids(epoch)
         read: list[int] = []
@@ -150,20 +134,20 @@ def test_any_history_of_stops_and_sizes_reads_the_uninterrupted_sequence(
         while at < whole:
             world, workers = data.draw(st.sampled_from([1, 2, 3, 4, 6, 12])), data.draw(st.integers(1, 4))
             stop = data.draw(st.integers(at + 1, whole))
-            plans = [BatchPlan(len(order), batch, rank, world) for rank in range(world)]
+            layouts = [BatchLayout(len(order), batch, rank, world) for rank in range(world)]
             for number in range(at, stop):
-                read += [int(ids[p]) for plan in plans for p in plan.positions(number)]
-            for plan in plans:
-                mine = plan.worker_positions(at, 0, workers).tolist()
-                assert mine == [p for b in plan.worker_batches(at, 0, workers) for p in plan.positions(b)]
+                read += [int(ids[p]) for layout in layouts for p in layout.positions(number)]
+            for layout in layouts:
+                mine = layout.worker_positions(at, 0, workers).tolist()
+                assert mine == [p for b in layout.worker_batches(at, 0, workers) for p in layout.positions(b)]
             at = stop
         assert read == ids[: whole * batch].tolist()
         assert len(set(read)) == len(read)
 
 
-def as_loaded(plan: BatchPlan, start: int, workers: int) -> list[int]:
+def as_loaded(layout: BatchLayout, start: int, workers: int) -> list[int]:
     """The batches of a rank in the order in which a loader asks its workers: in turn, skipping those that are done."""
-    queues = [list(plan.worker_batches(start, worker, workers)) for worker in range(workers)]
+    queues = [list(layout.worker_batches(start, worker, workers)) for worker in range(workers)]
     batches = []
     while any(queues):
         batches += [queue.pop(0) for queue in queues if queue]
@@ -176,15 +160,15 @@ def test_any_ranks_and_workers_read_the_uninterrupted_sequence_from_any_batch(
 ) -> None:
     size = world * local
     samples = data.draw(st.integers(size, 6 * size + 3))
-    plans = [BatchPlan(samples, size, rank, world) for rank in range(world)]
-    start = data.draw(st.integers(0, plans[0].batches))
-    loaded = [as_loaded(plan, start, workers) for plan in plans]
+    layouts = [BatchLayout(samples, size, rank, world) for rank in range(world)]
+    start = data.draw(st.integers(0, layouts[0].batches))
+    loaded = [as_loaded(layout, start, workers) for layout in layouts]
     assert all(batches == list(range(start, samples // size)) for batches in loaded)
     read = [
         p
         for batches in zip(*loaded, strict=True)
-        for plan, b in zip(plans, batches, strict=True)
-        for p in plan.positions(b)
+        for layout, b in zip(layouts, batches, strict=True)
+        for p in layout.positions(b)
     ]
     assert read == list(range(start * size, samples // size * size))
 
@@ -197,7 +181,7 @@ def test_any_ranks_and_workers_read_the_uninterrupted_sequence_from_any_batch(
 def test_changing_the_number_of_ranks_leaves_every_global_batch_as_it_was(size: int, one: int, other: int) -> None:
     def global_batch(batch: int, world: int) -> list[int]:
         return list(
-            chain.from_iterable(BatchPlan(10 * size + 5, size, r, world).positions(batch) for r in range(world))
+            chain.from_iterable(BatchLayout(10 * size + 5, size, r, world).positions(batch) for r in range(world))
         )
 
     for batch in range(10):
@@ -208,10 +192,10 @@ def test_changing_the_number_of_ranks_leaves_every_global_batch_as_it_was(size: 
 def test_evaluation_visits_each_sample_exactly_once_in_equally_many_batches(
     samples: int, size: int, world: int
 ) -> None:
-    plans = [BatchPlan.evaluation(samples, size, rank, world) for rank in range(world)]
-    assert {plan.local_batch for plan in plans} == {size}
-    assert len({plan.batches for plan in plans}) == 1
-    read = [p for plan in plans for b in range(plan.batches) for p in plan.positions(b)]
+    layouts = [BatchLayout.evaluation(samples, size, rank, world) for rank in range(world)]
+    assert {layout.local_batch for layout in layouts} == {size}
+    assert len({layout.batches for layout in layouts}) == 1
+    read = [p for layout in layouts for b in range(layout.batches) for p in layout.positions(b)]
     assert sorted(p for p in read if p < samples) == list(range(samples))
     assert len(read) - samples < size * world  # no batch is all padding on all ranks
 
@@ -228,7 +212,7 @@ def test_evaluation_visits_each_sample_exactly_once_in_equally_many_batches(
 )
 def test_sizes_that_do_not_fit_are_refused_in_one_line(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        BatchPlan(*arguments)
+        BatchLayout(*arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -277,9 +261,9 @@ def test_receipts_of_ranks_and_of_stretches_add_up_to_the_expected_one(world: in
     ids = order.sample_ids(2)
     parts = []
     for rank in range(world):
-        plan = BatchPlan(len(order), 6, rank, world)
-        for stretch in (range(cut), range(cut, plan.batches)):
-            positions = np.array([p for b in stretch for p in plan.positions(b)], dtype=np.int64)
+        layout = BatchLayout(len(order), 6, rank, world)
+        for stretch in (range(cut), range(cut, layout.batches)):
+            positions = np.array([p for b in stretch for p in layout.positions(b)], dtype=np.int64)
             parts.append(receipt(positions, ids[positions]))
     sequence = BatchSequence(order, 6)
     assert merge_receipts(*parts) == sequence.receipt(2) == reference_receipt(list(enumerate(ids.tolist()))[:30])

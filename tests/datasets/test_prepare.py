@@ -16,7 +16,15 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from effnet_cluster.datasets import DataError, Manifest, Progress, open_dataset, prepare, prepare_digits, verify_shards
+from effnet_cluster.datasets import (
+    DataError,
+    Manifest,
+    PreparingProgress,
+    open_dataset,
+    prepare,
+    prepare_digits,
+    verify_shards,
+)
 
 MakeFolder = Callable[[dict[str, int]], Path]
 
@@ -66,11 +74,11 @@ def test_an_archive_like_flower_photos_gives_what_its_folder_gives(
     else:
         with tarfile.open(archive, "w:gz" if suffix.endswith("gz") else "w") as tar:
             tar.add(root, "flower_photos")
-    seen: list[Progress] = []
+    seen: list[PreparingProgress] = []
     manifest = prepare(archive, tmp_path / "out", samples_per_shard=3, progress=seen.append)
     assert manifest.digest == photo_shards.digest
     assert (manifest.name, manifest.classes) == ("flower_photos", ("china", "flower"))
-    assert seen == [Progress(done, 20, 1) for done in (3, 6, 9, 12, 15, 16, 19, 20)]
+    assert seen == [PreparingProgress(done, 20, 1) for done in (3, 6, 9, 12, 15, 16, 19, 20)]
     assert names(tmp_path) == sorted(["flower_photos", archive.name, "out"])
 
 
@@ -117,7 +125,7 @@ def test_nothing_half_written_is_left_after_a_bad_image(photos: Path, tmp_path: 
 
 
 def test_an_output_folder_that_appears_meanwhile_is_left_alone(photos: Path, tmp_path: Path) -> None:
-    def rival(progress: Progress) -> None:
+    def rival(progress: PreparingProgress) -> None:
         if progress.done == 16:  # the first of two shards
             (tmp_path / "out").mkdir()
             (tmp_path / "out" / "theirs").touch()

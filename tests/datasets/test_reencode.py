@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from effnet_cluster.datasets import DataError, Manifest, Reencoding, prepare
-from effnet_cluster.datasets.images import encode_file
+from effnet_cluster.datasets.decoding.images import encode_file
 
 
 def stored(manifest: Manifest) -> dict[str, bytes]:

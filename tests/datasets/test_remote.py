@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from effnet_cluster.datasets import Batch, DataError, EvalLoader, Manifest, TrainLoader, open_dataset, verify_shards
-from effnet_cluster.datasets.cache import ShardCache, default_limit
+from effnet_cluster.datasets.reading.cache import ShardCache, default_limit
 from effnet_cluster.datasets.remote import checked_address
 
 from .servers import Behaviour, http_server
@@ -219,7 +219,8 @@ def test_lasting_trouble_is_told_in_one_line(
 ) -> None:
     address, behaviour = served
     remote = open_dataset(address, tmp_path, PLENTY)
-    assert remote.cache is not None
+    cache = ShardCache.of(remote)
+    assert cache is not None
     wrong, down, cut, gone, denied, fine = remote.splits["train"].shards
     behaviour.corrupted[wrong.name] = 9
     behaviour.unavailable[down.name] = 99
@@ -235,10 +236,10 @@ def test_lasting_trouble_is_told_in_one_line(
             (denied, "cannot be read: .*403", 1),
         ):
             with pytest.raises(DataError, match=rf"{address}/{shard.name}: {message}") as caught:
-                remote.cache.open(shard)
+                cache.open(shard)
             assert "\n" not in str(caught.value)
             assert behaviour.requests[shard.name] == attempts
-        remote.cache.open(fine).close()
+        cache.open(fine).close()
         assert [path.name for path in (tmp_path / "shards").glob("*.*r*")] == [f"{fine.sha256}.tar"]
     finally:
         renamed.with_suffix(".away").rename(renamed)
@@ -327,7 +328,7 @@ def test_other_addresses_and_secrets_in_addresses_are_refused(tmp_path: Path, re
 
 def test_a_file_address_is_its_folder(photo_shards: Manifest, tmp_path: Path) -> None:
     manifest = open_dataset(photo_shards.root.as_uri(), tmp_path)
-    assert (manifest.root, manifest.cache) == (photo_shards.root, None)
+    assert (manifest.root, manifest.remote) == (photo_shards.root, None)
     assert checked_address("s3://bucket/x//") == "s3://bucket/x"
 
 

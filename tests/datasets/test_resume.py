@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from effnet_cluster.datasets import DataError, Manifest, Progress, Reencoding, prepare, processes, verify_shards
+from effnet_cluster.datasets import (
+    DataError,
+    Manifest,
+    PreparingProgress,
+    Reencoding,
+    prepare,
+    processes,
+    verify_shards,
+)
 
 PER_SHARD = 2  # the 20 photos in ten shards
 
@@ -29,7 +37,7 @@ def shuffled(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Generator[
 def test_one_two_and_four_workers_give_the_same_digest_and_bytes(photos: Path, tmp_path: Path) -> None:
     made: list[Manifest] = []
     for name, mapper in {"1": processes(1), "2": processes(2), "4": processes(4), "shuffled": shuffled}.items():
-        seen: list[Progress] = []
+        seen: list[PreparingProgress] = []
         options: dict[str, Any] = {"mapper": mapper, "reencoding": Reencoding(90), "progress": seen.append}
         made.append(prepare(photos, tmp_path / name, samples_per_shard=PER_SHARD, **options))
         assert [step.done for step in seen] == list(range(2, 21, 2))
@@ -109,7 +117,7 @@ def test_a_second_run_at_once_is_refused_in_one_line(photos: Path, tmp_path: Pat
 
 
 def interrupted(photos: Path, out: Path, error: type[BaseException], **options: Any) -> list[str]:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PreparingProgress) -> None:
         if progress.done == 12:
             raise error
 
@@ -150,7 +158,7 @@ def test_a_shard_that_was_damaged_meanwhile_is_built_again(photos: Path, tmp_pat
     with (work / "built" / "train" / "000001.tar").open("r+b") as file:
         file.seek(700)
         file.write(b"?")
-    next((work / "receipts").glob("train-000002*")).write_bytes(b"no zip")
+    next((work / "finished").glob("train-000002*")).write_bytes(b"no zip")
     assert prepare(photos, tmp_path / "out", samples_per_shard=PER_SHARD).digest == undisturbed.digest
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effnet_cluster.datasets import DataError, Manifest, index_shards, prepare
-from effnet_cluster.datasets.images import EncodedImage
-from effnet_cluster.datasets.shards import shard_bounds, write_shard
+from effnet_cluster.datasets.decoding.images import EncodedImage
+from effnet_cluster.datasets.preparing.shards import shard_bounds, write_shard
 
 
 def png(value: int) -> bytes:
@@ -141,7 +141,7 @@ def test_a_shard_of_another_shape_is_refused_by_name(tmp_path: Path, members: di
 
 
 def test_an_image_above_the_cap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.members.MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr("effnet_cluster.datasets.preparing.members.MAX_IMAGE_BYTES", 10)
     make_tar(tmp_path / "train" / "s.tar", {"a.png": b"x" * 11, "a.cls": b"0"})
     with pytest.raises(DataError, match="sample a: an image of 11 bytes; 1 to 10 are allowed"):
         index_shards(tmp_path)

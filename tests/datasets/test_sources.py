@@ -17,9 +17,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from effnet_cluster.datasets import DataError
-from effnet_cluster.datasets.archives import extract
-from effnet_cluster.datasets.images import EncodedImage, encode_file
-from effnet_cluster.datasets.sources import Record, digits_source, folder_source, stratified_split
+from effnet_cluster.datasets.decoding.images import EncodedImage, encode_file
+from effnet_cluster.datasets.preparing.archives import extract
+from effnet_cluster.datasets.preparing.sources import Record, digits_source, folder_source, stratified_split
 
 MakeFolder = Callable[[dict[str, int]], Path]
 

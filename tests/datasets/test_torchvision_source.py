@@ -19,7 +19,7 @@ from scipy.io import savemat
 from torchvision import datasets as tv
 
 from effnet_cluster.datasets import DataError, Manifest, prepare
-from effnet_cluster.datasets.images import decode_rgb
+from effnet_cluster.datasets.decoding.images import decode_rgb
 
 RANDOM = np.random.default_rng(0)
 

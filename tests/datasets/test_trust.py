@@ -125,7 +125,7 @@ BAD_SHARDS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("kind", BAD_SHARDS)
 def test_a_bad_shard_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("effnet_cluster.datasets.members.MAX_IMAGE_BYTES", 60_000)
+    monkeypatch.setattr("effnet_cluster.datasets.preparing.members.MAX_IMAGE_BYTES", 60_000)
     data, message = BAD_SHARDS[kind]
     (tmp_path / "s.tar").write_bytes(data)
     with pytest.raises(DataError, match=message) as caught:

@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 
 from effnet_cluster.effnet.budget import Budget, Grid, base_grid, largest_of, largest_on_grid, largest_phi, phis
 from effnet_cluster.effnet.config import SHORTCUTS
-from effnet_cluster.effnet.memory import Prediction, predict
+from effnet_cluster.effnet.memory import TrainingEstimate, estimate
 from effnet_cluster.effnet.naming import phi_name, scaled_name, variant
 
 SMALL = Grid((0.6, 1.0, 1.3, 1.7), (0.5, 1.0, 1.4, 2.2), (0.5, 1.0, 1.2, 1.6))
 POINTS = list(product(SMALL.widths, SMALL.depths, SMALL.resolutions))
 # All φ that a budget below can reach, every cost computed.
-CURVE = {phi: predict(variant(phi_name(phi)), 32) for phi in phis() if phi <= 5}
-CORNERS = {point: predict(variant(scaled_name("b0", *point)), 32) for point in POINTS}
+CURVE = {phi: estimate(variant(phi_name(phi)), 32) for phi in phis() if phi <= 5}
+CORNERS = {point: estimate(variant(scaled_name("b0", *point)), 32) for point in POINTS}
 
 
-def costs(prediction: Prediction) -> tuple[int, int, int, int]:
+def costs(prediction: TrainingEstimate) -> tuple[int, int, int, int]:
     cost, memory = prediction.cost, prediction.memory
     return cost.macs, cost.params, memory.total, memory.activations
 
 
-def within(prediction: Prediction, macs: float, params: float, memory: float) -> bool:
+def within(prediction: TrainingEstimate, macs: float, params: float, memory: float) -> bool:
     used = costs(prediction)
     return used[0] <= macs and used[1] <= params and used[2] <= memory
 
@@ -75,7 +75,7 @@ def test_costs_never_fall_when_a_dimension_grows(
 ) -> None:
     grown = tuple(factor * growth if number == dimension else factor for number, factor in enumerate(base))
     smaller, larger = (
-        predict(variant(scaled_name("b0", *factors), shortcut=shortcut), batch) for factors in (base, grown)
+        estimate(variant(scaled_name("b0", *factors), shortcut=shortcut), batch) for factors in (base, grown)
     )
     assert all(a <= b for a, b in zip(costs(smaller), costs(larger), strict=True))
 

@@ -9,7 +9,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
 from effnet_cluster.effnet import EfficientNet, EfficientNetConfig
-from effnet_cluster.effnet.memory import predict
+from effnet_cluster.effnet.memory import estimate
 from effnet_cluster.effnet.naming import variant
 
 from .helpers import meta_model, parameter_count, peak_allocation
@@ -65,7 +65,7 @@ def test_the_counts_of_a_scaled_model_are_torchs(name: str) -> None:
     model = meta_model(config).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(torch.empty(1, 3, config.resolution, config.resolution, device="meta"))
-    prediction = predict(config)
+    prediction = estimate(config)
     assert prediction.cost.params == parameter_count(model)
     assert prediction.cost.macs * 2 == counter.get_total_flops()
 
@@ -82,7 +82,7 @@ def test_the_counts_of_a_scaled_model_are_torchs(name: str) -> None:
 )
 def test_training_memory_is_what_torchs_tracker_sees(name: str, size: int, batch: int, options: dict[str, Any]) -> None:
     config = variant(name, **options)
-    memory, seen = predict(config, batch, size).memory, tracked_peak(config, batch, size)
+    memory, seen = estimate(config, batch, size).memory, tracked_peak(config, batch, size)
     assert memory.weights == seen["PARAM"]
     assert memory.gradients == seen["GRAD"]
     assert memory.optimizer == pytest.approx(seen["OPT"], rel=1e-3)  # plus a step count for each parameter
@@ -108,7 +108,7 @@ def test_training_memory_is_near_what_the_allocator_gives_out(
 ) -> None:
     """Batches that fill it: oneDNN's workspace for depthwise kernels, up to 30 MB in B0, outweighs smaller ones."""
     config = variant(name, **options)
-    assert predict(config, batch, size).memory.total == pytest.approx(allocated_peak(config, batch, size), rel=0.1)
+    assert estimate(config, batch, size).memory.total == pytest.approx(allocated_peak(config, batch, size), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_training_memory_with_checkpointing_is_near_what_the_allocator_gives_out
     name: str, size: int, batch: int, options: dict[str, Any]
 ) -> None:
     config = variant(name, **options)
-    predicted = predict(config, batch, size, checkpoint_activations=True).memory.total
+    predicted = estimate(config, batch, size, checkpoint_activations=True).memory.total
     assert predicted == pytest.approx(allocated_peak(config, batch, size, checkpoint_activations=True), rel=0.15)
 
 
 def test_only_activations_and_their_gradients_grow_with_the_batch() -> None:
-    one, many = (predict(variant("b0"), batch).memory for batch in (1, 50))
+    one, many = (estimate(variant("b0"), batch).memory for batch in (1, 50))
     assert (many.weights, many.gradients, many.optimizer) == (one.weights, one.gradients, one.optimizer)
     assert many.activations == 50 * one.activations
     assert many.transient > one.transient
@@ -138,4 +138,4 @@ def test_only_activations_and_their_gradients_grow_with_the_batch() -> None:
 
 def test_a_batch_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="batch must be at least 1 image, not 0"):
-        predict(variant("b0"), 0)
+        estimate(variant("b0"), 0)

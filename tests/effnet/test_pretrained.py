@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effnet_cluster.effnet import VARIANTS, EfficientNet, load_pretrained
-from effnet_cluster.effnet.pretrained import PRETRAINED, EvalTransform
+from effnet_cluster.effnet.pretrained import PRETRAINED, Preprocessing
 
 INFO = PRETRAINED["tf_lite0"]
 
@@ -35,7 +35,7 @@ def photo(package: str, path: str) -> Path:
     return Path(module.__file__).parent / path
 
 
-def prepare(path: Path, transform: EvalTransform) -> Tensor:
+def prepare(path: Path, transform: Preprocessing) -> Tensor:
     """An image file → (1, 3, crop, crop)."""
     image_module, numpy = pytest.importorskip("PIL.Image"), pytest.importorskip("numpy")
     image = image_module.open(path).convert("RGB")
@@ -55,7 +55,7 @@ def model() -> EfficientNet:
     return load_pretrained("tf_lite0").eval()
 
 
-def top5(model: EfficientNet, path: Path, transform: EvalTransform = INFO.transform) -> list[str]:
+def top5(model: EfficientNet, path: Path, transform: Preprocessing = INFO.transform) -> list[str]:
     with torch.inference_mode():
         indices = model(prepare(path, transform))[0].topk(5).indices.tolist()
     return [NAMES.get(index, str(index)) for index in indices]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnet_cluster.effnet import variant
-from effnet_cluster.effnet.memory import predict
+from effnet_cluster.effnet.memory import estimate
 from effnet_cluster.orchestration.training.micro_batch import fitting_images, largest_divisor, probe
 
 
@@ -22,10 +22,10 @@ def test_chunks_are_equal_and_as_large_as_allowed(share: int, limit: int) -> Non
 @pytest.mark.parametrize("images", [1, 2, 7, 64])
 def test_exactly_what_the_predictor_says_fits(images: int, checkpointed: bool) -> None:
     config = variant("b0", num_classes=10)
-    budget = predict(config, images, 96, checkpoint_activations=checkpointed).memory.total
+    budget = estimate(config, images, 96, checkpoint_activations=checkpointed).memory.total
     found = fitting_images(config, 96, budget, checkpoint_activations=checkpointed, half=False)
     assert found in (images - 1, images)
-    assert predict(config, max(found, 1), 96, checkpoint_activations=checkpointed).memory.total <= budget
+    assert estimate(config, max(found, 1), 96, checkpoint_activations=checkpointed).memory.total <= budget
     assert fitting_images(config, 96, budget, checkpoint_activations=checkpointed, half=True) >= found
 
 

@@ -1,0 +1,168 @@
+"""Image files that are not trusted: which are accepted, how they are stored, and how they become RGB.
+
+Trust: only the formats named here are ever opened (Pillow's EPS plug-in, for one, would start Ghostscript), byte and
+pixel counts are capped before anything is decoded, and every failure of a decoder comes out as one `DataError`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import DataError, one_line
+from .jpeg import ORIENTATION_TAG
+
+MAX_IMAGE_BYTES = 64 * 2**20
+"""Largest encoded image, in bytes, that is stored or read."""
+
+MAX_IMAGE_PIXELS = 89_478_485
+"""Largest image in pixels: Pillow's own bound, where it only warns; here it is an error."""
+
+SHARD_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+"""Extensions of the image members of a shard."""
+
+SOURCE_EXTENSIONS = SHARD_EXTENSIONS | {"jpe", "jfif", "bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm"}
+"""Extensions of the files of a source that are taken for images."""
+
+_SHARD_FORMATS = ("JPEG", "PNG", "WEBP")
+_SOURCE_FORMATS = (*_SHARD_FORMATS, "BMP", "DIB", "GIF", "TIFF", "PPM")
+# A JPEG with several pictures (cameras write them) is opened by Pillow as MPO; its bytes are a JPEG file all the same.
+_STORED_AS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image as it is stored: encoded bytes, extension (jpg, png or webp), width and height in pixels."""
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+
+
+def encode_file(path: Path) -> EncodedImage:
+    """The stored form of an image file: JPEG, PNG and WebP byte for byte, other formats losslessly as PNG (first
+    frame).
+
+    The image is decoded once to find a damaged file now rather than in the middle of a training run.
+
+    Raises:
+        DataError: the file cannot be read or decoded, or exceeds a cap; the message names it.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
+            raise DataError(f"{path}: {size:,} bytes, more than the {MAX_IMAGE_BYTES:,} allowed for one image")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        with _opened(data, _SOURCE_FORMATS) as image:
+            width, height = image.size
+            if extension := _STORED_AS.get(image.format or ""):
+                image.draft("L", (1, 1))  # a JPEG is then checked at an eighth of its size: several times faster
+                image.load()
+                return EncodedImage(data, extension, width, height)
+            return _as_png(image)
+    except DataError as error:
+        raise DataError(f"{path}: {error}; repair or remove the file") from error
+
+
+def decode_rgb(data: bytes) -> Image.Image:
+    """Decode a JPEG, PNG or WebP to mode RGB, turned upright as its EXIF orientation says.
+
+    Grayscale, palette and CMYK are converted, 16-bit samples keep their high byte, transparency is composited over
+    white.
+
+    Raises:
+        DataError: not such an image, damaged, or larger than the caps. The caller adds which sample it was.
+    """
+    require_bytes(data)
+    with _opened(data, _SHARD_FORMATS) as image:
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def require_bytes(data: bytes) -> None:
+    """Raise DataError if an encoded image is larger than the cap."""
+    if len(data) > MAX_IMAGE_BYTES:
+        raise DataError(f"{len(data):,} bytes, more than the {MAX_IMAGE_BYTES:,} allowed for one image")
+
+
+def short_side(data: bytes) -> int:
+    """The shorter side of an encoded image in pixels; see `dimensions`."""
+    return min(dimensions(data))
+
+
+def dimensions(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image in pixels, as stored (not yet turned upright), from its header alone.
+
+    Raises:
+        DataError: not an image of a stored format, or larger than the caps.
+    """
+    with _opened(data, _SHARD_FORMATS) as image:
+        return image.size
+
+
+@contextmanager
+def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """Open with every check that the header allows; whatever Pillow raises inside the block becomes a DataError."""
+    try:
+        with Image.open(BytesIO(data), formats=formats) as image:
+            if (pixels := image.width * image.height) > MAX_IMAGE_PIXELS:
+                raise DataError(f"{image.width}x{image.height} pixels, more than the {MAX_IMAGE_PIXELS:,} allowed")
+            if pixels == 0:
+                raise DataError("an image without pixels")
+            yield image
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"not an image that can be read ({'/'.join(formats)})") from error
+    except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error, ... on damaged input
+        raise DataError(f"damaged image: {one_line(error)}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF is common in real data sets and no reason to lose the picture
+        return image
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _high_byte(image).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    # Pillow's convert("RGB") clips 16-bit values at 255, which turns nearly every pixel white.
+    wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    return Image.fromarray((wide >> 8).astype(np.uint8))
+
+
+def _as_png(image: Image.Image) -> EncodedImage:
+    image.load()
+    if image.mode == "F":
+        raise DataError("floating-point pixels have no defined brightness; convert the file to 8 or 16 bits")
+    upright = _upright(image)
+    if upright.mode.startswith("I"):
+        values = np.asarray(upright).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError("32-bit pixels do not fit 16 bits; convert the file to 8 or 16 bits")
+        upright = Image.fromarray(values.astype(np.uint16))
+    elif upright.mode not in _PNG_MODES:
+        upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    buffer = BytesIO()
+    upright.save(buffer, "PNG")
+    if buffer.tell() > MAX_IMAGE_BYTES:
+        raise DataError(f"{buffer.tell():,} bytes as PNG, more than the {MAX_IMAGE_BYTES:,} allowed for one image")
+    return EncodedImage(buffer.getvalue(), "png", *upright.size)

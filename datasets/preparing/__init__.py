@@ -1,0 +1,1 @@
+"""Making a dataset: from image sources to WebDataset shards and their manifest."""

@@ -1,0 +1,180 @@
+"""Preparing a dataset from a source, whole or not at all; and opening a prepared one by its name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from ..errors import DataError
+from ..manifest import MANIFEST_FILE, Manifest
+from ..philox import require_word
+from ..reading.cache import default_limit
+from ..remote import checked_address, is_address
+from .archives import archive_stem, is_archive
+from .assemble import DuplicatesCallback, PreparingProgress, ProgressCallback, ShardSettings, build, without_duplicates
+from .csv_source import Columns
+from .opening import open_source, require_source
+from .processes import Mapper, serially
+from .reencode import Reencoding
+from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits
+from .sources import digits_source, looks_like_classes, require_fraction
+from .workfolder import Note, occupied, publish, require_free, working_aside, working_on
+
+__all__ = ["DIGITS", "PreparingProgress", "open_dataset", "prepare", "prepare_digits"]
+
+DIGITS = "digits"
+_DIGITS_FOLDER = "digits-v1"
+_DIGITS_PER_SHARD = 256
+_SHARDS_FOLDER = "shards"
+
+
+def prepare(
+    source: str | Path,
+    out_dir: Path,
+    *,
+    name: str | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    bytes_per_shard: int = BYTES_PER_SHARD,
+    reencoding: Reencoding | None = None,
+    columns: Columns | None = None,
+    pixel_duplicates: bool = False,
+    drop_duplicates: bool = False,
+    mirror_safe: bool = True,
+    mapper: Mapper = serially,
+    progress: ProgressCallback | None = None,
+    note: Note | None = None,
+    report: DuplicatesCallback | None = None,
+) -> Manifest:
+    """Write a source as shards and manifest into `out_dir`.
+
+    The work is done in a folder beside `out_dir` that is renamed at the end, so `out_dir` is complete or untouched.
+    Once a shard is finished that folder is kept when the work is killed, interrupted or fails, and the next call goes
+    on from there. The same images and settings give the same manifest digest on every machine and with every mapper
+    (with `reencoding`: on every one with the same release of Pillow).
+
+    Args:
+        source: ROOT/CLASS/*.jpg or ROOT/{train,val}/CLASS/*.jpg; a .tgz, .tar.gz, .tar or .zip of either; a .csv (see
+            `csv_source`); or torchvision:NAME@FOLDER (see `torchvision_source`).
+        name: dataset name; default: that of the source.
+        val_fraction: part of each class for validation, where the source has no splits of its own.
+        seed: of the validation split and of the order in which samples are written.
+        samples_per_shard, bytes_per_shard: a shard ends at whichever comes first, by the sizes of the source's files.
+        reencoding: makes large images smaller; default: every image is stored as it is.
+        columns: of a .csv.
+        pixel_duplicates: look for images in several splits by their pixels too, not only by their bytes; decodes every
+            image in full, which takes about three times as long.
+        drop_duplicates: leave out of "train" what is in "val" or "test" too; reads every image twice.
+        mirror_safe: whether mirrored images keep their class.
+        mapper: where shards are built; default: one after the other in this process (see `parallel`).
+        progress: called with `PreparingProgress` after every shard.
+        note: told in a line when work is kept for later, or earlier work is not used.
+        report: called with the images that several splits share.
+
+    Raises:
+        DataError: `out_dir` exists and is not empty, or is being prepared by another process; the source is missing,
+            damaged or not of these forms; or the disk is full.
+    """
+    source, out_dir, note = str(source), Path(out_dir).absolute(), note or _unheard
+    # Before an archive is unpacked for minutes, everything that can be wrong with the call.
+    require_fraction(val_fraction)
+    require_word("seed", seed)
+    require_limits(samples_per_shard, bytes_per_shard)
+    require_source(source)
+    require_free(out_dir)
+    settings = ShardSettings(seed, samples_per_shard, bytes_per_shard, reencoding, pixel_duplicates)
+    with working_on(out_dir, note) as work, _named_after(source, work.unpacked):
+        found = open_source(source, work, name, columns, note).with_validation(val_fraction, seed)
+        if drop_duplicates:
+            found = without_duplicates(found, pixel_duplicates, mapper, progress)
+        manifest, duplicates = build(found, work, settings, mirror_safe, mapper, progress, note)
+        if report is not None:
+            report(duplicates)
+        manifest.save()
+        if not publish(work.built, out_dir):
+            raise occupied(out_dir)
+    return Manifest.load(out_dir)
+
+
+def prepare_digits(out_dir: Path, *, progress: ProgressCallback | None = None) -> Manifest:
+    """Write the embedded digits (see `digits_source`) into `out_dir`: 80 % train, 20 % val, always the same split.
+
+    Raises:
+        DataError: `out_dir` exists and is not empty, or cannot be written.
+    """
+    out_dir = Path(out_dir).absolute()
+    require_free(out_dir)
+    if not _build_digits(out_dir, progress):
+        raise occupied(out_dir)
+    return Manifest.load(out_dir)
+
+
+def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> Manifest:
+    """The manifest that a user means: the word "digits", or a folder or address that holds what `prepare` has written.
+
+    "digits" is written to `cache_root/digits-v1` the first time; any number of processes may ask for it at once.
+
+    Args:
+        ref: "digits", a folder (also as file://FOLDER, read in place), or an address s3://, gs://, hdfs://, http(s)://,
+            whose shards are fetched into `cache_root/shards` while they are read.
+        cache_limit: bytes of remote shards kept on this node; default: 32 GiB, or 80 % of what the disk has.
+
+    Raises:
+        DataError: nothing is there, or it is not prepared yet; the message says which command prepares it.
+    """
+    if ref == DIGITS:
+        return _open_digits(Path(cache_root).absolute() / _DIGITS_FOLDER)
+    if ref.startswith("file://"):
+        ref = url2pathname(urlsplit(ref).path)
+    elif is_address(ref):
+        address, shards = checked_address(ref), Path(cache_root).absolute() / _SHARDS_FOLDER
+        return Manifest.load_remote(address, shards, cache_limit or default_limit(shards))
+    folder = Path(ref)
+    if not folder.exists():
+        raise DataError(f"{ref}: no such folder; make it with: effnet-cluster data prepare SOURCE {ref}")
+    if folder.is_dir() and (folder / MANIFEST_FILE).exists():
+        return Manifest.load(folder)
+    if is_archive(folder):
+        command = f"effnet-cluster data prepare {ref} {folder.with_name(archive_stem(folder) + '-shards')}"
+        raise DataError(f"{ref}: an archive, not yet prepared; run: {command}")
+    if folder.is_dir() and looks_like_classes(folder):
+        command = f"effnet-cluster data prepare {ref} {folder.with_name(folder.resolve().name + '-shards')}"
+        raise DataError(f"{ref}: a folder of images, not yet prepared; run: {command}")
+    raise DataError(f"{ref}: not a prepared dataset (no {MANIFEST_FILE}); run: effnet-cluster data prepare SOURCE OUT")
+
+
+def _open_digits(folder: Path) -> Manifest:
+    if not (folder / MANIFEST_FILE).exists():
+        # Another process may be faster: then its copy is there, with the same bytes, and ours is dropped.
+        _build_digits(folder, None)
+    try:
+        return Manifest.load(folder)
+    except DataError as error:
+        raise DataError(
+            f"{folder}: the stored copy of the digits is damaged; remove that folder and try again"
+        ) from error
+
+
+def _build_digits(folder: Path, progress: ProgressCallback | None) -> bool:
+    """Build the digits in a folder of this process's own, and publish them unless another process has done so."""
+    source = digits_source().with_validation(0.2, seed=0)
+    settings = ShardSettings(0, _DIGITS_PER_SHARD, BYTES_PER_SHARD, None, False)
+    with working_aside(folder) as work:
+        manifest, _ = build(source, work, settings, False, serially, progress, _unheard)
+        manifest.save()
+        return publish(work.built, folder)
+
+
+@contextmanager
+def _named_after(source: str, unpacked: Path) -> Iterator[None]:
+    """Name files in errors as members of the archive: where they were unpacked is gone when a person reads it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace(str(unpacked), source)) from error
+
+
+def _unheard(line: str) -> None:
+    """The listener of a caller that wants no notes."""

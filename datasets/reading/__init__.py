@@ -1,0 +1,1 @@
+"""Reading a dataset: from its manifest, in an exact order of samples, to batches."""

@@ -1,0 +1,113 @@
+"""Reading the bytes of single images from shards: local ones in place, remote ones through the node's cache."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..manifest import Manifest, Shard
+from .cache import ShardCache
+from .prefetch import Prefetcher, Schedule
+
+_MAX_OPEN = 128
+
+
+class ShardReader:
+    """Reads the image bytes of samples by id, keeping up to 128 shards open, the least recently used closed first.
+
+    Safe over fork and pickle: every process opens its own files. Positioned reads share no file offset.
+
+    Args:
+        window: how many shards are read side by side. Of remote ones no more are kept open, as an open file that is
+            evicted from the cache still takes its space, and as many are fetched ahead.
+    """
+
+    def __init__(self, manifest: Manifest, split: str, window: int = _MAX_OPEN) -> None:
+        self._location = manifest.location
+        self._root = manifest.root
+        self._cache = ShardCache.of(manifest)
+        self._split = manifest.split(split)
+        self._window = window
+        if self._cache is not None:
+            largest = sorted((shard.bytes for shard in self._split.shards), reverse=True)[:window]
+            self._cache.require(sum(largest), f"{self._location}: {len(largest)} shards read side by side")
+        self._prefetcher: Prefetcher | None = None
+        self._open: OrderedDict[int, FileIO] = OrderedDict()
+        self._pid = os.getpid()
+
+    @contextmanager
+    def following(self, sample_ids: Callable[[], NDArray[np.int64]]) -> Iterator[None]:
+        """Fetch remote shards ahead while the samples `sample_ids()`, int64 (M,), are read in that order.
+
+        Other samples may be read in between. Does nothing for local shards.
+        """
+        if self._cache is None:
+            yield
+            return
+        schedule = Schedule(self._split.shard[sample_ids()])
+        prefetcher = Prefetcher(self._cache, self._split.shards, schedule, self._window)
+        self._prefetcher = prefetcher
+        try:
+            yield
+        finally:
+            prefetcher.stop()
+            self._prefetcher = None
+            self.close()
+
+    def read(self, sample_id: int) -> bytes:
+        """The encoded image of a sample.
+
+        Raises:
+            DataError: the shard is missing, truncated or replaced; the message names shard and key.
+        """
+        try:
+            size = int(self._split.size[sample_id])
+            data = os.pread(self._file(sample_id).fileno(), size, int(self._split.offset[sample_id]))
+        except OSError as error:
+            raise DataError(f"{self.where(sample_id)}: cannot be read: {error.strerror or error}") from error
+        if len(data) != size:
+            raise DataError(f"{self.where(sample_id)}: {len(data):,} of {size:,} bytes; the shard is truncated")
+        if self._prefetcher is not None:
+            self._prefetcher.done += 1
+        return data
+
+    def where(self, sample_id: int) -> str:
+        """Shard and key of a sample, as the beginning of an error message."""
+        shard = self._split.shards[self._split.shard[sample_id]]
+        return f"{self._location}/{shard.name}: sample {self._split.key(sample_id)}"
+
+    def close(self) -> None:
+        """Close the files; a later read opens them again."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _file(self, sample_id: int) -> FileIO:
+        if self._pid != os.getpid():  # a fork: these are copies of the parent's descriptors
+            self.close()
+            self._pid = os.getpid()
+        shard = int(self._split.shard[sample_id])
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        expected = self._split.shards[shard].bytes
+        file = self._opened(self._split.shards[shard])
+        if (found := os.fstat(file.fileno()).st_size) != expected:
+            file.close()
+            problem = f"the shard has {found:,} bytes, the manifest says {expected:,}: truncated or replaced"
+            raise DataError(f"{self.where(sample_id)}: {problem}; copy or prepare the dataset again")
+        self._open[shard] = file
+        if len(self._open) > (_MAX_OPEN if self._cache is None else min(self._window, _MAX_OPEN)):
+            self._open.popitem(last=False)[1].close()
+        return file
+
+    def _opened(self, shard: Shard) -> FileIO:
+        return FileIO(self._root / shard.name) if self._cache is None else self._cache.open(shard)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict(), "_prefetcher": None}
