@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..datasets import write_atomically
 from ..orchestration.errors import UserError
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.spec import parse_fields
@@ -92,9 +93,7 @@ class Experiments:
         folder = self.folder(experiment.name)
         folder.mkdir(parents=True, exist_ok=True)
         fields = vars(experiment) | {"request": experiment.request.model_dump(mode="json")}
-        fresh = folder / f"{_FILE}.new"
-        fresh.write_text(json.dumps(fields, indent=1))
-        fresh.replace(folder / _FILE)
+        write_atomically(folder / _FILE, json.dumps(fields, indent=1))
 
     @staticmethod
     def _read(path: Path) -> Experiment:

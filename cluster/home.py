@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..datasets import locked
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,5 @@ class Home:
     def locked(self, name: str) -> Iterator[None]:
         """Hold a lock between processes, so that two commands do not start the same service twice."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / f"{re.sub(r'[^a-z]', '-', name)}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.root / f"{re.sub(r'[^a-z]', '-', name)}.lock"):
             yield

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from ..datasets import one_line
 from ..orchestration.driver import EXPERIMENT_FILE
 from ..orchestration.errors import EngineError, UserError
 from ..orchestration.logs import read_log
@@ -166,7 +167,7 @@ def _engine_errors(address: str) -> Iterator[None]:
         *(ConnectionError, RuntimeError, ValueError, KeyError, RayError),
         *(requests.RequestException, aiohttp.ClientError),
     ) as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise EngineError(f"Ray at {address}: {line[:300]}") from error
     finally:
         if saved is not None:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import psutil
 import requests
 
+from ..datasets import write_atomically
 from ..orchestration.errors import EngineError
 from .home import Home
 from .ray_token import ensure_token
@@ -167,9 +168,7 @@ class Services:
     def _record(self, services: Mapping[str, Service]) -> None:
         content = json.dumps({name: asdict(service) for name, service in services.items()}, indent=1)
         path = self.home.root / "services.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(content)
-        fresh.replace(path)
+        write_atomically(path, content)
 
     def _ray_temp(self) -> Path:
         place = self.home.root / "ray"

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..datasets import DataError
-from .errors import UserError
+from ..datasets import EffnetClusterError
 from .logs import configure_logging
 from .request import ExperimentRequest
 from .spec import spec_params
@@ -69,13 +68,13 @@ def _conclude(plan: Plan, tracker: Tracker, sweep_id: str) -> bool:
 
 
 def main(path: str) -> int:
-    """Exit code 0: all trials completed; 1: not all; 2: the request cannot run."""
+    """Exit code 0: all trials completed; 1: not all, or an engine failed; 2: the request cannot run."""
     configure_logging()
     try:
         return 0 if run(ExperimentRequest.model_validate_json(Path(path).read_text())) else 1
-    except (UserError, DataError) as error:
+    except EffnetClusterError as error:
         _log.error("%s", error)
-        return 2
+        return error.exit_code
 
 
 if __name__ == "__main__":

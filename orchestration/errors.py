@@ -1,15 +1,17 @@
-"""Exceptions for what a user can correct: one line that says what is wrong, where, and what to do."""
+"""The errors of running experiments: a wrong call, or an engine that fails."""
 
 from __future__ import annotations
 
+from ..datasets import EffnetClusterError
 
-class UserError(Exception):
-    """The call was wrong. The command line prints the message without a traceback and exits with `exit_code`."""
+
+class UserError(EffnetClusterError):
+    """The call was wrong."""
 
     exit_code = 2
 
 
-class EngineError(UserError):
+class EngineError(EffnetClusterError):
     """The call was right, but Ray or MLflow cannot be reached, started or used."""
 
     exit_code = 1

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from ..datasets import DataError, Mapper
+from ..datasets import DataError, Mapper, one_line
 from .errors import EngineError
 
 Task = TypeVar("Task")
@@ -37,8 +37,7 @@ def ray_tasks(address: str | None) -> Iterator[Mapper]:
     try:
         ray.init(address, log_to_driver=False, configure_logging=False)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError, ... by what is wrong with the address
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise EngineError(f"Ray at {address or 'this machine'}: {reason}") from error
+        raise EngineError(f"Ray at {address or 'this machine'}: {one_line(error)}") from error
     try:
         yield _over_ray
     finally:

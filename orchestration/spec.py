@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..datasets import one_line
 from ..effnet import VARIANTS, variant
 from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
@@ -221,7 +222,7 @@ class ExperimentSpec(BaseModel):
         except OSError as error:
             raise UserError(f"spec file {path}: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"spec file {path} is not YAML: {' '.join(str(error).split())}") from None
+            raise UserError(f"spec file {path} is not YAML: {one_line(error)}") from None
         if not isinstance(fields, dict):
             raise UserError(f"spec file {path}: expected a mapping of fields such as 'variants: b0-b7'")
         return fields

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .errors import told_in_one_line
+from .errors import exit_on_error
 
 # Verbs are imported when they are called: `--help` and completion answer at once.
 _VERBS = {
@@ -47,7 +47,7 @@ class _Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        with told_in_one_line():
+        with exit_on_error():
             return super().invoke(ctx)
 
 

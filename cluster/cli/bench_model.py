@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ...benchmarks.model import OURS, Result, Settings, measure
 from ...orchestration.errors import UserError
-from .console import print_data, talk
+from .console import print_data, stderr_console
 
 
 @click.command("model")
@@ -40,7 +40,7 @@ def command(
     results = []
     try:
         for result in measure(tuple(name.strip() for name in variants.split(",")), settings):
-            talk().print(f"measured {result.variant} {result.task}", highlight=False)
+            stderr_console().print(f"measured {result.variant} {result.task}", highlight=False)
             results.append(result)
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ...orchestration.errors import UserError
 from ...orchestration.training.recipes import RECIPES
-from .console import print_data, talk
+from .console import print_data, stderr_console
 
 
 @click.command("recipes")
@@ -41,7 +41,7 @@ def command(
         for name in recipes.split(","):
             fields = changed | {"name": name.strip()}
             for run in measure(data, variant, fields, range(seeds), image_size=image_size):
-                talk().print(f"{run.recipe}, seed {run.seed}: {run.last:.4f}", highlight=False)
+                stderr_console().print(f"{run.recipe}, seed {run.seed}: {run.last:.4f}", highlight=False)
                 runs.append(run)
     except ImportError as error:
         raise UserError(f"bench recipes needs a package that is not installed: {error}") from None

@@ -23,7 +23,7 @@ from ..engines import ensure_engines
 from ..home import Home
 from ..jobs import Jobs
 from ..services import Services
-from .console import print_data, talk
+from .console import print_data, stderr_console
 
 if TYPE_CHECKING:
     from ...benchmarks.train import Result
@@ -69,7 +69,7 @@ def command(
     results: list[Result] = []
     try:
         for result in measure(_engines, settings):
-            talk().print(f"measured {result.workers} workers", highlight=False)
+            stderr_console().print(f"measured {result.workers} workers", highlight=False)
             results.append(result)
     except ValueError as error:
         raise UserError(str(error)) from None

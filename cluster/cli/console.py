@@ -11,7 +11,7 @@ from rich.table import Table
 _PIPE_WIDTH = 200
 
 
-def talk() -> Console:
+def stderr_console() -> Console:
     """The console for progress and hints."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
@@ -23,6 +23,6 @@ def print_data(table: Table) -> None:
 
 def print_addresses(dashboard: str, mlflow: str) -> None:
     """Say where the web pages are, and how to enter Ray's, which asks for the token."""
-    console = talk()
+    console = stderr_console()
     console.print(f"MLflow UI      {mlflow}", highlight=False, soft_wrap=True)
     console.print(f"Ray dashboard  {dashboard}  (its token: `ray get-auth-token`)", highlight=False, soft_wrap=True)

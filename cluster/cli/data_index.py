@@ -8,7 +8,7 @@ import click
 
 from ...datasets import index_existing
 from .bar import progress_bar
-from .console import talk
+from .console import stderr_console
 
 
 @click.command("index")
@@ -38,7 +38,7 @@ def command(
     patterns = {split: given for split, given in (("train", train), ("val", val), ("test", test)) if given}
     if patterns and not train:
         raise click.UsageError("--val and --test need --train")
-    with progress_bar(talk(), "indexing") as show:
+    with progress_bar(stderr_console(), "indexing") as show:
         manifest = index_existing(
             folder,
             splits=patterns or None,

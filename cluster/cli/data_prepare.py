@@ -12,7 +12,7 @@ from ...datasets import Columns, Duplicates, Mapper, Reencoding, prepare, proces
 from ...datasets import PreparingProgress as Step
 from ...orchestration.errors import UserError
 from .bar import progress_bar
-from .console import talk
+from .console import stderr_console
 
 _NAMED_DUPLICATES = 5
 
@@ -59,7 +59,7 @@ def command(
     CIFAR100, Flowers102, StanfordCars, FGVCAircraft, OxfordIIITPet, Food101 or ImageNet. Shards that exist already
     need no preparing: see `data index`.
     """
-    console = talk()
+    console = stderr_console()
     reencoding = None if max_side is None else Reencoding(max_side, quality)
     with _mapper(workers, ray, address) as mapper, progress_bar(console, "preparing") as show:
 

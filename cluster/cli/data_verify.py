@@ -9,7 +9,7 @@ import click
 from ...datasets import open_dataset, verify_shards
 from ..home import Home
 from .bar import progress_bar
-from .console import talk
+from .console import stderr_console
 
 
 @click.command("verify")
@@ -21,7 +21,7 @@ def command(dataset: str) -> None:
     """
     manifest = open_dataset(dataset, Home.default().cache)
     shards = {shard.name for split in manifest.splits.values() for shard in split.shards}
-    with progress_bar(talk(), "verifying", of_bytes=True) as show:
+    with progress_bar(stderr_console(), "verifying", of_bytes=True) as show:
         bad = list(verify_shards(manifest, show))
     for shard in bad:
         click.echo(f"{shard.name}: {shard.problem}")

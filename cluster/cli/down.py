@@ -10,7 +10,7 @@ from ..home import Home
 from ..jobs import Jobs
 from ..lifecycle import stop
 from ..services import Services
-from .console import talk
+from .console import stderr_console
 
 
 @click.command("down")
@@ -18,7 +18,7 @@ from .console import talk
 def command(force: bool) -> None:
     """Stop the local services. Experiments, runs and models stay on disk."""
     home = Home.default()
-    services, console = Services(home), talk()
+    services, console = Services(home), stderr_console()
     active = _active_experiments(home, services)
     if active and not force:
         raise UserError(f"running: {', '.join(active)}; stop them first, or use --force")

@@ -8,21 +8,14 @@ from contextlib import contextmanager
 
 import click
 
-from ...datasets import DataError
-from ...orchestration.errors import UserError
+from ...datasets import EffnetClusterError
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Print what the user can correct as `error: …` and exit with its code."""
+def exit_on_error() -> Iterator[None]:
+    """Print an error of ours as one line, `error: …`, and exit with its code."""
     try:
         yield
-    except UserError as error:
-        _leave(error, error.exit_code)
-    except DataError as error:
-        _leave(error, 2)
-
-
-def _leave(error: Exception, code: int) -> None:
-    click.echo(f"error: {error}", err=True)
-    sys.exit(code)
+    except EffnetClusterError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

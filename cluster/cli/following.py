@@ -6,12 +6,12 @@ from ...orchestration.tracking.comparison import compare
 from ..experiments import Experiment
 from ..follow import comparison_table, follow
 from ..jobs import Jobs
-from .console import print_addresses, print_data, talk
+from .console import print_addresses, print_data, stderr_console
 
 
 def follow_to_end(experiment: Experiment) -> int:
     """Follow, then print the comparison; returns the exit code. Ctrl-C detaches and leaves the experiment running."""
-    console, name = talk(), experiment.name
+    console, name = stderr_console(), experiment.name
     jobs = Jobs(experiment.address)
     try:
         succeeded = follow(experiment, experiment.request.plan, jobs, console)

@@ -13,7 +13,7 @@ from ..experiments import Experiments
 from ..home import Home
 from ..jobs import Jobs
 from ..lifecycle import reconnect
-from .console import talk
+from .console import stderr_console
 from .options import experiment_argument
 
 
@@ -42,7 +42,7 @@ def _print_log(experiment: str, trial: str | None, follow: bool) -> None:
     if status == "UNKNOWN":
         raise UserError(f"the cluster at {record.address} no longer has the log of '{experiment}'")
     if status == "PENDING":
-        talk().print(f"{experiment} waits to start", highlight=False, markup=False)
+        stderr_console().print(f"{experiment} waits to start", highlight=False, markup=False)
     reader = LogReader()
 
     def show(lines: Iterable[LogLine]) -> None:

@@ -16,7 +16,7 @@ from ...datasets import DataError
 from ...orchestration.errors import UserError
 from ..home import Home
 from ..trained import load_trained
-from .console import print_data, talk
+from .console import print_data, stderr_console
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,7 +97,7 @@ def command(
     for prediction in found:
         if prediction.cam:
             line = f"{prediction.cam}  where {prediction.image} shows {prediction.cam_class}"
-            talk().print(line, highlight=False, markup=False, soft_wrap=True)
+            stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _read(path: Path) -> Image.Image:

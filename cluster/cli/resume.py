@@ -12,7 +12,7 @@ from ...orchestration.training.execution import Execution
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import resume
-from .console import talk
+from .console import stderr_console
 from .following import follow_to_end
 from .options import experiment_argument
 from .setting_options import setting_options
@@ -32,7 +32,7 @@ def command(experiment: str, detach: bool, **flags: Any) -> None:
     changes = {name: value for name, value in flags.items() if value is not None}
     execution = parse_fields(Execution, before.model_dump(mode="json") | changes)
     record = resume(home, experiment, execution)
-    talk().print(f"resumed {experiment} as job {record.job}", highlight=False)
+    stderr_console().print(f"resumed {experiment} as job {record.job}", highlight=False)
     if detach:
         return
     sys.exit(follow_to_end(record))

@@ -16,7 +16,7 @@ from ...effnet.naming import scaled_name
 from ...orchestration.errors import UserError
 from ..follow import count
 from ..quantities import parse_bytes, parse_count, show_bytes
-from .console import print_data, talk
+from .console import print_data, stderr_console
 
 _PUBLISHED = tuple(f"b{number}" for number in range(8))
 # Rows of the grid that a table shows; --json shows all.
@@ -79,7 +79,7 @@ def command(
     print_data(_table(found, budget, batch))
     left = sum(label == "grid" for label, _ in found) - _ROWS
     if left > 0:
-        talk().print(f"{left} more of the grid with fewer MACs; --json prints all", highlight=False)
+        stderr_console().print(f"{left} more of the grid with fewer MACs; --json prints all", highlight=False)
 
 
 @command.command("grid")

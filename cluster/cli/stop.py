@@ -6,7 +6,7 @@ import click
 
 from ..home import Home
 from ..lifecycle import stop
-from .console import talk
+from .console import stderr_console
 from .options import experiment_argument
 
 
@@ -15,7 +15,7 @@ from .options import experiment_argument
 def command(experiment: str) -> None:
     """Stop EXPERIMENT. Its checkpoints and runs stay."""
     stopped = stop(Home.default(), experiment)
-    talk().print(
+    stderr_console().print(
         f"stopped {experiment}; `effnet-cluster resume {experiment}` goes on"
         if stopped
         else f"{experiment} was not running",

@@ -20,7 +20,7 @@ from ..experiments import Experiments
 from ..follow import plan_table
 from ..home import Home
 from ..lifecycle import launch
-from .console import print_addresses, print_data, talk
+from .console import print_addresses, print_data, stderr_console
 from .following import follow_to_end
 from .help_pages import PagedCommand, help_all_option
 from .options import engine_options
@@ -70,7 +70,7 @@ def command(
         print_data(plan_table(plan))
         return
     experiments.require_free(spec.name)  # before services are started; `launch` checks again
-    talk().print(plan_table(plan))
+    stderr_console().print(plan_table(plan))
     engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
     request = ExperimentRequest(
         plan=plan,
@@ -81,7 +81,9 @@ def command(
     experiment = launch(home, request, engines)
     print_addresses(engines.address, engines.tracking_uri)
     if detach:
-        talk().print(f"submitted {spec.name}; `effnet-cluster logs {spec.name} -f` follows it", highlight=False)
+        stderr_console().print(
+            f"submitted {spec.name}; `effnet-cluster logs {spec.name} -f` follows it", highlight=False
+        )
         return
     sys.exit(follow_to_end(experiment))
 

@@ -18,7 +18,7 @@ from ...orchestration.tracking.records import TrialRecord
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect
-from .console import print_data, talk
+from .console import print_data, stderr_console
 from .options import experiment_argument
 
 
@@ -76,7 +76,7 @@ def _table(verdicts: Sequence[_Verdict], trials: Sequence[TrialRecord]) -> Table
 
 
 def _tell(verdicts: Sequence[_Verdict], bad_shards: Sequence[BadShard], manifest: Manifest) -> None:
-    console = talk()
+    console = stderr_console()
     for verdict in verdicts:
         for check in verdict.bad:
             line = f"error: {verdict.trial}, epoch {check.epoch}: {check.problem}"

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...datasets import one_line
 from ..errors import UserError
 from ..training.metrics import MODEL_TOP1
 from . import tags
 from .runs import Tracker
-from .server import one_line, server_errors
+from .server import server_errors
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from ...datasets import one_line
 from ..errors import EngineError
 
 # Progress bars of uploads and the same two links for every trial would only fill the job's log.
@@ -25,8 +26,3 @@ def server_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, requests.RequestException) as error:
         raise EngineError(f"MLflow server {uri}: {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """The error's message in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...datasets import one_line
 from ..errors import UserError
 from ..training.model_facts import ModelFacts
 
@@ -85,7 +86,7 @@ def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]
         network = EfficientNet(facts.config)
         network.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{source} holds no network that this version can build: {reason}") from None
     return TrainedModel(source, network.eval(), facts)
 

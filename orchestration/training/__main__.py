@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from ...datasets import DataError
+from ...datasets import EffnetClusterError, one_line
 from ..errors import UserError
 from ..logs import configure_logging
 from .collectives import lone_rank
@@ -34,16 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return _train(_read(parsed.job, parsed.storage))
-    except (UserError, DataError) as error:
+    except EffnetClusterError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
 
 
 def _read(file: Path, storage: str | None) -> TrainingJob:
     try:
         job = TrainingJob.model_validate_json(file.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is no training job: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{file} is no training job: {one_line(error)}") from None
     return job.model_copy(update={"storage": str(Path(storage).absolute())}) if storage else job
 
 
