@@ -40,6 +40,16 @@ def train_workers(head: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def titles_with_torch(head: psutil.Process) -> list[str]:
+    """The titles of the processes below our own Ray head that have loaded torch."""
+    found = []
+    for process in head.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if any("libtorch" in mapped.path for mapped in process.memory_maps()):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
 def checkpoints(cli: Cli, experiment: str, trial: str) -> list[Path]:
     """The checkpoints of a trial, the latest last."""
     return sorted((cli.home / "experiments" / experiment / "trials" / trial / "checkpoints").glob("*.pt"))

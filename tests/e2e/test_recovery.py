@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from effnet_cluster.effnet import EfficientNet, variant
 
 from .conftest import COMMAND, Cli, assert_no_step_twice, wait_for
-from .kills import compare, end_ranks, final_state, train_workers
+from .kills import checkpoints, compare, end_ranks, final_state, titles_with_torch, train_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 NAME, EPOCHS = "recovery", 2
@@ -34,6 +34,14 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     # Ranks have the priority of what the user runs; Ray would give way to everything else on the machine.
     wait_for(lambda: bool(train_workers(head)), 120, "the ranks")
     assert {process.nice() for process in train_workers(head)} == {psutil.Process().nice()}
+
+    # The ranks load torch; driver, trial and Ray's own actors do not.
+    wait_for(lambda: bool(titles_with_torch(head)), 60, "a rank with torch")
+    wait_for(lambda: len(checkpoints(cli, NAME, FIRST)) > 0, 120, "a checkpoint")
+    titles = titles_with_torch(head)
+    assert any("RayTrainWorker" in title for title in titles)
+    for title in titles:
+        assert not any(name in title for name in ("orchestration.driver", "ImplicitFunc", "StateActor")), title
 
     # Ranks of the first trial are lost within epochs; then one is asked to leave.
     end_ranks(cli, NAME, FIRST, SIGNALS, random.Random(0))
