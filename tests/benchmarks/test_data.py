@@ -62,4 +62,8 @@ def test_ours_ends_with_the_normalised_images_of_everyone_else(tmp_path: Path) -
     theirs = torch.stack([image for image, _ in folder])
     paired = [int(np.argmin([(image - other).abs().sum() for other in theirs])) for image in ours]
     assert sorted(paired) == [0, 1, 2, 3]
-    torch.testing.assert_close(ours.contiguous(), theirs[paired], rtol=1e-5, atol=1e-5)
+    # The integer bicubic filters differ: by a level of 255 in a few of a thousand values, rarely by two.
+    levels = (ours - theirs[paired]).abs() * torch.tensor(data.STD).view(3, 1, 1) * 255
+    assert levels.max() < 2.01
+    assert (levels > 0.01).float().mean() < 0.01
+    assert (levels > 1.01).float().mean() < 1e-4

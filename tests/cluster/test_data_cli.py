@@ -132,9 +132,9 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
          "--val-fraction", "0.9"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    receipts = tmp_path / ".out.partial" / "receipts"
+    finished = tmp_path / ".out.partial" / "finished"
     deadline = time.monotonic() + 60
-    while not any(receipts.glob("[!.]*.npz")):
+    while not any(finished.glob("[!.]*.npz")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)

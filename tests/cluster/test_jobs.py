@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from ray._private.authentication_test_utils import reset_auth_token_state
 
 from effnet_cluster.cluster import jobs as jobs_module
 from effnet_cluster.cluster.cli import logs as logs_command
@@ -155,6 +156,8 @@ class Dashboard:
 def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    # Ray reads both once per process, and other tests may have asked it before.
+    reset_auth_token_state()
     monkeypatch.setattr(jobs_module, "_TAIL_AGAIN_S", 0.01)
     board, started, loop = Dashboard(), threading.Event(), asyncio.new_event_loop()
 

@@ -72,7 +72,7 @@ def test_the_reader_of_imports_sees_them_all() -> None:
     """Otherwise every test here would pass on a house without imports."""
     found = set(imports(Path("cluster/cli/submit.py")))
     assert {"click", "effnet_cluster.orchestration.plan.make_plan"} <= found
-    assert "effnet_cluster.cluster.cli.console.talk" in found
+    assert "effnet_cluster.cluster.cli.console.stderr_console" in found
     assert "effnet_cluster.cluster.home.Home" in found
     assert "ray.train.torch.TorchTrainer" in set(imports(Path("orchestration/trial.py")))  # inside a function
     assert len(FILES) > 100

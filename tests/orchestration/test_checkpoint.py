@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.training.buffers import local_buffers, set_local_buffers
 from effnet_cluster.orchestration.training.checkpoint import (
     TrainingProgress,
     check_digest,
@@ -18,6 +17,7 @@ from effnet_cluster.orchestration.training.checkpoint import (
     read_weights,
     to_cpu,
 )
+from effnet_cluster.orchestration.training.collectives import local_buffers, set_local_buffers
 from effnet_cluster.orchestration.training.optimizers import make_optimizer
 from effnet_cluster.orchestration.training.randomness import seed_step_randomness
 from effnet_cluster.orchestration.training.recipes import Recipe

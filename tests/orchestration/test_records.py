@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Param
+from pydantic import Field
 
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import UserError
@@ -109,14 +110,18 @@ def test_a_run_of_another_version_is_told_in_one_line(
 
 def test_a_new_field_is_a_parameter_without_another_edit(tracker: Tracker, digits: Manifest) -> None:
     class NewRecipe(Recipe):
-        lookahead: int = 5
+        lookahead: Annotated[int, Field(description="steps to look ahead")] = 5
 
     class NewExecution(Execution):
-        nice: int = 7
+        nice: Annotated[int, Field(description="priority of the ranks")] = 7
+
+    class NewSpec(ExperimentSpec):
+        recipe: NewRecipe = NewRecipe()
+        execution: NewExecution = NewExecution()
 
     plan = planned(digits)
     recipe, execution = NewRecipe(), NewExecution()
-    spec = plan.spec.model_copy(update={"recipe": recipe, "execution": execution})
+    spec = NewSpec(**dict(plan.spec) | {"recipe": recipe, "execution": execution})
     trial = plan.trials[0].model_copy(update={"recipe": recipe})
     sweep_id = tracker.ensure_sweep(spec_params(spec), "", plan.data_digest)
     run_id = tracker.ensure_trial(job_of(plan).model_copy(update={"trial": trial, "execution": execution}), sweep_id)
