@@ -23,12 +23,12 @@ _BATCHES = {"b0": 8, "b1": 8, "b2": 4, "b3": 4, "b4": 4, "b5": 2, "b6": 1, "b7":
 
 
 @dataclass(frozen=True)
-class Settings:
+class ModelBench:
     """What all contestants share.
 
     Attributes:
         image_size: edge in pixels.
-        batch: images a step; by default by variant.
+        batch: images per step; by default it depends on the variant.
         rounds: measured rounds.
         threads: of torch on the CPU; by default torch's own choice.
         device: ``cpu`` or ``cuda``.
@@ -46,8 +46,8 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One row: images a second of every library, and how many times as fast as each other ours is."""
+class ModelBenchResult:
+    """One row: images per second of every library, and how many times as fast as each other one ours is."""
 
     variant: str
     task: str
@@ -56,7 +56,7 @@ class Result:
     ratios: dict[str, Ratio]
 
 
-def measure(variants: tuple[str, ...] = ("b0", "b4"), settings: Settings | None = None) -> Iterator[Result]:
+def measure(variants: tuple[str, ...] = ("b0", "b4"), settings: ModelBench | None = None) -> Iterator[ModelBenchResult]:
     """Yield a result for every variant and task; libraries that are not installed are left out.
 
     Raises:
@@ -64,7 +64,7 @@ def measure(variants: tuple[str, ...] = ("b0", "b4"), settings: Settings | None 
     """
     import torch
 
-    settings = settings or Settings()
+    settings = settings or ModelBench()
     unknown = [name for name in variants if name not in _BATCHES]
     if unknown:
         raise ValueError(f"unknown variant '{unknown[0]}'; this benchmark has {', '.join(_BATCHES)}")
@@ -75,7 +75,7 @@ def measure(variants: tuple[str, ...] = ("b0", "b4"), settings: Settings | None 
         for task in TASKS:
             calls = {library: _call(build(name), task, batch, settings) for library, build in _libraries().items()}
             seconds = take_turns(calls, settings.rounds, warmup=3)
-            yield Result(
+            yield ModelBenchResult(
                 name,
                 task,
                 batch,
@@ -112,7 +112,7 @@ def _libraries() -> dict[str, Callable[[str], nn.Module]]:
     return found
 
 
-def _call(model: nn.Module, task: str, batch: int, settings: Settings) -> Callable[[], None]:
+def _call(model: nn.Module, task: str, batch: int, settings: ModelBench) -> Callable[[], None]:
     """One step of ``task``, finished when it returns."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Steps a second of our trials, with MLflow and checkpoints on, against a plain torchrun script, in turns.
+"""Steps per second of our trials, with MLflow and checkpoints, against a plain torchrun script, in turns.
 
 A round is one training by each: same network, data, order, recipe, ranks and threads; the first epoch warms up and is
 not counted. Ours is what a user gets, from the submitted job to the logged model; Ray and MLflow run only while it
@@ -47,7 +47,7 @@ class Platform(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainBench:
     """What is trained.
 
     Attributes:
@@ -57,7 +57,7 @@ class Settings:
         rounds: trainings by each.
         cpus_per_worker: threads of a rank; None shares out all cores, also those that Ray and MLflow would need.
         image_size: edge in pixels.
-        global_batch: images a step over all ranks.
+        global_batch: images per step over all ranks.
         data: a data set's folder, or `digits`.
         device: `cpu` or `gpu`, one of these a rank.
     """
@@ -85,13 +85,13 @@ class Training(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainBenchResult:
     """One row, by number of workers.
 
     Attributes:
         workers, threads: DDP ranks, and torch's threads on each.
         steps_per_second: by contestant, in its median round.
-        steps: how many times as many steps a second ours does, without what is between two epochs.
+        steps: how many times as many steps per second ours does, without what is between two epochs.
         epochs: the same of whole epochs: with evaluation and checkpoint and, for ours, checks and MLflow.
         wait_shares: by contestant, the part of the steps' time that was waited for data; mean of the rounds.
         losses: by contestant, training loss of the last epoch; mean of the rounds. They differ by the draws of dropout.
@@ -107,8 +107,8 @@ class Result:
 
 
 def measure(
-    engines: Callable[[], AbstractContextManager[Platform]], settings: Settings | None = None
-) -> Iterator[Result]:
+    engines: Callable[[], AbstractContextManager[Platform]], settings: TrainBench | None = None
+) -> Iterator[TrainBenchResult]:
     """Yield a result for every number of workers.
 
     Args:
@@ -120,7 +120,7 @@ def measure(
         EngineError: a training failed, or the contestants had not the same number of threads.
         DataError, UserError: the data or the variant are not there.
     """
-    settings = settings or Settings()
+    settings = settings or TrainBench()
     cores = len(os.sched_getaffinity(0))
     if settings.epochs <= _WARM_UP:
         raise ValueError(f"epochs must be more than the {_WARM_UP} that is not counted")
@@ -135,11 +135,11 @@ def measure(
 
 def _measure(
     engines: Callable[[], AbstractContextManager[Platform]],
-    settings: Settings,
+    settings: TrainBench,
     workers: int,
     threads: int,
     folder: Path,
-) -> Result:
+) -> TrainBenchResult:
     spec = ExperimentSpec.parse(
         {
             "name": "bench",
@@ -186,7 +186,7 @@ def _measure(
     counted = (settings.epochs - _WARM_UP) * trial.batches_per_epoch
     steps = {name: [run.step_seconds for run in trainings[name]] for name in _NAMES}
     epochs = {name: [run.epoch_seconds for run in trainings[name]] for name in _NAMES}
-    return Result(
+    return TrainBenchResult(
         workers,
         threads,
         {name: rate(counted, steps[name]) for name in _NAMES},

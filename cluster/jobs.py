@@ -42,7 +42,7 @@ _ENVIRONMENT = {
     # Python's own default for these. Saying so keeps Ray from showing its RayDeprecationWarnings to everybody.
     "PYTHONWARNINGS": "ignore::DeprecationWarning",
     # Training runs in a thread, and glibc gives those arenas that it hands back to the system at every step: thousands
-    # of page faults a step. One arena, which keeps what it once had, has none.
+    # of page faults per step. One arena, which keeps what it once had, has none.
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc allows; larger blocks come from the system each time

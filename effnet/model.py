@@ -1,4 +1,4 @@
-"""The network."""
+"""`EfficientNet`: the network as a PyTorch module."""
 
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]

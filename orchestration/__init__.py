@@ -1,1 +1,1 @@
-"""The work: experiment specification, plan, sweep (Ray Tune), trial (Ray Train), training loop, tracking and report."""
+"""Running experiments: specification, plan, sweep (Ray Tune), trial (Ray Train); training, tracking and report."""

@@ -1,4 +1,4 @@
-"""All that leans on what Ray does not promise (`ray.*._internal`): its Train controller in the process of the trial.
+"""All use of what Ray does not promise (`ray.*._internal`): Ray Train's controller runs in the process of the trial.
 
 The public trainer puts the controller and two helpers into actors of their own. Each takes 110 MB or more, a second or
 more to start, and 1% of a core for as long as it lives. `tests/orchestration/test_ray_internals.py` holds what is used

@@ -1,4 +1,4 @@
-"""The pieces of a large data job as Ray tasks."""
+"""Runs the tasks of a large data job on a Ray cluster."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 from rich.table import Table
 
-from ...benchmarks.model import OURS, Result, Settings, measure
+from ...benchmarks.model import OURS, ModelBench, ModelBenchResult, measure
 from ...orchestration.errors import UserError
 from .console import print_data, stderr_console
 
@@ -36,7 +36,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Training step and inference of our networks against timm's and torchvision's (extra `bench`)."""
-    settings = Settings(image_size, batch, rounds, threads, device, dtype, channels_last)
+    settings = ModelBench(image_size, batch, rounds, threads, device, dtype, channels_last)
     results = []
     try:
         for result in measure(tuple(name.strip() for name in variants.split(",")), settings):
@@ -50,7 +50,7 @@ def command(
     print_data(_table(results))
 
 
-def _table(results: Iterable[Result]) -> Table:
+def _table(results: Iterable[ModelBenchResult]) -> Table:
     results = list(results)
     others = [name for name in results[0].rates if name != OURS]
     table = Table(title="images/s, and ours to theirs: median of the rounds' ratios [quartiles]", title_justify="left")

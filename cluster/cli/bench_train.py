@@ -1,4 +1,4 @@
-"""`effnet-cluster bench train`: our trials' steps a second against a plain torchrun script's."""
+"""`effnet-cluster bench train`: steps per second of our trials against a plain torchrun script."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..services import Services
 from .console import print_data, stderr_console
 
 if TYPE_CHECKING:
-    from ...benchmarks.train import Result
+    from ...benchmarks.train import TrainBenchResult
 
 _POLL_SECONDS = 2.0
 
@@ -57,7 +57,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Whole trainings, tracked and checkpointed, against a plain torchrun script of the same model and data."""
-    from ...benchmarks.train import Settings, measure  # with torch, which `bench -h` need not wait for
+    from ...benchmarks.train import TrainBench, measure  # with torch, which `bench -h` need not wait for
 
     try:
         ranks = tuple(dict.fromkeys(int(part) for part in workers.split(",")))
@@ -65,8 +65,8 @@ def command(
         raise UserError(f"--workers {workers}: expected numbers such as 1,2") from None
     # A job has another working directory.
     place = data if data == DIGITS else str(Path(data).absolute())
-    settings = Settings(variant, ranks, epochs, rounds, cpus_per_worker, image_size, global_batch, place, device)
-    results: list[Result] = []
+    settings = TrainBench(variant, ranks, epochs, rounds, cpus_per_worker, image_size, global_batch, place, device)
+    results: list[TrainBenchResult] = []
     try:
         for result in measure(_engines, settings):
             stderr_console().print(f"measured {result.workers} workers", highlight=False)
@@ -80,7 +80,7 @@ def command(
     print_data(_table(title, results))
 
 
-def _table(title: str, results: Iterable[Result]) -> Table:
+def _table(title: str, results: Iterable[TrainBenchResult]) -> Table:
     table = Table(title=title, title_justify="left")
     for header in ("workers", "threads", "by", "steps/s", "waits for data", "loss", "steps/s to it", "epochs to it"):
         table.add_column(header, justify="left" if header == "by" else "right", no_wrap=True)

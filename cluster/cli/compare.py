@@ -7,9 +7,9 @@ import click
 from ...orchestration.errors import UserError
 from ...orchestration.tracking.comparison import compare, to_csv, to_json
 from ..experiments import Experiments
-from ..follow import comparison_table
 from ..home import Home
 from ..lifecycle import reconnect
+from ..live_table import comparison_table
 from .console import print_data
 
 

@@ -1,4 +1,4 @@
-"""Where output goes: data on stdout, talk on stderr. Rich honours NO_COLOR and the width of the terminal."""
+"""Where output goes: results to stdout, messages to stderr. Rich honours NO_COLOR and the width of the terminal."""
 
 from __future__ import annotations
 

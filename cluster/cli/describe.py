@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ...effnet import complexity, variant
 from ...orchestration.errors import UserError
-from ..follow import count
+from ..live_table import count
 from ..quantities import show_bytes
 from .console import print_data
 

@@ -1,4 +1,4 @@
-"""Mistakes of the user's end in one line on stderr, without a traceback."""
+"""How a command ends on an error of ours: one line on stderr, an exit code, and no traceback."""
 
 from __future__ import annotations
 

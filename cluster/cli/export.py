@@ -9,7 +9,7 @@ import click
 
 from ...orchestration.errors import EngineError, UserError
 from ..home import Home
-from ..trained import load_trained
+from ..model_address import load_trained
 
 if TYPE_CHECKING:
     from ...effnet.export import Format

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...orchestration.tracking.comparison import compare
 from ..experiments import Experiment
-from ..follow import comparison_table, follow
 from ..jobs import Jobs
+from ..live_table import comparison_table, follow
 from .console import print_addresses, print_data, stderr_console
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from ...datasets import DataError
 from ...orchestration.errors import UserError
 from ..home import Home
-from ..trained import load_trained
+from ..model_address import load_trained
 from .console import print_data, stderr_console
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from ...orchestration.request import ExperimentRequest
 from ...orchestration.spec import ExperimentSpec, slug
 from ..engines import ensure_engines
 from ..experiments import Experiments
-from ..follow import plan_table
 from ..home import Home
 from ..lifecycle import launch
+from ..live_table import plan_table
 from .console import print_addresses, print_data, stderr_console
 from .following import follow_to_end
 from .help_pages import PagedCommand, help_all_option

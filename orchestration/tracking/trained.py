@@ -1,4 +1,4 @@
-"""Trained models: the facts that are kept with their weights, and how the network is built again from both."""
+"""Trained models: networks built again from what MLflow or a checkpoint holds, and exported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds what one rank trains with, from its job: network, average, optimizer, number format, micro-batches."""
+"""Builds what one rank trains with: network, moving average, optimizer, number format, micro-batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saves a training as checkpoints, in the background, and goes on from the latest one."""
+"""Saves a training as checkpoints in the background, and restores it from the latest one."""
 
 from __future__ import annotations
 

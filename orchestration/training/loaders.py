@@ -1,4 +1,4 @@
-"""The loaders of a trial, as its plan says."""
+"""The data loaders of a trial: one rank's batches for training and for validation."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 Gloo sends gradients through the loopback network with two threads per rank, which take time from the cores that train.
 Here every rank copies its bucket into memory that all share, sums its share of the bucket, and takes the rest.
+
+It makes 0.985 [0.964, 1.054] of the steps per second of the average outside DDP that it replaced, which had a layout of
+the parameters of its own (12 blocks of 20 steps in turns; B0 at 32 px, two ranks of one thread, two cores).
 """
 
 # Without `from __future__ import annotations`: DDP compares the hook's annotations with the classes themselves.
@@ -69,14 +72,14 @@ class SharedAverage:
         size = (world_size + 1) * part
         with contextlib.ExitStack() as stack:
             # Among the ranks' own files, which nobody else can open; whoever finds the socket there is on this node.
-            offer = stack.enter_context(_offered(world_size, size)) if rank == 0 else None
+            offer = stack.enter_context(_offer_memory(world_size, size)) if rank == 0 else None
             address = broadcast_object(str(offer[0]) if offer else "")
-            link = _connected(address) if rank and address else None
+            link = _connect_to(address) if rank and address else None
             if not smallest_over_ranks(int(offer is not None or link is not None), _CPU):
                 if link is not None:
                     link.close()
                 return None
-            with _told_of_losses():
+            with _losses_as_torch_errors():
                 if offer is None:
                     assert link is not None
                     links, memory = [link], _received_file(link)
@@ -127,7 +130,7 @@ class SharedAverage:
         """
         # Rank 0 answers last, for all; unless it has but one to answer, who then need not wait for it.
         answers = self._rank == 0 and len(self._links) > 1
-        with _told_of_losses():
+        with _losses_as_torch_errors():
             if not answers:
                 _send(self._links)
             _receive(self._links)
@@ -141,7 +144,7 @@ class SharedAverage:
 
 
 @contextlib.contextmanager
-def _told_of_losses() -> Iterator[None]:
+def _losses_as_torch_errors() -> Iterator[None]:
     """A socket's complaint as what torch would raise: that a peer has gone is worth another try, see `faults`."""
     try:
         yield
@@ -168,7 +171,7 @@ def _received_file(link: socket.socket) -> int:
 
 
 @contextlib.contextmanager
-def _offered(world_size: int, size: int) -> Iterator[tuple[Path, socket.socket, int] | None]:
+def _offer_memory(world_size: int, size: int) -> Iterator[tuple[Path, socket.socket, int] | None]:
     """A listening socket's path, the socket, and `size` bytes to share; or None where this cannot be had."""
     with contextlib.ExitStack() as stack:
         try:
@@ -186,7 +189,7 @@ def _offered(world_size: int, size: int) -> Iterator[tuple[Path, socket.socket, 
         yield offer
 
 
-def _connected(address: str) -> socket.socket | None:
+def _connect_to(address: str) -> socket.socket | None:
     link = socket.socket(socket.AF_UNIX)
     try:
         link.connect(address)

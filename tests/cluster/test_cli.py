@@ -17,8 +17,8 @@ import pytest
 import yaml
 from click.testing import Result
 
-from effnet_cluster.cluster.follow import count, duration
 from effnet_cluster.cluster.home import Home
+from effnet_cluster.cluster.live_table import count, duration
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.spec import ExperimentSpec

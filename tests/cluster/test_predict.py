@@ -12,8 +12,8 @@ from PIL import Image
 
 from effnet_cluster.cluster.cli import main
 from effnet_cluster.cluster.home import Home
+from effnet_cluster.cluster.model_address import load_trained
 from effnet_cluster.cluster.services import Services
-from effnet_cluster.cluster.trained import load_trained
 from effnet_cluster.datasets import EvalTransform
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError

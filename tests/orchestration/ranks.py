@@ -279,7 +279,7 @@ def sharing_in_steps(rank: int, world: int) -> Any:
 def sharing_refused(rank: int, world: int) -> Any:
     """Whether anybody shares memory when the last rank cannot reach the others' node."""
     if rank and rank == world - 1:
-        with patch.object(shared_average, "_connected", lambda address: None):
+        with patch.object(shared_average, "_connect_to", lambda address: None):
             return SharedAverage.connect(12) is None
     return SharedAverage.connect(12) is None
 
