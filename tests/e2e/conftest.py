@@ -26,7 +26,7 @@ class Cli:
 
     home: Path
 
-    def __call__(self, *args: str, timeout: float = 900, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *args: str, timeout: float = 1800, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [COMMAND, *args], capture_output=True, text=True, timeout=timeout, cwd=self.home, env=self.env, check=False
         )

@@ -17,7 +17,7 @@ from effnet_cluster.datasets import EpochOrder, Manifest, decode_rgb, receipt
 
 from .conftest import DEMO, DEMO_EPOCHS, Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 TRIALS = {f"digits-{variant}-{activation}-s0" for variant in ("b0", "b1") for activation in ("silu", "leaky_relu")}
 
 

@@ -15,7 +15,7 @@ from effnet_cluster.datasets import Manifest
 
 from .conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 NAME = "family"
 CLASSES = 3
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from .conftest import DEMO, Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
