@@ -16,7 +16,7 @@ from effnet_cluster.effnet import EfficientNet, variant
 from .conftest import COMMAND, Cli, assert_no_step_twice, wait_for
 from .kills import checkpoints, compare, end_ranks, final_state, titles_with_torch, train_workers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 NAME, EPOCHS = "recovery", 2
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
 CALM = "undisturbed"

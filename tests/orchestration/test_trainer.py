@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from effnet_cluster.datasets import EpochOrder, Manifest, TrainLoader, receipt
+from effnet_cluster.datasets import DataError, EpochOrder, Manifest, TrainLoader, receipt
 from effnet_cluster.effnet import EfficientNet
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.training import assembly, trainer
@@ -286,3 +286,29 @@ def test_training_imports_no_engine() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert ALONE.size == 1
+
+
+def test_a_corrupt_image_is_replaced_counted_and_listed_also_after_an_interruption(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    digits = few_digits(tmp_path / "data")
+    train_split = digits.split("train")
+    order = EpochOrder(train_split.shard_samples, seed=0)
+    spoiled = int(order.sample_ids(0)[3])  # in the first batch
+    with (digits.root / train_split.shards[train_split.shard[spoiled]].name).open("r+b") as file:
+        file.seek(int(train_split.offset[spoiled]))
+        file.write(bytes(int(train_split.size[spoiled])))
+    key = train_split.key(spoiled)
+    with pytest.raises(DataError, match=f"sample {key}: "):
+        train(make_job(digits, tmp_path / "stop", epochs=1))
+
+    job, sink = make_job(digits, tmp_path / "skip", epochs=1, execution={"on_corrupt": "skip"}), Memory()
+    with pytest.raises(PreemptedError):
+        train(job, sink, should_stop=stop_at(2))
+    with caplog.at_level("INFO"):
+        train(job, sink)
+    assert sink.epochs[1]["data/corrupt"] == 1
+    ((name, text),) = sink.texts.items()
+    assert name == "corrupt/epoch-001.txt"
+    assert text.count(f"sample {key}: ") == caplog.text.count(f"sample {key}: ") == 1
+    assert "replaced by sample" in text
