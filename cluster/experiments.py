@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..datasets import write_atomically
 from ..orchestration.errors import UserError
@@ -56,8 +57,11 @@ class Experiments:
 
     def names(self) -> list[str]:
         """All names, oldest first."""
-        records = sorted(self._root.glob(f"*/{_FILE}"), key=lambda path: self._read(path).created)
-        return [path.parent.name for path in records]
+        return list(self._fields())
+
+    def local_jobs(self) -> dict[str, str]:
+        """The latest job of every experiment on the embedded Ray head, by the experiment's name."""
+        return {name: fields["jobs"][-1] for name, fields in self._fields().items() if fields["local_ray"]}
 
     def load(self, name: str) -> Experiment:
         """The record of an experiment. Raises `UserError` if there is none of that name."""
@@ -94,6 +98,14 @@ class Experiments:
         folder.mkdir(parents=True, exist_ok=True)
         fields = vars(experiment) | {"request": experiment.request.model_dump(mode="json")}
         write_atomically(folder / _FILE, json.dumps(fields, indent=1))
+
+    def _fields(self) -> dict[str, dict[str, Any]]:
+        """What the records say, by name, oldest first.
+
+        Plans are not checked: they are long, and one of another version must not keep `submit` or `down` from working.
+        """
+        found = {path.parent.name: json.loads(path.read_text()) for path in self._root.glob(f"*/{_FILE}")}
+        return dict(sorted(found.items(), key=lambda item: item[1]["created"]))
 
     @staticmethod
     def _read(path: Path) -> Experiment:

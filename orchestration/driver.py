@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from ..datasets import EffnetClusterError
 from .logs import configure_logging
 from .request import ExperimentRequest
-from .spec import spec_params
 from .tracking.models import register_champion
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
+from .training.settings import params_of
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -37,7 +37,7 @@ def run(request: ExperimentRequest) -> bool:
     ray.init(address="auto", log_to_driver=True)
     resources, concurrent = worker_resources(request.plan)
     spec = request.spec
-    sweep_id = tracker.ensure_sweep(spec_params(spec), spec.to_yaml(), request.plan.data_digest)
+    sweep_id = tracker.ensure_sweep(params_of(spec), spec.to_yaml(), request.plan.data_digest)
     try:
         run_sweep(SweepContext(request, sweep_id, resources), concurrent)
     except (SystemExit, KeyboardInterrupt):  # how Ray stops a job

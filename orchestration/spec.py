@@ -19,7 +19,7 @@ from ..effnet.naming import canonical_name
 from .errors import UserError
 from .training.execution import Execution
 from .training.recipes import Recipe
-from .training.settings import Shown, params_of, settings_of
+from .training.settings import Shown, settings_of
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -236,8 +236,3 @@ class ExperimentSpec(BaseModel):
         product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)
         named = ((name, variant(name).activation if act == OWN else act, cut, seed) for name, act, cut, seed in product)
         return list(dict.fromkeys(named))
-
-
-def spec_params(spec: ExperimentSpec) -> dict[str, Any]:
-    """All settings as flat parameters to log, the recipe's name as `recipe`; what is None is left out."""
-    return params_of(spec)

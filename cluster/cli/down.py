@@ -34,6 +34,5 @@ def _active_experiments(home: Home, services: Services) -> list[str]:
     ray = services.running().get("ray")
     if ray is None:
         return []
-    jobs, experiments = Jobs(ray.url), Experiments(home)
-    local = [e for e in map(experiments.load, experiments.names()) if e.local_ray]
-    return [experiment.name for experiment in local if jobs.is_active(experiment.job)]
+    jobs = Jobs(ray.url)
+    return [name for name, job in Experiments(home).local_jobs().items() if jobs.is_active(job)]

@@ -1,5 +1,6 @@
 """Where things are kept, and records that survive being written and read."""
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -103,3 +104,20 @@ def test_an_unknown_experiment_is_told_with_the_latest_known(tmp_path: Path) -> 
         experiments.save(experiments.new(request(f"e{number}"), ENGINES))
     with pytest.raises(UserError, match=r"^no experiment 'x'; the latest are e2, e3, e4, e5, e6$"):
         experiments.load("x")
+
+
+def test_a_record_of_another_version_keeps_only_itself_from_being_read(tmp_path: Path) -> None:
+    experiments = Experiments(Home(tmp_path))
+    for name in ("old", "new"):
+        experiments.save(experiments.new(request(name), ENGINES))
+    file = experiments.folder("old") / "record.json"
+    fields = json.loads(file.read_text())
+    fields["request"]["spec"] = fields["request"].pop("plan")["spec"]
+    file.write_text(json.dumps(fields))
+    assert experiments.names() == ["old", "new"]
+    assert experiments.local_jobs() == {"old": "old", "new": "new"}
+    experiments.require_free("another")
+    assert experiments.load("new").name == "new"
+    with pytest.raises(UserError, match=r"record\.json .*another version of effnet-cluster") as caught:
+        experiments.load("old")
+    assert "\n" not in str(caught.value)

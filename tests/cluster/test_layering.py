@@ -122,7 +122,8 @@ def test_what_only_tests_need_is_imported_by_no_room() -> None:
     ("module", "not_loaded"),
     [
         ("orchestration.training", {"ray", "mlflow", "torch"}),
-        ("orchestration.training.trainer", {"ray", "mlflow"}),
+        ("orchestration.training.trainer", {"ray", "mlflow", "click"}),
+        ("orchestration.training.__main__", {"ray", "mlflow", "click"}),
         ("orchestration.tracking.runs", {"ray", "torch"}),
         ("orchestration.sweep", {"torch", "torchvision"}),
         ("orchestration.ray_internals", {"torch", "torchvision"}),

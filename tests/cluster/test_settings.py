@@ -15,10 +15,10 @@ from effnet_cluster.cluster.cli import main
 from effnet_cluster.cluster.cli.setting_options import flag_of, merge_flags, setting_options
 from effnet_cluster.cluster.cli.settings_page import settings_page
 from effnet_cluster.cluster.home import Home
-from effnet_cluster.orchestration.spec import ExperimentSpec, spec_params
+from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 from effnet_cluster.orchestration.training.recipes import Recipe
-from effnet_cluster.orchestration.training.settings import Shown, settings_of
+from effnet_cluster.orchestration.training.settings import Shown, params_of, settings_of
 
 from .conftest import Cli, keep
 
@@ -83,8 +83,8 @@ def test_a_new_field_is_a_flag_a_variable_a_key_a_parameter_and_a_row_of_docs(tm
     assert (spec.recipe.sharpness, spec.recipe.mirror) == (0.5, False)
     assert (spec.execution.rack, spec.execution.scratch) == ("right", 2048)
     new = {"sharpness": 0.5, "mirror": False, "rack": "right", "scratch": 2048}
-    assert spec_params(spec).items() >= new.items()
-    assert spec_params(spec).keys() - spec_params(ExperimentSpec.parse({"name": "x", "variants": "b0"})) == new.keys()
+    assert params_of(spec).items() >= new.items()
+    assert params_of(spec).keys() - params_of(ExperimentSpec.parse({"name": "x", "variants": "b0"})) == new.keys()
     page = settings_page(WiderSpec)
     for row in (
         "| `--sharpness FLOAT` | `recipe.sharpness` |  | Sharpness of the images. |",

@@ -23,6 +23,7 @@ import torch
 
 from effnet_cluster.orchestration.training.checkpoint import decode
 
+from ..differences import differences
 from .conftest import Cli, wait_for
 
 _MAX_DELAY_S = 1.5
@@ -89,20 +90,6 @@ def final_state(cli: Cli, experiment: str, trial: str) -> dict[str, Any]:
     """What the last checkpoint of a finished trial holds."""
     file = checkpoints(cli, experiment, trial)[-1]
     return decode(file.read_bytes(), str(file), torch.device("cpu"))
-
-
-def differences(first: Any, second: Any, where: str = "") -> list[str]:
-    """Where two nested values differ, tensors by their bits."""
-    if isinstance(first, torch.Tensor):
-        return [] if torch.equal(first, second) else [where]
-    if isinstance(first, dict):
-        if first.keys() != second.keys():
-            return [where]
-        return [line for key in first for line in differences(first[key], second[key], f"{where}/{key}")]
-    if isinstance(first, list):
-        pairs = enumerate(zip(first, second, strict=True))
-        return [line for number, (a, b) in pairs for line in differences(a, b, f"{where}/{number}")]
-    return [] if first == second else [where]
 
 
 def curves(cli: Cli, run_id: str) -> dict[str, list[tuple[int, float]]]:

@@ -13,8 +13,9 @@ import torch
 
 from effnet_cluster.orchestration.training.checkpoint import decode
 
+from ..differences import differences
 from .conftest import DEMO, DEMO_EPOCHS, Cli
-from .kills import differences, final_state
+from .kills import final_state
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 TRIAL = "digits-b0-silu-s0"

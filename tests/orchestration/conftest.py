@@ -11,9 +11,9 @@ from effnet_cluster.cluster.home import Home
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest, prepare, prepare_digits
 from effnet_cluster.orchestration.plan import Plan
-from effnet_cluster.orchestration.spec import spec_params
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.training.job import TrainingJob
+from effnet_cluster.orchestration.training.settings import params_of
 
 from ..photos import cut_photos
 
@@ -58,7 +58,7 @@ def tracker(mlflow_uri: str) -> Tracker:
 
 def ensure_sweep(tracker: Tracker, plan: Plan) -> str:
     """The sweep's run, as the driver makes it."""
-    return tracker.ensure_sweep(spec_params(plan.spec), plan.spec.to_yaml(), plan.data_digest)
+    return tracker.ensure_sweep(params_of(plan.spec), plan.spec.to_yaml(), plan.data_digest)
 
 
 def job_of(plan: Plan, number: int = 0) -> TrainingJob:

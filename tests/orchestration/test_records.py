@@ -12,13 +12,14 @@ from pydantic import Field
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.plan import Plan, make_plan
-from effnet_cluster.orchestration.spec import ExperimentSpec, spec_params
+from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.metric_log import MetricLog
 from effnet_cluster.orchestration.tracking.records import Outcome, trial_params
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.training import metrics
 from effnet_cluster.orchestration.training.execution import Execution
 from effnet_cluster.orchestration.training.recipes import Recipe
+from effnet_cluster.orchestration.training.settings import params_of
 
 from .conftest import ensure_sweep, job_of
 
@@ -123,7 +124,7 @@ def test_a_new_field_is_a_parameter_without_another_edit(tracker: Tracker, digit
     recipe, execution = NewRecipe(), NewExecution()
     spec = NewSpec(**dict(plan.spec) | {"recipe": recipe, "execution": execution})
     trial = plan.trials[0].model_copy(update={"recipe": recipe})
-    sweep_id = tracker.ensure_sweep(spec_params(spec), "", plan.data_digest)
+    sweep_id = tracker.ensure_sweep(params_of(spec), "", plan.data_digest)
     run_id = tracker.ensure_trial(job_of(plan).model_copy(update={"trial": trial, "execution": execution}), sweep_id)
     for found in (params(tracker, sweep_id), params(tracker, run_id)):
         assert (found["lookahead"], found["nice"]) == ("5", "7")

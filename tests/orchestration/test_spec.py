@@ -17,10 +17,10 @@ from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.ray_internals import ElasticWorkers
-from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names, spec_params
+from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 from effnet_cluster.orchestration.training.recipes import RECIPES, Recipe, RecipeName
-from effnet_cluster.orchestration.training.settings import Setting, settings_of
+from effnet_cluster.orchestration.training.settings import Setting, params_of, settings_of
 
 FULL: dict[str, Any] = {
     "name": "flowers-1",
@@ -316,7 +316,7 @@ def test_a_range_of_workers_and_an_amount_are_read_as_people_write_them(tmp_path
 
 
 def test_parameters_are_all_settings_that_are_set_by_their_names() -> None:
-    params = spec_params(ExperimentSpec.parse(FULL))
+    params = params_of(ExperimentSpec.parse(FULL))
     fields = ExperimentSpec.parse(FULL).model_dump(mode="json")
     nested = fields.pop("execution") | fields.pop("recipe")
     expected = {"recipe": nested.pop("name")} | nested | fields

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from effnet_cluster.orchestration.training import assembly, trainer
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
 from effnet_cluster.orchestration.training.job import TrainingJob
 
-from .trainings import ALONE, BATCH, STEPS, TRAIN, Memory, few_digits, final_state, make_job, stop_at, train
+from ..differences import differences
+from .trainings import BATCH, STEPS, TRAIN, Memory, few_digits, final_state, make_job, stop_at, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 2
@@ -38,22 +37,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return few_digits(tmp_path_factory.mktemp("few"))
-
-
-def differences(first: Any, second: Any, where: str = "") -> list[str]:
-    """Where two nested values differ; tensors by their bits."""
-    if isinstance(first, torch.Tensor):
-        return [] if torch.equal(first, second) else [where]
-    if isinstance(first, dict):
-        assert first.keys() == second.keys()
-        return [line for key in first for line in differences(first[key], second[key], f"{where}/{key}")]
-    if isinstance(first, list | tuple):
-        return [
-            line
-            for n, (a, b) in enumerate(zip(first, second, strict=True))
-            for line in differences(a, b, f"{where}/{n}")
-        ]
-    return [] if first == second else [where]
 
 
 def without_times(state: dict[str, Any]) -> dict[str, Any]:
@@ -276,16 +259,6 @@ def test_a_lone_rank_is_not_wrapped(digits: Manifest, tmp_path: Path) -> None:
 def test_a_job_survives_json(digits: Manifest, tmp_path: Path) -> None:
     job = make_job(digits, tmp_path, execution={"workers": "2:4", "on_corrupt": "skip"}, dropout=0.1)
     assert TrainingJob.model_validate_json(job.model_dump_json()) == job
-
-
-def test_training_imports_no_engine() -> None:
-    code = (
-        "import sys, effnet_cluster.orchestration.training.trainer, effnet_cluster.orchestration.training.__main__\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'ray', 'mlflow', 'click'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-    assert ALONE.size == 1
 
 
 def test_a_corrupt_image_is_replaced_counted_and_listed_also_after_an_interruption(
