@@ -1,8 +1,8 @@
 """Random numbers as a pure function of seed and stream: no state is carried, saved or replayed.
 
 Only the raw 64-bit words of numpy's Philox are used. NumPy keeps those stable between releases, whereas the algorithms
-of `Generator` (permutation, uniform, ...) may change (NEP 19), and an order that a new NumPy changes could not be
-verified later.
+of `Generator` (permutation, uniform, ...) may change (NEP 19). An order that changed with NumPy could not be verified
+later.
 """
 
 import threading

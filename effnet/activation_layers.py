@@ -1,7 +1,7 @@
 """Activations that torch lacks, or has in a form that keeps two tensors for the backward pass; these keep one or none.
 
-Each works element by element on a tensor of any shape; ``Swish`` has a parameter a channel. Scripting and exporting see
-plain torch operators: what is saved for a gradient is nothing that a deployed file needs.
+Each works element by element on a tensor of any shape; ``Swish`` has one parameter per channel. Scripting and exporting
+see plain torch operators: what is saved for a gradient is nothing that a deployed file needs.
 """
 
 from typing import Any
@@ -116,7 +116,7 @@ class LogSigmoid(nn.Module):
 
 
 class Swish(nn.Module):
-    """x · sigmoid(βx) with a learned β a channel, 1 at first, where it is SiLU (Ramachandran et al. 2017).
+    """x · sigmoid(βx) with one learned β per channel; at its first value 1 it is SiLU (Ramachandran et al. 2017).
 
     arXiv:1710.05941, section 5; the paper's own Swish has β fixed to 1.
     """

@@ -22,7 +22,7 @@ class ActivationSpec:
         layer: name of the class in ``torch.nn``, or in ``activation_layers`` if ``own``.
         kept: activation-sized tensors that autograd keeps for the backward pass besides the output.
         reads_output: whether the derivative is computed from the output, which the next layer mostly keeps anyway.
-        per_channel: whether the activation learns one parameter a channel.
+        per_channel: whether the activation learns one parameter per channel.
         options: further keyword arguments of the class, as pairs.
         own: whether the class is ours.
     """

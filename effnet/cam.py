@@ -25,7 +25,7 @@ Classes = int | Sequence[int] | Tensor
 
 @dataclass(frozen=True)
 class ActivationMaps:
-    """Maps of a batch of N images of H by W pixels, one an image; no gradient flows through them.
+    """Maps of a batch of N images of H by W pixels, one per image; no gradient flows through them.
 
     Attributes:
         logits: (N, classes), what the network says.

@@ -238,7 +238,7 @@ def _block(block: BlockConfig, activation: ActivationSpec, size: Size, padding: 
         cost += _shortcut(block, size, padding)
     if not mbconv:
         cost += _act(activation, block.out_channels, out_size, read)
-    # The mask of stochastic depth: one number an image.
+    # The mask of stochastic depth: one number per image.
     return cost + _Cost(kept=1) if block.drop_rate else cost
 
 

@@ -16,9 +16,9 @@ class TrainingMemory:
     The peak is where the backward pass begins: every saved activation is still there, and weights, gradients (DDP's
     buckets live as long as the model) and both moments are there throughout.
 
-    Left out are the workspaces of cuDNN and oneDNN (on a CPU for B0 up to 30 MB, whatever the batch, which only shows
-    where the activations are few), what an allocator or a CUDA context holds in reserve, BatchNorm's statistics (less
-    than 1 % of the weights), and mixed precision, which about halves the activations and nothing else.
+    Left out are what an allocator or a CUDA context holds in reserve, BatchNorm's statistics (less than 1 % of the
+    weights), and the workspaces of cuDNN and oneDNN. On a CPU those are up to 30 MB for B0, whatever the batch, which
+    only shows where the activations are few. Mixed precision is left out too: it about halves the activations alone.
 
     Attributes:
         weights: the learned parameters.

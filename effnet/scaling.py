@@ -46,6 +46,6 @@ def compound_scaling(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma
     """Return (alpha**phi, beta**phi, gamma**phi), equation 3 of the paper; compute grows by about 2**phi.
 
     The published B1 to B7 are *not* these values: their authors adjusted the coefficients by hand, so the named
-    variants live as data in ``config.VARIANTS``.
+    variants live as data in ``variants.VARIANTS``.
     """
     return CompoundScale(depth=alpha**phi, width=beta**phi, resolution=gamma**phi)

@@ -1,7 +1,7 @@
 """Image files that are not trusted: which are accepted, how they are stored, and how they become RGB.
 
-Trust: only the formats named here are ever opened (Pillow's EPS plug-in, for one, would start Ghostscript), byte and
-pixel counts are capped before anything is decoded, and every failure of a decoder comes out as one `DataError`.
+Only the formats named here are ever opened; Pillow's EPS plug-in, for one, would start Ghostscript. Byte and pixel
+counts are capped before anything is decoded. Every failure of a decoder comes out as one `DataError`.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """RandAugment, AutoAugment and TrivialAugment on Pillow images, as functions of given random numbers.
 
 Operations, ranges and signs are those of torchvision, which follow the authors' code. Where an operation moves the
-picture, what becomes free is filled with gray (128, 128, 128) and pixels are taken from their nearest neighbour, as in
-the code that AutoAugment and RandAugment were published with (tensorflow/tpu, efficientnet/autoaugment.py, `replace`):
-torchvision's default, black, is a much darker colour than photographs have on average.
+picture, the free area becomes gray (128, 128, 128) and pixels come from their nearest neighbour. This is as in the code
+that AutoAugment and RandAugment were published with (tensorflow/tpu, efficientnet/autoaugment.py, `replace`);
+torchvision's default, black, is much darker than photographs are on average.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ from ..reading.reader import ShardReader
 from .inspection import at_hand, spread
 
 MAX_CLASSES = 30
-IMAGES_A_CLASS = 10
+IMAGES_PER_CLASS = 10
 _CELL = 96
 _GAP = 4
 _MAX_NAME_WIDTH = 220
@@ -36,7 +36,7 @@ def contact_sheet(manifest: Manifest, split_name: str = "train", max_classes: in
     names = [_fitted(manifest.classes[label], name_font, _MAX_NAME_WIDTH) for label in labels]
     # Room for a count of millions too.
     names_end = 6 * _GAP + int(max(_COUNT_SIZE * 5, *map(name_font.getlength, names)))
-    width = names_end + IMAGES_A_CLASS * (_CELL + _GAP)
+    width = names_end + IMAGES_PER_CLASS * (_CELL + _GAP)
     sheet = Image.new("RGB", (width, _TITLE_HEIGHT + len(labels) * (_CELL + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     shown = f"{len(labels)} of " if len(labels) < len(manifest.classes) else ""
@@ -49,7 +49,7 @@ def contact_sheet(manifest: Manifest, split_name: str = "train", max_classes: in
         draw.text((_GAP * 2, top + _CELL // 2 - 9), names[line], _INK, name_font, "lm")
         draw.text((_GAP * 2, top + _CELL // 2 + 11), f"{counts[label]:,}", _FAINT, count_font, "lm")
         of_class = rows[split.label[rows] == label]
-        for column, sample in enumerate(spread(of_class, IMAGES_A_CLASS).tolist() if len(of_class) else ()):
+        for column, sample in enumerate(spread(of_class, IMAGES_PER_CLASS).tolist() if len(of_class) else ()):
             image = ImageOps.contain(_image(reader, sample), (_CELL, _CELL))
             left = names_end + column * (_CELL + _GAP)
             sheet.paste(image, (left + (_CELL - image.width) // 2, top + (_CELL - image.height) // 2))

@@ -14,7 +14,7 @@ from .processes import Mapper
 from .sources import Record
 
 _DIGEST_BYTES = 32
-_RECORDS_A_TASK = 1024
+_RECORDS_PER_TASK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +87,9 @@ def hash_images(
 ) -> Generator[tuple[str, int, ImageHashes], None, None]:
     """Read all images of a source; yields (split, number of the first image, hashes), in any order."""
     tasks = (
-        _Task(split, begin, tuple(records[begin : begin + _RECORDS_A_TASK]), pixels)
+        _Task(split, begin, tuple(records[begin : begin + _RECORDS_PER_TASK]), pixels)
         for split, records in splits.items()
-        for begin in range(0, len(records), _RECORDS_A_TASK)
+        for begin in range(0, len(records), _RECORDS_PER_TASK)
     )
     return mapper(_hash_task, tasks)
 

@@ -68,7 +68,7 @@ def prepare(
             image in full, which takes about three times as long.
         drop_duplicates: leave out of "train" what is in "val" or "test" too; reads every image twice.
         mirror_safe: whether mirrored images keep their class.
-        mapper: where shards are built; default: one after the other in this process (see `parallel`).
+        mapper: where shards are built; default: one after the other in this process (see `processes`).
         progress: called with `PreparingProgress` after every shard.
         note: told in a line when work is kept for later, or earlier work is not used.
         report: called with the images that several splits share.

@@ -1,7 +1,7 @@
 """Running the tasks of a large job: one after the other in this process, or in several processes.
 
-Another room can give another mapper, over a cluster for instance: functions and tasks can be pickled, and what a task
-gives does not depend on where or when it runs.
+Callers can bring another mapper, for example over a cluster: functions and tasks can be pickled, and the result of a
+task does not depend on where or when it runs.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 # Enough that no worker waits for the next task, few enough that the tasks of a huge source are not all pickled at once.
-_TASKS_A_WORKER = 2
+_TASKS_PER_WORKER = 2
 
 
 class Mapper(Protocol):
@@ -56,7 +56,7 @@ def processes(workers: int | None = None) -> Mapper:
 
     def run(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
         remaining = iter(tasks)
-        first = list(islice(remaining, count * _TASKS_A_WORKER))
+        first = list(islice(remaining, count * _TASKS_PER_WORKER))
         # fork would copy the threads' locks of a caller that has threads
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(max(1, min(count, len(first))), context, _begin_worker)

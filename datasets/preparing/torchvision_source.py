@@ -1,8 +1,8 @@
 """Data sets of torchvision as a source: those of the EfficientNet paper, from files that are on disk already.
 
 The splits are those of the paper's Table 6 (Tan and Le 2019) and of the transfer literature before it (Kornblith et
-al. 2019): "train" is everything meant for training, so for Flowers102 and FGVCAircraft train + val, and "val" is the
-official test set (for ImageNet the official validation set). Birdsnap is not in torchvision.
+al. 2019). "train" is everything meant for training: for Flowers102 and FGVCAircraft train + val. "val" is the official
+test set, for ImageNet the official validation set. Birdsnap is not in torchvision.
 """
 
 from collections import Counter
