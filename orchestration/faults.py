@@ -30,8 +30,7 @@ _PEER_SIGNS = (
     "Connection reset by peer",
     "NCCL",
 )
-# By name: Ray wraps exceptions, and some types cannot be imported where there is no CUDA, and all
-# of them bring torch.
+# By name: Ray wraps exceptions, some types cannot be imported where there is no CUDA, and importing any loads torch.
 _LOST_TYPES = {
     "ActorDiedError",
     "ActorUnavailableError",
@@ -51,7 +50,7 @@ _MEMORY_SIGNS = ("can't allocate memory", "due to the node running low on memory
 
 
 def cause(error: BaseException) -> BaseException:
-    """The exception that a worker's code raised, out of Ray's wrappers."""
+    """The exception that a worker's code raised, unwrapped from Ray's own."""
     while True:
         inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
         if not isinstance(inner, BaseException) or inner is error:
@@ -65,7 +64,7 @@ def classify(error: BaseException) -> Fault:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, PreemptedError):
         return Fault.PREEMPTED
-    if names & _MEMORY_TYPES or _tells_of_memory(str(error)):
+    if names & _MEMORY_TYPES or _is_about_memory(str(error)):
         # Ray's own means that the node ran out of memory and Ray killed the worker; a smaller batch helps there too.
         return Fault.OUT_OF_MEMORY
     if isinstance(error, EngineError) or names & _LOST_TYPES:
@@ -76,8 +75,10 @@ def classify(error: BaseException) -> Fault:
 
 
 def decisive(failures: dict[int, Exception]) -> tuple[Fault, BaseException]:
-    """The failure that explains the others, of one exception or none a rank: a rank that fails takes its peers along,
-    whose complaint is only that it has gone.
+    """The failure that explains the others. A failed rank takes its peers along, which only report that it has gone.
+
+    Args:
+        failures: by rank, the exceptions of those that raised one.
     """
     found = [(classify(error), cause(error)) for _, error in sorted(failures.items())]
     return min(found, key=lambda pair: _PRECEDENCE.index(pair[0]))
@@ -127,7 +128,7 @@ class FaultPolicy:
         return GiveUp(line)
 
 
-def _tells_of_memory(text: str) -> bool:
+def _is_about_memory(text: str) -> bool:
     return any(sign in text for sign in _MEMORY_SIGNS)
 
 
@@ -135,5 +136,5 @@ def _first_line(error: BaseException) -> str:
     """The line of a message that says what happened: of Ray's report on a node's memory the first one, of a remote
     traceback the last one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if _tells_of_memory(line)]
+    told = [line for line in lines if _is_about_memory(line)]
     return (told or lines[-1:] or [type(error).__name__])[0]

@@ -28,7 +28,7 @@ def configure_logging(trial: str | None = None) -> None:
     first.
     """
     handler = _JobHandler(sys.stderr)
-    handler.addFilter(_Trial(trial))
+    handler.addFilter(_TrialFilter(trial))
     handler.addFilter(_of_interest)
     handler.setFormatter(_Formatter(datefmt=_TIME))
     root = logging.getLogger()
@@ -42,10 +42,10 @@ def configure_logging(trial: str | None = None) -> None:
 
 
 class _JobHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Ours, to be known again."""
+    """The handler that `configure_logging` installs: a type of its own, so that the next call finds and replaces it."""
 
 
-class _Trial(logging.Filter):
+class _TrialFilter(logging.Filter):
     """Gives each record the trial that its process serves, as `record.trial`."""
 
     def __init__(self, trial: str | None) -> None:

@@ -16,13 +16,13 @@ from .errors import EngineError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_TASKS_A_CPU = 2
+_TASKS_PER_CPU = 2
 _CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
 def ray_tasks(address: str | None) -> Iterator[Mapper]:
-    """A mapper (see `datasets.parallel`) over the CPUs of a Ray cluster, to which this process connects meanwhile.
+    """A mapper (see `datasets.Mapper`) over the CPUs of a Ray cluster; this process is connected to it meanwhile.
 
     Every node must see the files that the tasks read and write under the same paths, and have this package.
 
@@ -59,7 +59,7 @@ def _over_ray(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Gene
     # A killed node's tasks run again elsewhere: what they write is replaced by the same bytes.
     remote: Any = ray.remote(num_cpus=1, max_retries=3)(_call)
     remaining = iter(tasks)
-    window = max(1, int(ray.cluster_resources().get("CPU", 1))) * _TASKS_A_CPU
+    window = max(1, int(ray.cluster_resources().get("CPU", 1))) * _TASKS_PER_CPU
     running = [remote.remote(function, task) for task in islice(remaining, window)]
     try:
         while running:

@@ -1,6 +1,6 @@
 """Collectives over the DDP ranks of one trial: BatchNorm statistics, the check that ranks agree, exact evaluation.
 
-Every function is a no-op in effect on one rank, and a barrier on several: call it on all of them.
+Functions that communicate wait for every rank, so call them on all ranks. A lone rank keeps its own values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def lone_rank() -> Iterator[None]:
 
 
 def local_buffers(*modules: nn.Module) -> Tensor:
-    """All of them one after the other, a copy of shape (n,) on the modules' device."""
+    """The modules' floating-point buffers one after the other: a copy of shape (n,) on their device."""
     buffers = [b.detach().reshape(-1) for module in modules for b in module.buffers() if b.is_floating_point()]
     return torch.cat(buffers) if buffers else torch.empty(0)
 

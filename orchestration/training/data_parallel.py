@@ -31,7 +31,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     ddp = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
-        # Statistics are reduced once an epoch instead of copied from rank 0 at every step.
+        # Statistics are reduced once per epoch instead of copied from rank 0 at every step.
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )

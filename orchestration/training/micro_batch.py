@@ -16,8 +16,10 @@ _HALF = 0.5
 
 
 def largest_divisor(share: int, limit: int) -> int:
-    """The largest divisor of `share` that is at most `limit`, at least 1: chunks of equal size, so that the mean of
-    their means is the mean of the whole."""
+    """The largest divisor of `share` that is at most `limit`, but at least 1.
+
+    Chunks of equal size make the mean of their means the mean of the whole.
+    """
     return next(size for size in range(min(share, max(limit, 1)), 0, -1) if share % size == 0)
 
 

@@ -56,8 +56,10 @@ def freeze_backbone(network: EfficientNet) -> None:
 
 
 def set_training_mode(network: nn.Module) -> None:
-    """Training mode, except for parts that are frozen as a whole: their BatchNorm keeps its statistics, and they drop
-    nothing, so that they compute what they did with the weights that they came with."""
+    """Training mode, except for parts that are frozen as a whole.
+
+    Those keep their BatchNorm statistics and drop nothing: they compute what they did with their published weights.
+    """
     network.train()
     for module in network.modules():
         parameters = list(module.parameters())
@@ -66,7 +68,7 @@ def set_training_mode(network: nn.Module) -> None:
 
 
 def _overrides(trial: TrialPlan) -> dict[str, Any]:
-    """What of the plan's model changes no shape."""
+    """The fields of the trial's model that may differ from the published network's."""
     model = trial.model
     names = ("num_classes", "dropout", "stochastic_depth", "bn_momentum", "activation")
     return {name: getattr(model, name) for name in names}

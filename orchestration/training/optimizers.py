@@ -17,8 +17,8 @@ class RMSpropTF(Optimizer):
     """RMSProp in TensorFlow's form, with which the paper's networks were trained.
 
     It differs from `torch.optim.RMSprop` in three ways that change the training (tensorflow/tensorflow,
-    `python/training/rmsprop.py` and `core/kernels/training_ops.cc`, ApplyRMSProp): the second moment starts at one
-    instead of zero, eps is added under the root, and the learning rate goes into the momentum, so that steps taken at a
+    `python/training/rmsprop.py` and `core/kernels/training_ops.cc`, ApplyRMSProp). The second moment starts at one
+    instead of zero. Eps is added under the root. The learning rate goes into the momentum, so that steps taken at a
     higher rate keep it.
 
         moment = alpha * moment + (1 - alpha) * gradient²
@@ -108,8 +108,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> Op
 
 
 def _with_factors(model: nn.Module, recipe: Recipe) -> Iterable[tuple[float, Tensor]]:
-    """Each parameter with its part of the learning rate: 1 in the classifier, falling geometrically with the distance
-    from it down to `backbone_lr` in the stem (Howard and Ruder 2018, section 3.2, for layers of a language model)."""
+    """Each parameter with its factor on the learning rate: 1 in the classifier, `backbone_lr` in the stem.
+
+    Between them it falls geometrically (Howard and Ruder 2018, section 3.2, for layers of a language model).
+    """
     if recipe.backbone_lr == 1 or not isinstance(model, EfficientNet):
         return [(1.0, parameter) for parameter in model.parameters()]
     parts: list[nn.Module] = [model.stem, *model.stages.children(), model.head, model.classifier]

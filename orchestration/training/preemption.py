@@ -15,7 +15,7 @@ import torch.distributed as dist
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Seconds between two votes: few of a grace time's, and many steps, each of which a collective would make longer.
+# Seconds between two votes: short beside the grace time that a node gets, long beside a step, which a vote slows down.
 _VOTE_S = 1.0
 _asked = threading.Event()
 
@@ -47,9 +47,8 @@ def asked_to_leave() -> bool:
 class PreemptionConsensus:
     """Tells all ranks at the same step that one of them wants to leave.
 
-    About once per second the ranks vote, with a collective over gloo that overlaps with the step between asking and
-    reading, also beside NCCL. With its vote each rank tells how long the steps since the last one took it, so that all
-    count the same steps up to the next.
+    About once per second the ranks vote. The vote is a collective over gloo, also beside NCCL; it overlaps with a step.
+    Each rank adds how long the steps since the last vote took it, so that all count the same steps up to the next.
 
     Args:
         world_size: number of ranks; all of them construct it at the same point.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class TrainStep:
     """Makes optimizer steps of the share of a global batch that this rank has.
 
-    Gradients of the micro-batches add up and are reduced over the ranks once, with the last one, so that a step equals
-    the step of the whole batch at once, up to rounding; BatchNorm apart, which normalises each micro-batch by itself.
+    Gradients of the micro-batches add up and are reduced over the ranks once, with the last one. A step then equals
+    that of the whole batch at once, up to rounding, except that BatchNorm normalises each micro-batch by itself.
 
     Attributes:
         model: bare, or in `DistributedDataParallel`; takes uint8 images.

@@ -113,7 +113,7 @@ class Trainer:
             self._background.close()
 
     def _train_epoch(self, epoch: int) -> tuple[EpochTotals, Totals]:
-        """What is left of an epoch's batches."""
+        """Train on what is left of an epoch's batches."""
         parts, sequence, begun = self.parts, self._sequence, self.progress
         steps, first = sequence.batches_in(epoch), sequence.first_batch(epoch)
         totals = EpochTotals(begun, self.world.device, self.world.rank, max(1, steps // _STEP_POINTS))
@@ -208,7 +208,7 @@ class Trainer:
             reduce(network)
         agreeing = check_ranks_agree(parts.model, epoch)
         corrupt = list(corrupt)
-        val = evaluate(parts.evaluated, _noting(self._val_loader, corrupt), self.world.device, parts.autocast)
+        val = evaluate(parts.evaluated, _noting_corrupt(self._val_loader, corrupt), self.world.device, parts.autocast)
         if self.job.execution.on_corrupt == "skip":
             self._tell_corrupt(epoch, gather_over_ranks(corrupt))
         expected = self._sequence.receipt(epoch)
@@ -248,7 +248,7 @@ class Trainer:
             )
 
     def _log_best(self) -> None:
-        """Log the model of the best epoch as what it is: images in, probabilities out."""
+        """Log the model of the best epoch as it is served: images in, probabilities out."""
         served = self._checkpointer.best_model(self.progress, self.parts)
         # Two images: torch.export would fix a batch of one as the only size. Higher than wide, so that both stay free.
         first = next(iter(self._val_loader)).images[:2].permute(0, 2, 3, 1)
@@ -267,8 +267,8 @@ def _check_data(manifest: Manifest, expected: str) -> None:
         )
 
 
-def _noting(batches: Iterable[Batch], corrupt: list[Corrupt]) -> Iterator[Batch]:
-    """The batches, adding to `corrupt` what they list."""
+def _noting_corrupt(batches: Iterable[Batch], corrupt: list[Corrupt]) -> Iterator[Batch]:
+    """Pass the batches on, and add the corrupt samples that they list to `corrupt`."""
     for batch in batches:
         corrupt += batch.corrupt
         yield batch
