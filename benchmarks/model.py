@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OURS = "effnet"
 TASKS = ("train", "infer")
-# Images a step: a tenth of a second to a second of work on two cores.
+# Images per step: a tenth of a second to a second of work on two cores.
 _BATCHES = {"b0": 8, "b1": 8, "b2": 4, "b3": 4, "b4": 4, "b5": 2, "b6": 1, "b7": 1}
 
 

@@ -20,7 +20,7 @@ class Ratio:
 
 
 def take_turns(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Call every contestant once a round and return its seconds by round.
+    """Call every contestant once per round and return its seconds by round.
 
     Each round starts with another contestant: what follows a slow one finds other caches than what leads.
 
@@ -59,5 +59,5 @@ def ratio(seconds: Sequence[float], others: Sequence[float]) -> Ratio:
 
 
 def rate(units: float, seconds: Sequence[float]) -> float:
-    """Units a second in the median round."""
+    """Units per second in the median round."""
     return units / statistics.median(seconds)

@@ -1,4 +1,4 @@
-"""What recipes reach: trainings in one process by the trainer of a trial, without its engines.
+"""The accuracy that training recipes reach: the trainer of a trial in one process, without Ray and MLflow.
 
 The digits of scikit-learn, or crops of the photographs that scikit-image and scikit-learn ship.
 """
@@ -80,7 +80,7 @@ def summary(runs: Iterable[Run]) -> Summary:
 
 
 def measure(data: str, variant: str, recipe: dict[str, Any], seeds: Sequence[int], **fields: Any) -> Iterator[Run]:
-    """Train once a seed.
+    """Train once per seed.
 
     Args:
         data: `digits` or `photos`.
@@ -123,7 +123,7 @@ def train(trial: TrialPlan, manifest: Manifest) -> Run:
 
 
 def photo_crops(root: Path) -> Manifest:
-    """Write ten photographs' cells, a class a photograph, and prepare them; no pixel is both in train and in val.
+    """Write ten photographs' cells, one class per photograph, and prepare them; no pixel is both in train and in val.
 
     Raises:
         ImportError: scikit-image is not installed.

@@ -1,7 +1,7 @@
 """What a trial is measured against: the training script that one writes by hand, with neither Ray nor MLflow.
 
 `torchrun --nproc-per-node W -m effnet_cluster.benchmarks.torchrun_script TASK.json` trains the model, data and recipe
-of a trial with DDP; evaluates and saves a checkpoint after every epoch; and prints one line of JSON an epoch (rank 0).
+of a trial with DDP; evaluates and saves a checkpoint after every epoch; and prints one line of JSON per epoch (rank 0).
 The loop, the optimizer and the schedule are its own; the network and the loaders are this package's.
 """
 

@@ -59,7 +59,7 @@ class TrainBench:
         image_size: edge in pixels.
         global_batch: images per step over all ranks.
         data: a data set's folder, or `digits`.
-        device: `cpu` or `gpu`, one of these a rank.
+        device: `cpu` or `gpu`, one of these per rank.
     """
 
     variant: str = "b0"
@@ -75,7 +75,7 @@ class TrainBench:
 
 class Training(NamedTuple):
     """One training, without its first epoch: seconds of its steps, seconds of its epochs with evaluation and
-    checkpoint, share of the steps' time that was waited for data, last training loss, torch's threads a rank."""
+    checkpoint, share of the steps' time that was waited for data, last training loss, torch's threads per rank."""
 
     step_seconds: float
     epoch_seconds: float

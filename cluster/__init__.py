@@ -1,1 +1,1 @@
-"""The face: the `effnet-cluster` command line, local services, job submission."""
+"""What a person types and sees: the `effnet-cluster` command line, the local services, the submission of jobs."""

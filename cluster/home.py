@@ -26,7 +26,7 @@ class Home:
 
     @property
     def experiments(self) -> Path:
-        """One folder an experiment: its record, checkpoints and Tune state."""
+        """One folder per experiment: its record, checkpoints and Tune state."""
         return self.root / "experiments"
 
     @property

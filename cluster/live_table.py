@@ -52,7 +52,7 @@ def _watch(experiment: Experiment, jobs: Jobs) -> Iterator[Sequence[TrialRecord]
 
 
 def plan_table(plan: Plan) -> Table:
-    """What will run: a row a trial."""
+    """What will run: one row per trial."""
     spec = plan.spec
     fewest, most = spec.execution.workers
     workers = str(most) if fewest == most else f"{fewest} to {most}"

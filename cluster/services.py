@@ -97,7 +97,7 @@ class Services:
                 # Named for other systems, but it is what makes Ray take the loopback address as the node's own; then
                 # its control plane listens there alone.
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-                # One machine of the user's own is not taken away with a notice; the watcher is a process a trial.
+                # One machine of the user's own is not taken away with a notice; the watcher is one process per trial.
                 "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
                 # Ray's own is 15, below everything else on the machine: whatever wakes up takes a core from a rank, for
                 # which the others, and its own threads, then wait.

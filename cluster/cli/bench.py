@@ -12,7 +12,7 @@ from .bench_train import command as train
 
 @click.group("bench")
 def command() -> None:
-    """Measure against plain alternatives, paired: contestants take turns, so that load hits all alike."""
+    """Measure against plain alternatives. Contestants take turns, so that load on the machine slows all alike."""
 
 
 for _verb in (data, model, recipes, train):

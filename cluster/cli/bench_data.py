@@ -13,12 +13,23 @@ from .console import print_data
 
 
 @click.command("data")
-@click.option("--images", type=click.IntRange(min=64), default=2048, show_default=True, help="A multiple of 64.")
-@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
-@click.option("--photos", type=click.Choice(["generated", "scikit-learn"]), default="generated", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--images", type=click.IntRange(min=64), default=2048, show_default=True, help="JPEGs to read, a multiple of 64."
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Measured rounds.")
+@click.option(
+    "--photos",
+    type=click.Choice(["generated", "scikit-learn"]),
+    default="generated",
+    show_default=True,
+    help="Where their pictures come from.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def command(images: int, rounds: int, photos: str, as_json: bool) -> None:
-    """Decoding and augmenting on one core against ImageFolder, webdataset and bare libjpeg-turbo (extra `bench`)."""
+    """Measure decoding and augmenting on one core.
+
+    Compares with ImageFolder, webdataset and bare libjpeg-turbo (extra `bench`).
+    """
     from ...benchmarks import data  # with torch, which `bench -h` need not wait for
 
     try:

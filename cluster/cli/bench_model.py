@@ -15,15 +15,23 @@ from .console import print_data, stderr_console
 
 
 @click.command("model")
-@click.option("--variants", default="b0,b4", show_default=True, help="Of b0 to b7.")
-@click.option("--image-size", type=click.IntRange(min=32), default=224, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), help="Images a step.  [default: by variant]")
-@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: torch's]")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--channels-last/--contiguous", default=True, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--variants", default="b0,b4", show_default=True, help="Networks from b0 to b7.")
+@click.option("--image-size", type=click.IntRange(min=32), default=224, show_default=True, help="Input side in pixels.")
+@click.option("--batch", type=click.IntRange(min=1), help="Images per step.  [default: by variant]")
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Measured rounds.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's]")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to compute."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Number format; bfloat16 is autocast.",
+)
+@click.option("--channels-last/--contiguous", default=True, show_default=True, help="Memory format of images.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def command(
     variants: str,
     image_size: int,
@@ -35,7 +43,10 @@ def command(
     channels_last: bool,
     as_json: bool,
 ) -> None:
-    """Training step and inference of our networks against timm's and torchvision's (extra `bench`)."""
+    """Measure training steps and inference.
+
+    Compares with the same networks of timm and torchvision (extra `bench`).
+    """
     settings = ModelBench(image_size, batch, rounds, threads, device, dtype, channels_last)
     results = []
     try:

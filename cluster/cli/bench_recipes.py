@@ -13,14 +13,21 @@ from .console import print_data, stderr_console
 
 
 @click.command("recipes")
-@click.option("--recipes", default="small", show_default=True, help=f"Of {', '.join(RECIPES)}; such as transfer,basic.")
-@click.option("--variant", default="b0", show_default=True)
-@click.option("--data", type=click.Choice(["digits", "photos"]), default="digits", show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Trainings of each recipe.")
-@click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
-@click.option("--global-batch", type=click.IntRange(min=1), help="[default: the recipe's]")
-@click.option("--image-size", type=click.IntRange(min=32), help="[default: by variant and data]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--recipes",
+    default="small",
+    show_default=True,
+    help=f"Recipes, such as transfer,basic; there are {', '.join(RECIPES)}.",
+)
+@click.option("--variant", default="b0", show_default=True, help="Network to train.")
+@click.option(
+    "--data", type=click.Choice(["digits", "photos"]), default="digits", show_default=True, help="Images to train on."
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Trainings per recipe.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the images.  [default: the recipe's]")
+@click.option("--global-batch", type=click.IntRange(min=1), help="Images per step.  [default: the recipe's]")
+@click.option("--image-size", type=click.IntRange(min=32), help="Input side in pixels.  [default: by variant and data]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def command(
     recipes: str,
     variant: str,
@@ -31,7 +38,10 @@ def command(
     image_size: int | None,
     as_json: bool,
 ) -> None:
-    """Train with each recipe and several seeds in this process; photos takes scikit-image."""
+    """Measure the accuracy of recipes.
+
+    Trains each recipe with several seeds, in this process; `--data photos` needs scikit-image.
+    """
     from ...benchmarks.recipes import measure, summary  # with torch, which `bench -h` need not wait for
 
     given = {"epochs": epochs, "global_batch": global_batch}

@@ -32,18 +32,26 @@ _POLL_SECONDS = 2.0
 
 
 @click.command("train")
-@click.option("--variant", default="b0", show_default=True)
+@click.option("--variant", default="b0", show_default=True, help="Network to train.")
 @click.option("--workers", default="1,2", show_default=True, help="Numbers of DDP ranks to measure.")
-@click.option("--epochs", type=click.IntRange(min=2), default=3, show_default=True, help="The first is not counted.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
-    "--cpus-per-worker", type=click.IntRange(min=1), help="Threads of a rank.  [default: all cores shared out]"
+    "--epochs",
+    type=click.IntRange(min=2),
+    default=3,
+    show_default=True,
+    help="Passes over the data; the first is not counted.",
 )
-@click.option("--image-size", type=click.IntRange(min=32), default=32, show_default=True)
-@click.option("--global-batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Measured rounds.")
+@click.option(
+    "--cpus-per-worker", type=click.IntRange(min=1), help="Threads per rank.  [default: all cores shared out]"
+)
+@click.option("--image-size", type=click.IntRange(min=32), default=32, show_default=True, help="Input side in pixels.")
+@click.option(
+    "--global-batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images per step, over all ranks."
+)
 @click.option("--data", default=DIGITS, show_default=True, help="A folder of shards, or the embedded digits.")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where to compute.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def command(
     variant: str,
     workers: str,
@@ -56,7 +64,10 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Whole trainings, tracked and checkpointed, against a plain torchrun script of the same model and data."""
+    """Measure whole trainings, with MLflow and checkpoints.
+
+    Compares with a plain torchrun script that trains the same model on the same data.
+    """
     from ...benchmarks.train import TrainBench, measure  # with torch, which `bench -h` need not wait for
 
     try:

@@ -15,9 +15,19 @@ from .console import print_data
 
 @click.command("compare")
 @click.argument("experiments", nargs=-1, required=True)
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="Form of output.",
+)
 def command(experiments: tuple[str, ...], form: str) -> None:
-    """Compare the trials of EXPERIMENTS: accuracy against parameters, multiply-adds and time."""
+    """Compare the trials of EXPERIMENTS.
+
+    Shows their accuracy against parameters, multiply-adds and time.
+    """
     home = Home.default()
     known = Experiments(home)
     trackers = [reconnect(home, known.load(name)).tracker for name in experiments]

@@ -18,9 +18,13 @@ from .console import stderr_console
 @click.option("--val", metavar="PATTERN", help="Shards of val.  [default: val/*.tar; without any, a part of train]")
 @click.option("--test", metavar="PATTERN", help="Shards of test.  [default: test/*.tar, if there are any]")
 @click.option("--label", default="cls", show_default=True, help="Member with the label: an extension, or json:FIELD.")
-@click.option("--classes", type=click.Path(path_type=Path), help="File with a class name a line, in order of labels.")
-@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Where there are no shards of val.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of that split.")
+@click.option(
+    "--classes", type=click.Path(path_type=Path), help="File with one class name per line, in order of labels."
+)
+@click.option(
+    "--val-fraction", type=float, default=0.2, show_default=True, help="Share of images for val, without shards of val."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of that split.")
 @click.option("--mirror/--no-mirror", default=True, show_default=True, help="Whether a mirrored image keeps its class.")
 def command(
     folder: Path,
@@ -34,7 +38,10 @@ def command(
     seed: int,
     mirror: bool,
 ) -> None:
-    """Make a data set of the WebDataset shards in FOLDER: writes manifest and index beside them, nothing else."""
+    """Index the WebDataset shards in FOLDER.
+
+    Writes a manifest and an index beside them, nothing else.
+    """
     patterns = {split: given for split, given in (("train", train), ("val", val), ("test", test)) if given}
     if patterns and not train:
         raise click.UsageError("--val and --test need --train")

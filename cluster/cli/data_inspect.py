@@ -18,9 +18,11 @@ _SHOWN_CLASSES = 20
 
 @click.command("inspect")
 @click.argument("dataset")
-@click.option("--json", "as_json", is_flag=True, help="All of it for a script.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write a picture: a row a class.")
-@click.option("--split", default="train", show_default=True, help="Of that picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for scripts.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write a contact sheet: one row per class."
+)
+@click.option("--split", default="train", show_default=True, help="Split that the contact sheet shows.")
 def command(dataset: str, as_json: bool, sheet: Path | None, split: str) -> None:
     """Show classes, counts, sizes and balance of DATASET, a folder or an address."""
     manifest = open_dataset(dataset, Home.default().cache)

@@ -1,4 +1,4 @@
-"""`effnet-cluster data prepare`: from images to shards."""
+"""`effnet-cluster data prepare`: write images as WebDataset shards with a manifest."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ _NAMED_DUPLICATES = 5
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the data set.  [default: the source's]")
-@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Where the source has no val split.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split and of the order in the shards.")
+@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Share for val, if SOURCE has no val.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split and of the order.")
 @click.option("--mirror/--no-mirror", default=True, show_default=True, help="Whether a mirrored image keeps its class.")
-@click.option("--max-side", type=int, metavar="PIXELS", help="Make larger images this large, as JPEG.")
-@click.option("--quality", type=int, default=90, show_default=True, help="Of these JPEGs.")
-@click.option("--pixel-duplicates", is_flag=True, help="Compare the splits by pixels too; three times slower.")
-@click.option("--drop-duplicates", is_flag=True, help="Leave out of train what is in val or test too.")
-@click.option("--path-column", default="path", show_default=True, help="Of a .csv.")
-@click.option("--label-column", default="label", show_default=True, help="Of a .csv.")
-@click.option("--split-column", default="split", show_default=True, help="Of a .csv, if it has one.")
-@click.option("--workers", type=int, help="Processes that build shards.  [default: one for each core]")
+@click.option("--max-side", type=int, metavar="PIXELS", help="Shrink larger images to this longer side, as JPEG.")
+@click.option("--quality", type=int, default=90, show_default=True, help="Quality of these JPEGs.")
+@click.option(
+    "--pixel-duplicates", is_flag=True, help="Compare the splits by pixels too, not only by bytes; three times slower."
+)
+@click.option("--drop-duplicates", is_flag=True, help="Leave images out of train that are in val or test too.")
+@click.option("--path-column", default="path", show_default=True, help="Column of a .csv with paths.")
+@click.option("--label-column", default="label", show_default=True, help="Column with labels.")
+@click.option("--split-column", default="split", show_default=True, help="Column with splits, if any.")
+@click.option("--workers", type=int, help="Processes that build shards.  [default: one per core]")
 @click.option("--ray", is_flag=True, help="Build shards on Ray: a running instance of this machine, or a new one.")
 @click.option("--address", metavar="HOST:PORT", help="Build shards on this Ray cluster; all its nodes must see OUT.")
 def command(
@@ -52,7 +54,7 @@ def command(
     ray: bool,
     address: str | None,
 ) -> None:
-    """Write SOURCE to OUT as shards. Called again after a Ctrl-C or a crash it goes on where it was.
+    """Write the images of SOURCE to OUT as shards. Called again after Ctrl-C or a crash, it continues.
 
     SOURCE is a folder of class folders; an archive of one (.tgz, .tar, .zip); a .csv with the columns path, label and,
     optionally, split; or torchvision:NAME@FOLDER, a data set whose files are in FOLDER already, NAME being CIFAR10,

@@ -15,9 +15,10 @@ from .console import stderr_console
 @click.command("verify")
 @click.argument("dataset")
 def command(dataset: str) -> None:
-    """Check every shard of DATASET, a folder or an address, against the manifest: its size and its sha256.
+    """Check the shards of DATASET against its manifest.
 
-    Lists the shards that are missing or differ. Exit code 1 if there are any.
+    DATASET is a folder or an address. Compares sizes and sha256, and lists the shards that are missing or differ.
+    Exit code 1 if there are any.
     """
     manifest = open_dataset(dataset, Home.default().cache)
     shards = {shard.name for split in manifest.splits.values() for shard in split.shards}

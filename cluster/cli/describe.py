@@ -14,12 +14,16 @@ from .console import print_data
 
 @click.command("describe")
 @click.argument("name", metavar="VARIANT")
-@click.option("--activation", help="[default: the variant's own]")
-@click.option("--shortcut", default="residual", show_default=True)
-@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--activation", help="Activation function.  [default: the variant's own]")
+@click.option("--shortcut", default="residual", show_default=True, help="Kind of skip connection.")
+@click.option(
+    "--classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Outputs of the classifier."
+)
 @click.option("--image-size", type=click.IntRange(min=1), help="Input side in pixels.  [default: the variant's own]")
 def command(name: str, activation: str | None, shortcut: str, classes: int, image_size: int | None) -> None:
-    """Print the stages of VARIANT as the paper's table 1 has them, with their costs for one image.
+    """Print the stages of VARIANT and their costs.
+
+    The stages are those of the paper's table 1, the costs those of one image.
 
     VARIANT is b0 to b7, b2.5 for another φ, a scaled one such as b0-w1.4-d1.2-r1.3, or another network of the README's
     list. Activations are what training keeps for the backward pass, in float32.

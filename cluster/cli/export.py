@@ -23,7 +23,7 @@ _EXTRA = "pip install 'effnet-cluster[export]'"
     required=True,
     help="An experiment, for its best model; models:/NAME@champion; runs:/ID; or a checkpoint's path.",
 )
-@click.option("--format", "form", type=click.Choice(["onnx", "pt2"]), required=True)
+@click.option("--format", "form", type=click.Choice(["onnx", "pt2"]), required=True, help="File format.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option(
     "--logits",
@@ -33,7 +33,9 @@ _EXTRA = "pip install 'effnet-cluster[export]'"
 )
 @click.option("--tracking-uri", help="An existing MLflow server, such as http://mlflow:5000.")
 def command(model: str, form: Format, out: Path, logits: bool, tracking_uri: str | None) -> None:
-    """Write a trained model as ONNX or as a PyTorch exported program (.pt2), for batches of any size.
+    """Write a trained model as ONNX or .pt2.
+
+    A .pt2 is a PyTorch exported program. Both take batches of any size.
 
     The file is read back and must compute what the model computes. It holds the names of the classes.
     """

@@ -1,4 +1,4 @@
-"""Following an experiment to its end, and what is said there; shared by `submit` and `resume`."""
+"""Follow an experiment to its end and print the comparison of its trials; shared by `submit` and `resume`."""
 
 from __future__ import annotations
 

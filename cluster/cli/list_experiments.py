@@ -18,7 +18,7 @@ from .console import print_data
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def command(as_json: bool) -> None:
     """Show the experiments, oldest first."""
     home = Home.default()

@@ -49,11 +49,11 @@ class Prediction:
     required=True,
     help="An experiment, for its best model; models:/NAME@champion; runs:/ID; or a checkpoint's path.",
 )
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes an image.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes per image.")
 @click.option("--cam", is_flag=True, help="Write each image with its class activation map over it.")
 @click.option("--class", "class_name", help="The class that the map explains.  [default: the predicted one]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for --cam.  [default: .]")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option("--tracking-uri", help="An existing MLflow server, such as http://mlflow:5000.")
 def command(
     images: tuple[Path, ...],

@@ -23,7 +23,9 @@ from .setting_options import setting_options
 @setting_options(Execution, "execution", help={"execution": "What is not given stays as it was."}, show_defaults=False)
 @cloup.option("--detach", is_flag=True, help="Do not follow the experiment.")
 def command(experiment: str, detach: bool, **flags: Any) -> None:
-    """Go on with EXPERIMENT: finished trials stay, the others continue from their checkpoints in the same runs.
+    """Resume EXPERIMENT from its checkpoints.
+
+    Finished trials stay; the others continue in the same MLflow runs.
 
     Another number of workers trains on the same samples in the same global batches.
     """

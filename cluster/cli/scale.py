@@ -27,13 +27,15 @@ _ROWS = 12
 @click.option("--max-macs", help="Multiply-adds of one image, such as 2G.")
 @click.option("--max-memory", help="Training memory of a device, such as 8GiB.")
 @click.option("--max-params", help="Parameters, such as 10M.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images a device and step.")
-@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--activation", default="silu", show_default=True)
-@click.option("--shortcut", default="residual", show_default=True)
-@click.option("--grid", is_flag=True, help="Also every maximal combination of width, depth and resolution.")
-@click.option("--checkpoint-activations", is_flag=True, help="Trained so, as in `submit`: less memory, a third slower.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images per device and step.")
+@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Outputs of the network.")
+@click.option("--activation", default="silu", show_default=True, help="Activation function.")
+@click.option("--shortcut", default="residual", show_default=True, help="Kind of skip connection.")
+@click.option("--grid", is_flag=True, help="Show every maximal combination of width, depth and resolution too.")
+@click.option(
+    "--checkpoint-activations", is_flag=True, help="Recompute activations: less memory for about a third more compute."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -48,7 +50,9 @@ def command(
     checkpoint_activations: bool,
     as_json: bool,
 ) -> None:
-    """Find the largest models within a budget, and what they cost to train.
+    """Find the largest models within a budget.
+
+    Also prints what they cost to train.
 
     Training memory is weights, gradients, AdamW's moments, saved activations and the peak on top of them, in float32
     on one device. A row is a name for `submit --variants` and `describe`.
@@ -83,11 +87,15 @@ def command(
 
 
 @command.command("grid")
-@click.option("--step", type=click.FloatRange(min=0.01, max=0.5), default=0.05, show_default=True)
+@click.option(
+    "--step", type=click.FloatRange(min=0.01, max=0.5), default=0.05, show_default=True, help="Step of α, β, γ."
+)
 @click.option(
     "--flops", type=click.FloatRange(min=1, max=16), default=2.0, show_default=True, help="Target of α·β²·γ²."
 )
-@click.option("--tolerance", type=click.FloatRange(min=0, max=1), default=0.1, show_default=True)
+@click.option(
+    "--tolerance", type=click.FloatRange(min=0, max=1), default=0.1, show_default=True, help="Allowed distance."
+)
 def grid_command(step: float, flops: float, tolerance: float) -> None:
     """Print the α, β, γ of the paper's grid search, α·β²·γ² ≈ 2, as a list for `submit --variants`.
 

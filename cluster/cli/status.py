@@ -11,7 +11,7 @@ from ..services import Services
 
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def command(as_json: bool) -> None:
     """Show the local services."""
     running = Services(Home.default()).running()

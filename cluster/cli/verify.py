@@ -40,9 +40,11 @@ class _Verdict:
 @experiment_argument
 @click.argument("trial", required=False)
 @click.option("--shards/--no-shards", default=True, show_default=True, help="Read all shards and check their sha256.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def command(experiment: str, trial: str | None, shards: bool, as_json: bool) -> None:
-    """Recompute from the data set what every epoch of EXPERIMENT, or of one TRIAL, had to consume, and compare.
+    """Verify which samples EXPERIMENT trained on.
+
+    Recomputes from the data set what every epoch, or those of one TRIAL, had to consume, and compares.
 
     Exit code 1 if an epoch consumed anything else, or if the shards are no longer those that were read.
     """
