@@ -1,0 +1,118 @@
+"""The tracking server hangs, dies and comes back while trials train: every point is there, and there once."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from .conftest import Cli, assert_no_step_twice, wait_for
+from .kills import checkpoints, compare, curves
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+VARIANT, CALM = "b0-w0.5-d0.5", "with-a-server"
+# Longer than MLflow's own client waits for an answer.
+HANGS_S = 45.0
+
+
+def submit(cli: Cli, name: str, seeds: str, epochs: int, *flags: str) -> None:
+    cli(
+        *("submit", "--variants", VARIANT, "--workers", "2", "--cpus-per-worker", "1", "--precision", "float32"),
+        *("--checkpoint-steps", "5", "--epochs", str(epochs), "--seeds", seeds, "--name", name, *flags),
+    )
+
+
+def trial(seed: int) -> str:
+    return f"digits-{VARIANT}-silu-s{seed}"
+
+
+def server(cli: Cli) -> list[psutil.Process]:
+    """The processes of the tracking server, asked for while it answers."""
+    process = psutil.Process(cli.services()["mlflow"]["pid"])
+    return [process, *process.children(recursive=True)]
+
+
+def new_checkpoints(cli: Cli, name: str, seed: int, seconds: float) -> Iterator[float]:
+    """Watch a trial for so long; yields the time from each new checkpoint to the next."""
+    began = before = time.monotonic()
+    latest: str | None = None
+    while time.monotonic() - began < seconds:
+        found = checkpoints(cli, name, trial(seed))
+        if found and found[-1].name != latest:
+            now = time.monotonic()
+            if latest is not None:
+                yield now - before
+            latest, before = found[-1].name, now
+        time.sleep(0.05)
+
+
+def wait_for_end(cli: Cli, name: str, seeds: int) -> None:
+    wait_for(lambda: cli.parent_run(name).data.tags["outcome"] != "running", 1200, "the sweep's end")
+    outcomes = {trial_id: run.data.tags["outcome"] for trial_id, run in cli.trial_runs(name).items()}
+    assert outcomes == {trial(seed): "completed" for seed in range(seeds)}
+
+
+@pytest.fixture(scope="module")
+def epochs(cli: Cli) -> int:
+    """As many as last for two minutes or more on a fast machine; trained once without anything happening."""
+    epochs = 60
+    submit(cli, CALM, "0", epochs)
+    return epochs
+
+
+@pytest.mark.parametrize("seconds", [HANGS_S, pytest.param(300.0, marks=pytest.mark.long)])
+def test_a_server_that_hangs_delays_no_checkpoint_and_loses_no_point(cli: Cli, epochs: int, seconds: float) -> None:
+    name = f"hangs-{seconds:.0f}"
+    if seconds > HANGS_S:
+        epochs *= 4
+    submit(cli, name, "0", epochs, "--detach")
+    wait_for(lambda: bool(checkpoints(cli, name, trial(0))), 180, "a checkpoint")
+    usual = max(new_checkpoints(cli, name, 0, 20))
+    processes = server(cli)
+    for process in processes:
+        process.suspend()
+    try:
+        gaps = list(new_checkpoints(cli, name, 0, seconds))
+    finally:
+        for process in processes:
+            process.resume()
+    assert sum(gaps) > 0.8 * seconds, "training stopped"
+    assert max(gaps) < usual + 3  # one second, on a machine three times as slow
+    wait_for_end(cli, name, 1)
+    run = cli.trial_runs(name)[trial(0)]
+    assert_no_step_twice(cli.client(), run)
+    if seconds == HANGS_S:
+        assert compare(cli, CALM, name, trial(0)) == []
+    log = cli("logs", name).stdout
+    assert "training goes on, and what it logs is kept and sent later" in log
+    assert "MLflow answers again" in log
+    assert "workers ended" not in log
+    assert cli("verify", name).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("trials", "kills"), [(1, 1), pytest.param(4, 3, marks=pytest.mark.long)], ids=["once", "thrice"]
+)
+def test_a_server_that_is_killed_and_started_again_has_every_point_once(
+    cli: Cli, epochs: int, trials: int, kills: int
+) -> None:
+    name = f"killed-{kills}"
+    submit(cli, name, ",".join(map(str, range(trials))), epochs, "--detach")
+    for number in range(kills):
+        wait_for(lambda number=number: bool(checkpoints(cli, name, trial(number))), 600, "a checkpoint")  # type: ignore[misc]
+        time.sleep(5)
+        for process in server(cli):
+            process.send_signal(signal.SIGKILL)
+        time.sleep(10)
+        cli("up", timeout=180)
+    wait_for_end(cli, name, trials)
+    for run in cli.trial_runs(name).values():
+        assert_no_step_twice(cli.client(), run)
+        steps = [step for step, _ in curves(cli, run.info.run_id)["train/loss"]]
+        expected = [step for step, _ in curves(cli, cli.trial_runs(CALM)[trial(0)].info.run_id)["train/loss"]]
+        assert steps == expected
+    assert compare(cli, CALM, name, trial(0)) == []
+    assert "workers ended" not in cli("logs", name).stdout
