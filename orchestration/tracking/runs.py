@@ -44,7 +44,7 @@ class Tracker:
         uri: the server's address.
         experiment: the experiment's name.
         uid: what tells the experiment from others of that name.
-        patience_s: seconds for which a call waits for a server that is away.
+        patience_s: seconds for which a call waits for a server that is away; a few, for one that is just restarted.
 
     Raises:
         EngineError: (any method) the server cannot be reached or refuses.
@@ -52,7 +52,7 @@ class Tracker:
             deleted there.
     """
 
-    def __init__(self, uri: str, experiment: str, uid: str, patience_s: float = 0.0) -> None:
+    def __init__(self, uri: str, experiment: str, uid: str, patience_s: float = 3.0) -> None:
         self.uri = uri
         self.experiment = experiment
         self.uid = uid

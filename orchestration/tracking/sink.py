@@ -95,7 +95,7 @@ class MlflowSink:
 
     @cached_property
     def _tracker(self) -> Tracker:
-        return Tracker(self.tracking_uri, self.experiment, self.uid)  # the outbox is what waits
+        return Tracker(self.tracking_uri, self.experiment, self.uid, patience_s=0)  # the outbox is what waits
 
     @cached_property
     def _metrics(self) -> MetricLog:

@@ -1,10 +1,12 @@
 """A training's metrics, texts and model on a real MLflow server, also when its process is lost on the way."""
 
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -13,6 +15,7 @@ from effnet_cluster.datasets import Manifest
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking import outbox
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.sink import MlflowSink
 from effnet_cluster.orchestration.tracking.trained import from_mlflow
@@ -233,3 +236,46 @@ def test_points_are_there_while_the_epoch_goes_on(
     with pytest.raises(PreemptedError):
         train(job, sink, look)
     assert len(set(seen)) > 4, "the curve did not grow within the epoch"
+
+
+def test_a_server_that_hangs_neither_stops_the_training_nor_gets_a_point_twice(
+    tracker: Tracker, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes requests while it is stopped, which the client gives up, and answers all of them when it goes on."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(outbox, "_LONGEST_PAUSE_S", 1.0)
+    monkeypatch.setattr(trainer, "_LIVE_S", 0.0)
+    monkeypatch.setattr(MlflowSink, "log_model", lambda self, *_: self._outbox.drain(60))
+    (trial,) = plan.trials
+    small = trial.model_copy(update={"model": variant("b0", width=0.25, depth=0.25, num_classes=10)})
+    updates = {"trial": small, "storage": str(tmp_path), "cache_root": str(tmp_path / "cache")}
+    job = job_of(plan).model_copy(update=updates)
+    run_id = tracker.ensure_trial(job, ensure_sweep(tracker, plan))
+    sink = MlflowSink(tracker.uri, tracker.experiment, tracker.uid, run_id, tmp_path / "unsent")
+    server = server_of(tracker.uri)
+    asked = 0
+
+    def hang() -> bool:
+        """Called at every step."""
+        nonlocal asked
+        asked += 1
+        if asked == 10:
+            for process in server:
+                process.suspend()
+            threading.Timer(8, lambda: [process.resume() for process in server]).start()
+        if asked == 60:
+            assert sink.unsent(), "nothing was kept"
+        return False
+
+    train(job, sink, hang)
+    losses = curve(sink, metrics.STEP_LOSS)
+    assert [step for step, _ in losses] == list(range(2, 90, 2))
+    assert [step for step, _ in curve(sink, metrics.TOP1)] == [1, 2]
+    assert sink.unsent() == []
+
+
+def server_of(uri: str) -> list[psutil.Process]:
+    """The processes of the server that this test process has started."""
+    port = uri.rpartition(":")[2]
+    (head,) = (process for process in psutil.Process().children() if port in process.cmdline())
+    return [head, *head.children(recursive=True)]
