@@ -65,6 +65,11 @@ class TrainingParts:
         """The networks whose BatchNorm statistics differ between the ranks within an epoch, the evaluated one last."""
         return (self.network, self.ema.network) if self.ema else (self.network,)
 
+    @property
+    def compared_models(self) -> dict[str, nn.Module]:
+        """The models that are equal on all ranks when an epoch has ended, by name: trained and evaluated."""
+        return {"model": self.model} | ({"averaged model": self.evaluated} if self.ema else {})
+
     def step(self, batch: Batch, device: torch.device, epoch: int, number: int) -> Tensor:
         """One optimizer step; returns the loss, a scalar on the device, without waiting for it."""
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)

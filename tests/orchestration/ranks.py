@@ -111,11 +111,12 @@ def averaging(rank: int, world: int) -> Any:
     return {"mean": norm.running_mean, "batches": norm.num_batches_tracked, "parameters_untouched": untouched}
 
 
-def is_refused(model: nn.Module) -> bool:
+def is_refused(model: nn.Module, average: nn.Module | None = None) -> bool:
+    models = {"model": model} | ({"average": average} if average else {})
     try:
-        check_ranks_agree(model, 4)
+        check_ranks_agree(models, 4)
     except RanksDisagreeError as error:
-        return "epoch 4" in str(error)
+        return f"after epoch 5 the {list(models)[-1]} of rank " in str(error)
     return False
 
 
@@ -153,7 +154,22 @@ def agreement(rank: int, world: int) -> Any:
         assert norm.running_var is not None
         norm.running_var[2] = torch.nextafter(norm.running_var[2], torch.tensor(2.0))
     refused["a running variance"] = is_refused(model)
+    refused["what is evaluated"] = is_refused(small_model(), model)
+    model = small_model()
+    if odd:
+        norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked += 1
+    refused["a count of batches"] = is_refused(model)
+    refused["16 bits"] = is_refused(small_model().half().apply(nudge) if odd else small_model().half())
     return refused
+
+
+def nudge(module: nn.Module) -> None:
+    """Move the bias of a linear layer by the least that its format knows."""
+    if isinstance(module, nn.Linear):
+        with torch.no_grad():
+            module.bias[0] = torch.nextafter(module.bias[0], module.bias[0] + 1)
 
 
 def summing(rank: int, world: int) -> Any:

@@ -85,7 +85,11 @@ def test_equal_ranks_agree(results: Results, world: int) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize(
-    "change", ["lowest bit", "middle bit", "sign bit", "swapped", "swapped between tensors", "a running variance"]
+    "change",
+    [
+        *("lowest bit", "middle bit", "sign bit", "swapped", "swapped between tensors"),
+        *("a running variance", "a count of batches", "what is evaluated", "16 bits"),
+    ],
 )
 def test_one_bit_or_a_swap_on_one_rank_is_refused_on_every_rank(results: Results, world: int, change: str) -> None:
     assert [rank["agreement"][change] for rank in results[world]] == [True] * world
