@@ -126,6 +126,11 @@ def smallest_over_ranks(value: int, device: torch.device) -> int:
     return int(least.item())
 
 
+def true_on_all_ranks(value: bool, device: torch.device) -> bool:
+    """Whether every rank says yes."""
+    return smallest_over_ranks(int(value), device) == 1
+
+
 def broadcast_object(value: T) -> T:
     """Rank 0's value, on every rank."""
     values = [value]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,10 +32,12 @@ from effnet_cluster.orchestration.training.collectives import (
     check_ranks_agree,
     evaluate,
     sum_over_ranks,
+    true_on_all_ranks,
 )
 from effnet_cluster.orchestration.training.data_parallel import data_parallel
 from effnet_cluster.orchestration.training.epoch_totals import EpochTotals
 from effnet_cluster.orchestration.training.errors import RanksDisagreeError
+from effnet_cluster.orchestration.training.micro_batch import probe
 from effnet_cluster.orchestration.training.optimizers import make_optimizer
 from effnet_cluster.orchestration.training.preemption import PreemptionConsensus
 from effnet_cluster.orchestration.training.recipes import Recipe
@@ -388,6 +391,25 @@ def voting_now_and_then(rank: int, world: int) -> Any:
     return step, cast, consensus.seconds
 
 
+def probing(rank: int, world: int) -> Any:
+    """What each rank tried and found, where rank r has room for 24 // (r + 1) images; and for none on the last one."""
+    found = []
+    for room in (24 // (rank + 1), 0 if rank == world - 1 else 24):
+        tried = []
+
+        def attempt(size: int, room: int = room, tried: list[int] = tried) -> None:
+            tried.append(size)
+            if size > room:
+                raise torch.OutOfMemoryError(f"no room on rank {rank}")
+
+        try:
+            size: int | str = probe(attempt, 24, 24, partial(true_on_all_ranks, device=CPU))
+        except torch.OutOfMemoryError as error:
+            size = str(error)
+        found.append((tried, size))
+    return found
+
+
 def main(rank: int, shards: str, out: str) -> None:
     torch.set_num_threads(1)
     manifest = Manifest.load(Path(shards))
@@ -416,6 +438,7 @@ def main(rank: int, shards: str, out: str) -> None:
             sharing_in_steps,
             *several,
             tallying,
+            probing,
             voting,
             voting_now_and_then,
             evaluation,

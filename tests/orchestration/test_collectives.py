@@ -161,6 +161,15 @@ def test_every_rank_learns_of_the_first_loss_that_is_not_finite(results: Results
 
 
 @several
+def test_all_ranks_try_the_same_sizes_until_each_has_room(results: Results, world: int) -> None:
+    tried = {1: [24], 2: [24, 12], 3: [24, 12, 6]}[world]
+    assert [rank["probing"][0] for rank in results[world]] == [(tried, tried[-1])] * world
+    *others, last = [rank["probing"][1] for rank in results[world]]
+    assert last == ([24, 12, 6, 3, 1], f"no room on rank {world - 1}")
+    assert others == [([24, 12, 6, 3, 1], "out of memory on another rank, with one image at a time")] * (world - 1)
+
+
+@several
 def test_all_ranks_learn_at_the_same_step_that_one_wants_to_leave(results: Results, world: int) -> None:
     noticed = 3 if world == 1 else 4
     assert [rank["voting"] for rank in results[world]] == [[n == noticed for n in range(10)]] * world
