@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .complexity import complexity
 from .model import EfficientNet
 
+# Least difference within a map, relative to its greatest value, that is evidence and not rounding (float32 has 6e-8).
+_LEAST_CONTRAST = 1e-4
 Classes = int | Sequence[int] | Tensor
 """One class index for the whole batch, or one for each image."""
 
@@ -41,15 +44,24 @@ class ActivationMaps:
     image_size: tuple[int, int]
 
     @property
+    def has_contrast(self) -> Tensor:
+        """(N,) bool, whether a map points anywhere: not where its values are equal up to rounding."""
+        low, high = self.raw.amin((1, 2)), self.raw.amax((1, 2))
+        return high - low > _LEAST_CONTRAST * torch.maximum(low.abs(), high.abs())
+
+    @property
     def maps(self) -> Tensor:
-        """(N, h, w) in [0, 1], see ``normalize``."""
-        return normalize(self.raw)
+        """(N, h, w) in [0, 1], see ``normalize``; 0 everywhere where there is no contrast."""
+        return normalize(self.raw) * self.has_contrast[:, None, None]
 
     @property
     def image_maps(self) -> Tensor:
-        """(N, H, W) in [0, 1]: resized bilinearly (pixel centres aligned, edges continued), then ``normalize``."""
+        """(N, H, W) in [0, 1]: ``raw`` resized bilinearly (pixel centres aligned, edges continued), then ``normalize``.
+
+        0 everywhere where the raw map has no contrast: interpolating equal values leaves differences of rounding.
+        """
         resized = F.interpolate(self.raw[:, None], self.image_size, mode="bilinear", align_corners=False)
-        return normalize(resized[:, 0])
+        return normalize(resized[:, 0]) * self.has_contrast[:, None, None]
 
 
 def normalize(maps: Tensor) -> Tensor:
@@ -61,6 +73,30 @@ def normalize(maps: Tensor) -> Tensor:
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     span = high - low
     return torch.where(span > 0, (maps - low) / span.where(span > 0, 1), 0.0)
+
+
+def deepest_layer(network: EfficientNet, image_size: int | tuple[int, int], positions: int = 7) -> nn.Module:
+    """Find the layer to explain images of a size at: the deepest whose map has enough positions to show a place.
+
+    At 224 pixels that is the head, with 7 x 7. At 32 pixels the head has one position.
+
+    Args:
+        network: one of this package.
+        image_size: edge, or (height, width), in pixels.
+        positions: the least height and width of the layer's map.
+
+    Returns:
+        The stem, a stage or the head; the stem where none has so many positions.
+
+    Raises:
+        ValueError: the image size is not positive.
+    """
+    rows = complexity(network.config, image_size).stages
+    layers = [network.stem, *network.stages, network.head]
+    # A row's resolution is that of its input, so of the layer before it; the head keeps its own.
+    sizes = [row.resolution for row in (*rows[1:], rows[-1])]
+    fine = [layer for layer, size in zip(layers, sizes, strict=True) if min(size) >= positions]
+    return fine[-1] if fine else network.stem
 
 
 def class_activation_map(network: EfficientNet, images: Tensor, classes: Classes | None = None) -> ActivationMaps:
@@ -94,7 +130,7 @@ def grad_cam(
         images: (N, 3, H, W), normalised floats.
         classes: what to explain; by default each image's most probable class.
         layer: a module of the network that returns (N, C, h, w), such as ``network.stages[4]`` for finer maps; by
-            default ``network.head``, the last feature map.
+            default ``network.head``, the last feature map. See ``deepest_layer`` for small images.
 
     Raises:
         ValueError: a class is not one of the network's, their number is not the number of images, or the layer is not

@@ -28,7 +28,11 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image: `ranked` are (class, probability), best first; `cam` is the picture written."""
+    """What a model says of one image.
+
+    `ranked` are (class, probability), best first. `cam_class` is the class that a map was asked for, and `cam` the
+    picture that was written; it is None where the map points nowhere.
+    """
 
     image: Path
     ranked: list[tuple[str, float]]
@@ -38,7 +42,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
         ranked = [{"class": name, "probability": probability} for name, probability in self.ranked]
-        cam = {"cam": str(self.cam), "cam_class": self.cam_class} if self.cam else {}
+        cam = {"cam": self.cam and str(self.cam), "cam_class": self.cam_class} if self.cam_class is not None else {}
         return {"image": str(self.image), "predictions": ranked, **cam}
 
 
@@ -95,8 +99,12 @@ def command(
             table.add_row("" if rank else str(prediction.image), name, f"{probability:.4f}")
     print_data(table)
     for prediction in found:
-        if prediction.cam:
-            line = f"{prediction.cam}  where {prediction.image} shows {prediction.cam_class}"
+        if prediction.cam_class is not None:
+            line = (
+                f"{prediction.cam}  where {prediction.image} shows {prediction.cam_class}"
+                if prediction.cam
+                else f"no picture of {prediction.image}: its map for {prediction.cam_class} is the same everywhere"
+            )
             stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -127,7 +135,7 @@ def _predict(
     import torch
 
     from ...datasets import EvalTransform
-    from ...effnet.cam import grad_cam
+    from ...effnet.cam import deepest_layer, grad_cam
     from ...orchestration.report.overlay import overlay, seen_square
     from ...orchestration.training.classifier import NormalizedModel
 
@@ -138,7 +146,7 @@ def _predict(
     inputs = normalise(torch.stack([transform(photo) for photo in photos]))
     maps = None
     if pictures:
-        maps = grad_cam(trained.network, inputs, explain)
+        maps = grad_cam(trained.network, inputs, explain, deepest_layer(trained.network, facts.image_size))
         logits = maps.logits
     else:
         with torch.inference_mode():
@@ -150,9 +158,11 @@ def _predict(
         if maps is None or not pictures:
             yield Prediction(path, ranked)
             continue
-        seen = seen_square(photos[index], facts.image_size, facts.eval_resize)
-        _write(overlay(seen, maps.image_maps[index].numpy()), pictures[index])
-        yield Prediction(path, ranked, pictures[index], facts.classes[int(maps.classes[index])])
+        picture = pictures[index] if maps.has_contrast[index] else None
+        if picture is not None:
+            seen = seen_square(photos[index], facts.image_size, facts.eval_resize)
+            _write(overlay(seen, maps.image_maps[index].numpy()), picture)
+        yield Prediction(path, ranked, picture, facts.classes[int(maps.classes[index])])
 
 
 def _picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:

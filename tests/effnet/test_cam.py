@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.effnet.cam import ActivationMaps, class_activation_map, grad_cam, normalize
+from effnet_cluster.effnet.cam import ActivationMaps, class_activation_map, deepest_layer, grad_cam, normalize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -152,6 +152,55 @@ def test_grad_cam_works_where_gradients_are_off_and_weights_frozen() -> None:
 def test_a_map_that_points_nowhere_is_zero() -> None:
     assert normalize(torch.full((2, 3, 3), 4.0)).eq(0).all()
     assert normalize(torch.tensor([[[1e-12, 3e-12]]])).tolist() == [[[0, 1]]]
+
+
+@pytest.mark.parametrize("method", [class_activation_map, grad_cam])
+def test_the_map_of_one_position_is_no_map_and_says_so(method: object) -> None:
+    """Interpolating a constant leaves rounding errors, which normalising would blow up to the full range."""
+    assert callable(method)
+    found = method(make_network(), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
+    assert found.raw.shape == (16, 1, 1)
+    assert found.raw.abs().max() > 0.1
+    assert not found.has_contrast.any()
+    assert found.maps.eq(0).all()
+    assert found.image_maps.eq(0).all()
+
+
+@pytest.mark.parametrize(("change", "expected"), [(0, False), (1e-6, False), (1e-2, True)])
+@pytest.mark.parametrize("size", [1e-9, -3.0, 1e6])
+def test_contrast_is_relative_to_the_size_of_the_map(size: float, change: float, expected: bool) -> None:
+    raw = torch.full((2, 4, 4), size)
+    raw[1, 2, 1] *= 1 + change
+    found = ActivationMaps(torch.zeros(2, 1), torch.zeros(2), raw, (30, 30))
+    assert found.has_contrast.tolist() == [False, expected]
+    for maps in (found.maps, found.image_maps):
+        assert maps.amax((1, 2)).tolist() == [0, float(expected)]
+
+
+@pytest.mark.parametrize("name", ["b0", "b0-d0.3", "tf_b0", "resnet50", "mobilenetv2", "lite0"])
+@pytest.mark.parametrize("size", [(14, 14), (32, 32), (64, 64), (97, 130), (224, 224), (6, 300)])
+def test_the_deepest_layer_with_seven_positions_is_found_without_running_it(name: str, size: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        network = EfficientNet(variant(name, num_classes=2)).eval()
+        layers = [network.stem, *network.stages, network.head]
+        sizes: dict[int, int] = {}
+        for number, layer in enumerate(layers):
+            layer.register_forward_hook(lambda _, __, out, number=number: sizes.update({number: min(out.shape[2:])}))
+        network(torch.empty(1, 3, *size))
+    deep_enough = [number for number in range(len(layers)) if sizes[number] >= 7]
+    assert deepest_layer(network, size) is layers[deep_enough[-1] if deep_enough else 0]
+
+
+def test_a_small_image_is_explained_where_its_object_is() -> None:
+    """A network that sees only blue finds the blue corner of 32 pixels, of which its head sees one position."""
+    network = make_network()
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, 2, 20:28, 4:12] = 20.0
+    layer = deepest_layer(network, 32)
+    found = grad_cam(network, images, int(network(images).argmax()), layer)
+    assert found.raw.shape == (1, 8, 8)
+    assert found.has_contrast.all()
+    assert found.logits.equal(network(images).detach())
 
 
 @pytest.mark.parametrize("method", [class_activation_map, grad_cam])
