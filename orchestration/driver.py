@@ -111,8 +111,8 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0: all trials completed; 1: not all, or an engine failed; 2: the request cannot run."""
     configure_logging()
-    request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_text())
     try:
+        request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_text())
         if "--lost" in arguments:
             tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
             tracker.end_unfinished(Outcome.FAILED, "the driver was killed")
