@@ -31,12 +31,14 @@ def checkpointed(segment: nn.Module, x: Tensor) -> Tensor:
 def _without_statistics(segment: nn.Module) -> Iterator[None]:
     """The second run must not count the batch again in BatchNorm's running statistics.
 
-    They stay in use, with a momentum of 0: autograd keeps references to them, and both runs must keep alike.
+    They stay in use, with a momentum of 0: autograd keeps references to them, and both runs must keep alike. What is
+    counted is a copy: `SyncBatchNorm` insists on a counter.
     """
     norms = [m for m in segment.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        counter = norm.num_batches_tracked
+        norm.momentum, norm.num_batches_tracked = 0.0, None if counter is None else counter.clone()
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...datasets import Batch, Mixing
 from ..errors import UserError
 from .classifier import NormalizedModel
-from .collectives import broadcast_object, local_buffers, set_local_buffers, smallest_over_ranks
+from .collectives import broadcast_object, smallest_over_ranks, true_on_all_ranks
 from .data_parallel import data_parallel
 from .ema import Ema
 from .job import TrainingJob
@@ -65,6 +65,11 @@ class TrainingParts:
         """The networks whose BatchNorm statistics differ between the ranks within an epoch, the evaluated one last."""
         return (self.network, self.ema.network) if self.ema else (self.network,)
 
+    @property
+    def compared_models(self) -> dict[str, nn.Module]:
+        """The models that are equal on all ranks when an epoch has ended, by name: trained and evaluated."""
+        return {"model": self.model} | ({"averaged model": self.evaluated} if self.ema else {})
+
     def step(self, batch: Batch, device: torch.device, epoch: int, number: int) -> Tensor:
         """One optimizer step; returns the loss, a scalar on the device, without waiting for it."""
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
@@ -91,8 +96,6 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     tune_backend(device)
     torch.manual_seed(trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
     network: nn.Module = build_network(trial)
-    if recipe.sync_bn:
-        network = synchronised(network, device)
     network = network.to(device).to(memory_format=torch.channels_last)
     normalization = normalization_of(trial)
     model = NormalizedModel(network, normalization).to(device)
@@ -104,6 +107,9 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     attempt = partial(_attempt, network, model, loss, amp, trial.image_size)
     undivided = _choose_micro_batch(job, world, precision, attempt, saved)
     micro_batch = largest_divisor(recipe.global_batch // world.size, undivided // job.micro_batch_divisor)
+    if recipe.sync_bn:
+        # Not before memory is probed: a rank that runs out of it would leave the others waiting in a norm.
+        synchronise(network, device)
     if recipe.compile:
         # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
         # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
@@ -127,12 +133,15 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     )
 
 
-def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with BatchNorm over all ranks. Raises `UserError` where torch does not have it."""
+def synchronise(network: nn.Module, device: torch.device) -> None:
+    """Put BatchNorm over all ranks in place of every BatchNorm in the network; parameters and statistics stay.
+
+    Raises:
+        UserError: torch does not have it for the device.
+    """
     if device.type != "cuda":
         raise UserError("--sync-bn needs GPUs; torch has it for CUDA only")
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    return converted
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
 
 
 def _choose_precision(job: TrainingJob, saved: Mapping[str, Any] | None, device: torch.device) -> Precision:
@@ -167,21 +176,23 @@ def _choose_micro_batch(
         checkpoint_activations=recipe.checkpoint_activations,
         half=precision != "float32",
     )
-    size = largest_divisor(share, fitting)
+    size = smallest_over_ranks(largest_divisor(share, fitting), world.device)
     if world.device.type == "cuda":
-        size = probe(attempt, share, size)
-    size = smallest_over_ranks(size, world.device)
+        size = probe(attempt, share, size, partial(true_on_all_ranks, device=world.device))
     if size < share and world.rank == 0:
         _log.info("%d images per worker in micro-batches of %d; BatchNorm sees these alone", share, size)
     return size
 
 
 def _attempt(network: nn.Module, model: nn.Module, loss: nn.Module, amp: torch.autocast, side: int, size: int) -> None:
-    """A forward and backward pass of `size` black images of `side` pixels that leaves no trace."""
-    buffers = local_buffers(network)
-    device = buffers.device
+    """A forward and backward pass of `size` black images of `side` pixels that leaves no trace, also if it fails."""
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    device = next(network.parameters()).device
     images = torch.zeros((size, 3, side, side), dtype=torch.uint8, device=device)
-    with torch.random.fork_rng(devices=[device]), amp:
-        loss(model(images), torch.zeros(size, dtype=torch.int64, device=device)).backward()
-    network.zero_grad(set_to_none=True)
-    set_local_buffers(buffers, network)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), amp:
+            loss(model(images), torch.zeros(size, dtype=torch.int64, device=device)).backward()
+    finally:
+        network.zero_grad(set_to_none=True)
+        for buffer, value in before:
+            buffer.copy_(value)

@@ -5,7 +5,7 @@ Functions that communicate wait for every rank, so call them on all ranks. A lon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ from .errors import RanksDisagreeError
 
 T = TypeVar("T")
 _PIECE_BYTES = 64 * 1024**2
+# The integers through which values of so many bytes show their bits.
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @contextmanager
@@ -67,11 +69,11 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 
 def state_hash(model: nn.Module) -> Tensor:
-    """Hash of the exact bits of all float32 parameters and buffers, int64 of shape (2,), on the model's device."""
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype == torch.float32]
+    """Hash of the exact bits of all parameters and buffers, int64 of shape (2,), on the model's device."""
+    tensors = [*model.parameters(), *model.buffers()]
     total = torch.zeros(2, dtype=torch.int64, device=tensors[0].device)
     for number, tensor in enumerate(tensors, start=1):
-        bits = tensor.detach().contiguous().reshape(-1).view(torch.int32).to(torch.int64)
+        bits = tensor.detach().contiguous().reshape(-1).view(_BITS[tensor.element_size()]).to(torch.int64)
         # The second sum weighs each value by its place, so that swapped values show; int64 wraps, which is fine.
         place = torch.arange(1, bits.numel() + 1, device=bits.device)
         total[0] += bits.sum() * number
@@ -79,18 +81,29 @@ def state_hash(model: nn.Module) -> Tensor:
     return total
 
 
-def check_ranks_agree(model: nn.Module, epoch: int) -> int:
-    """Compare every rank's parameters and buffers to the last bit; returns how many ranks agree, which is all of them.
+def check_ranks_agree(models: Mapping[str, nn.Module], epoch: int) -> int:
+    """Compare every rank's models to the last bit; returns how many ranks agree, which is all of them.
+
+    Statistics of BatchNorm were made equal just before, so those only show whether that worked. Nothing makes weights,
+    averaged weights and BatchNorm's counts of batches equal: they differ for good where a rank missed a step, a
+    gradient of the others or an update of the average.
+
+    Args:
+        models: what is trained and what is evaluated, by the name that an error gives them.
+        epoch: just finished, counted from 0.
 
     Raises:
         RanksDisagreeError: on every rank, where any two differ.
     """
-    mine = state_hash(model)
+    mine = torch.stack([state_hash(model) for model in models.values()])
     everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, mine)
-    odd = [rank for rank, theirs in enumerate(everyone) if not torch.equal(theirs, everyone[0])]
-    if odd:
-        raise RanksDisagreeError(f"after epoch {epoch} the parameters of rank {odd[0]} differ from those of rank 0")
+    for rank, theirs in enumerate(everyone):
+        for number, name in enumerate(models):
+            if not torch.equal(theirs[number], everyone[0][number]):
+                raise RanksDisagreeError(
+                    f"after epoch {epoch + 1} the {name} of rank {rank} differs from that of rank 0"
+                )
     return len(everyone)
 
 
@@ -111,6 +124,11 @@ def smallest_over_ranks(value: int, device: torch.device) -> int:
     least = torch.tensor(value, dtype=torch.int64, device=device)
     dist.all_reduce(least, op=dist.ReduceOp.MIN)
     return int(least.item())
+
+
+def true_on_all_ranks(value: bool, device: torch.device) -> bool:
+    """Whether every rank says yes."""
+    return smallest_over_ranks(int(value), device) == 1
 
 
 def broadcast_object(value: T) -> T:

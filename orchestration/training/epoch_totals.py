@@ -74,8 +74,13 @@ class EpochTotals:
         self._interval_sum = self._scalar(0.0)
         return True
 
-    def bad_batch(self) -> int | None:
-        """This rank's first batch with an infinite or NaN loss; waits for the device."""
+    def first_bad(self) -> int | None:
+        """The first batch whose loss was infinite or NaN on any rank, None if there was none: a collective.
+
+        Gradients are averaged, so one step later the losses of all ranks are infinite or NaN: the least of the ranks'
+        first batches is the one in which it began.
+        """
+        dist.all_reduce(self._first_bad, op=dist.ReduceOp.MIN)
         first = self._first_bad.item()
         return None if first == _NEVER else int(first)
 
@@ -99,12 +104,11 @@ class EpochTotals:
         signed = self._receipt - (1 << 64) if self._receipt >= 1 << 63 else self._receipt
         counts = torch.tensor([signed, self._samples], dtype=torch.int64, device=self._device)
         total, samples = sum_over_ranks(counts).tolist()
-        dist.all_reduce(self._first_bad, op=dist.ReduceOp.MIN)
         consumed = int(total) % (1 << 64)
         self._loss_sum, self._interval_sum = sums[0].clone(), sums[1].clone()
         self._receipt, self._samples = (consumed, int(samples)) if self._rank == 0 else (0, 0)
         loss_sum, interval_sum = sums.tolist()
-        return Totals(consumed, int(samples), loss_sum, interval_sum, points, self.bad_batch())
+        return Totals(consumed, int(samples), loss_sum, interval_sum, points, self.first_bad())
 
     def _scalar(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float64, device=self._device)

@@ -55,24 +55,31 @@ def memory_budget(device: torch.device, workers_here: int) -> int:
     return int(psutil.virtual_memory().available * _USABLE / workers_here)
 
 
-def probe(attempt: Callable[[int], None], share: int, size: int) -> int:
-    """The largest divisor of `share`, from `size` downwards, with which `attempt` does not run out of memory.
+def probe(
+    attempt: Callable[[int], None], share: int, size: int, true_everywhere: Callable[[bool], bool] = lambda fits: fits
+) -> int:
+    """The largest divisor of `share`, from `size` downwards, with which `attempt` runs out of memory on no rank.
 
     Args:
         attempt: a training step of so many images.
+        share: images of this rank in a global batch.
+        size: where to begin; the same on all ranks.
+        true_everywhere: whether all ranks say yes. The ranks ask after each attempt, so that all try the same sizes.
 
     Raises:
-        torch.OutOfMemoryError: not even one image fits.
+        torch.OutOfMemoryError: on all ranks, if one of them has no room for one image.
     """
     while True:
+        told = ""
         try:
             attempt(size)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            # The error keeps the frames, and with them the tensors, of the attempt alive until here.
-            size = largest_divisor(share, size // 2)
-        else:
+        except torch.OutOfMemoryError as error:
+            # The message alone: the error keeps the frames, and with them the tensors, of the attempt alive.
+            told = str(error) or "out of memory"
+        if true_everywhere(not told):
             return size
+        if size == 1:
+            raise torch.OutOfMemoryError(told or "out of memory on another rank, with one image at a time")
+        size = largest_divisor(share, size // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

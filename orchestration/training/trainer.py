@@ -114,7 +114,8 @@ class Trainer:
             try:
                 self._background.close()
             finally:
-                self._sink.close()
+                if self.world.rank == 0:
+                    self._sink.close()
 
     def _train_epoch(self, epoch: int) -> tuple[EpochTotals, Totals]:
         """Train on what is left of an epoch's batches."""
@@ -158,7 +159,7 @@ class Trainer:
             set_learning_rate(parts.optimizer, lr)
             loss = parts.step(batch, self.world.device, epoch, number)
             if totals.add(batch, loss, number, step, lr):
-                self._require_finite(epoch, totals.bad_batch())
+                self._require_finite(epoch, totals.first_bad())
             if (step + 1) % self.job.execution.checkpoint_steps == 0 and number + 1 < steps:
                 advance(number + 1)
                 self._save(totals.corrupt)
@@ -193,11 +194,13 @@ class Trainer:
         raise PreemptedError(f"asked to leave at {where}")
 
     def _require_finite(self, epoch: int, bad: int | None) -> None:
+        """Raise on every rank alike if the loss of batch `bad` was infinite or NaN."""
         if bad is None:
             return
         ids = self._sequence.batch_ids(epoch, bad).tolist()
         step = self._sequence.first_batch(epoch) + bad
-        self._sink.log_text(f"faults/step-{step}-sample-ids.txt", "\n".join(map(str, ids)) + "\n")
+        if self.world.rank == 0:
+            self._sink.log_text(f"faults/step-{step}-sample-ids.txt", "\n".join(map(str, ids)) + "\n")
         listed = ", ".join(map(str, ids[:_LISTED])) + (", …" if len(ids) > _LISTED else "")
         raise NonFiniteLossError(
             f"the loss is not finite at step {step} (epoch {epoch + 1}, batch {bad}, samples {listed}); the last good "
@@ -210,7 +213,7 @@ class Trainer:
         reduce = average_buffers if self.recipe.dist_bn == "reduce" else broadcast_buffers
         for network in parts.averaged_networks:
             reduce(network)
-        agreeing = check_ranks_agree(parts.model, epoch)
+        agreeing = check_ranks_agree(parts.compared_models, epoch)
         corrupt = list(corrupt)
         val = evaluate(parts.evaluated, _noting_corrupt(self._val_loader, corrupt), self.world.device, parts.autocast)
         if self.job.execution.on_corrupt == "skip":

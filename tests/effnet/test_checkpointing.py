@@ -56,6 +56,21 @@ def test_gradients_and_statistics_are_those_of_plain_training(options: dict[str,
         assert torch.equal(actual, expected), name
 
 
+def test_synchronised_batch_norm_can_be_computed_again_too() -> None:
+    plain, saving = pair()
+    nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    nn.SyncBatchNorm.convert_sync_batchnorm(saving)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in saving.stages.modules())
+    step(plain)
+    step(saving)
+    for expected, actual in zip(plain.parameters(), saving.parameters(), strict=True):
+        assert expected.grad is not None
+        assert actual.grad is not None
+        assert torch.equal(actual.grad, expected.grad)
+    for expected, actual in zip(plain.buffers(), saving.buffers(), strict=True):
+        assert torch.equal(actual, expected)
+
+
 def test_masks_are_random_so_that_drawing_them_again_would_show() -> None:
     plain, _ = pair()
     first, second = plain(images()), plain(images())

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,10 +32,12 @@ from effnet_cluster.orchestration.training.collectives import (
     check_ranks_agree,
     evaluate,
     sum_over_ranks,
+    true_on_all_ranks,
 )
 from effnet_cluster.orchestration.training.data_parallel import data_parallel
 from effnet_cluster.orchestration.training.epoch_totals import EpochTotals
 from effnet_cluster.orchestration.training.errors import RanksDisagreeError
+from effnet_cluster.orchestration.training.micro_batch import probe
 from effnet_cluster.orchestration.training.optimizers import make_optimizer
 from effnet_cluster.orchestration.training.preemption import PreemptionConsensus
 from effnet_cluster.orchestration.training.recipes import Recipe
@@ -111,11 +114,12 @@ def averaging(rank: int, world: int) -> Any:
     return {"mean": norm.running_mean, "batches": norm.num_batches_tracked, "parameters_untouched": untouched}
 
 
-def is_refused(model: nn.Module) -> bool:
+def is_refused(model: nn.Module, average: nn.Module | None = None) -> bool:
+    models = {"model": model} | ({"average": average} if average else {})
     try:
-        check_ranks_agree(model, 4)
+        check_ranks_agree(models, 4)
     except RanksDisagreeError as error:
-        return "epoch 4" in str(error)
+        return f"after epoch 5 the {list(models)[-1]} of rank " in str(error)
     return False
 
 
@@ -153,7 +157,22 @@ def agreement(rank: int, world: int) -> Any:
         assert norm.running_var is not None
         norm.running_var[2] = torch.nextafter(norm.running_var[2], torch.tensor(2.0))
     refused["a running variance"] = is_refused(model)
+    refused["what is evaluated"] = is_refused(small_model(), model)
+    model = small_model()
+    if odd:
+        norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked += 1
+    refused["a count of batches"] = is_refused(model)
+    refused["16 bits"] = is_refused(small_model().half().apply(nudge) if odd else small_model().half())
     return refused
+
+
+def nudge(module: nn.Module) -> None:
+    """Move the bias of a linear layer by the least that its format knows."""
+    if isinstance(module, nn.Linear):
+        with torch.no_grad():
+            module.bias[0] = torch.nextafter(module.bias[0], module.bias[0] + 1)
 
 
 def summing(rank: int, world: int) -> Any:
@@ -372,6 +391,25 @@ def voting_now_and_then(rank: int, world: int) -> Any:
     return step, cast, consensus.seconds
 
 
+def probing(rank: int, world: int) -> Any:
+    """What each rank tried and found, where rank r has room for 24 // (r + 1) images; and for none on the last one."""
+    found = []
+    for room in (24 // (rank + 1), 0 if rank == world - 1 else 24):
+        tried = []
+
+        def attempt(size: int, room: int = room, tried: list[int] = tried) -> None:
+            tried.append(size)
+            if size > room:
+                raise torch.OutOfMemoryError(f"no room on rank {rank}")
+
+        try:
+            size: int | str = probe(attempt, 24, 24, partial(true_on_all_ranks, device=CPU))
+        except torch.OutOfMemoryError as error:
+            size = str(error)
+        found.append((tried, size))
+    return found
+
+
 def main(rank: int, shards: str, out: str) -> None:
     torch.set_num_threads(1)
     manifest = Manifest.load(Path(shards))
@@ -400,6 +438,7 @@ def main(rank: int, shards: str, out: str) -> None:
             sharing_in_steps,
             *several,
             tallying,
+            probing,
             voting,
             voting_now_and_then,
             evaluation,

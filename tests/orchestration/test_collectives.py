@@ -85,7 +85,11 @@ def test_equal_ranks_agree(results: Results, world: int) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize(
-    "change", ["lowest bit", "middle bit", "sign bit", "swapped", "swapped between tensors", "a running variance"]
+    "change",
+    [
+        *("lowest bit", "middle bit", "sign bit", "swapped", "swapped between tensors"),
+        *("a running variance", "a count of batches", "what is evaluated", "16 bits"),
+    ],
 )
 def test_one_bit_or_a_swap_on_one_rank_is_refused_on_every_rank(results: Results, world: int, change: str) -> None:
     assert [rank["agreement"][change] for rank in results[world]] == [True] * world
@@ -154,6 +158,15 @@ def test_an_epoch_adds_up_over_the_ranks_also_when_it_was_interrupted(results: R
 @several
 def test_every_rank_learns_of_the_first_loss_that_is_not_finite(results: Results, world: int) -> None:
     assert [rank["tallying"]["bad"] for rank in results[world]] == [5] * world
+
+
+@several
+def test_all_ranks_try_the_same_sizes_until_each_has_room(results: Results, world: int) -> None:
+    tried = {1: [24], 2: [24, 12], 3: [24, 12, 6]}[world]
+    assert [rank["probing"][0] for rank in results[world]] == [(tried, tried[-1])] * world
+    *others, last = [rank["probing"][1] for rank in results[world]]
+    assert last == ([24, 12, 6, 3, 1], f"no room on rank {world - 1}")
+    assert others == [([24, 12, 6, 3, 1], "out of memory on another rank, with one image at a time")] * (world - 1)
 
 
 @several

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from effnet_cluster.datasets import DataError, EpochOrder, Manifest, TrainLoader, receipt
-from effnet_cluster.effnet import EfficientNet
+from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.training import assembly, trainer
+from effnet_cluster.orchestration.training.classifier import NormalizedModel
+from effnet_cluster.orchestration.training.collectives import lone_rank
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
 from effnet_cluster.orchestration.training.job import TrainingJob
+from effnet_cluster.orchestration.training.world import World
 
 from ..differences import differences
-from .trainings import BATCH, STEPS, TRAIN, Memory, few_digits, final_state, make_job, stop_at, train
+from .trainings import ALONE, BATCH, STEPS, TRAIN, Memory, few_digits, final_state, make_job, stop_at, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 2
@@ -294,16 +298,58 @@ def test_data_other_than_planned_and_another_specification_are_refused(digits: M
         train(job.model_copy(update={"spec_digest": "another"}))
 
 
-def test_synchronised_batch_norm_replaces_every_norm_and_keeps_its_keys(digits: Manifest, tmp_path: Path) -> None:
-    job = make_job(digits, tmp_path, sync_bn=True)
+def test_synchronised_batch_norm_is_refused_without_gpus(digits: Manifest, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--sync-bn needs GPUs"):
-        train(job)
-    network = EfficientNet(job.trial.model)
-    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    converted = assembly.synchronised(network, torch.device("cuda"))
-    assert sum(isinstance(module, nn.SyncBatchNorm) for module in converted.modules()) == norms > 0
-    assert not any(type(module) is nn.BatchNorm2d for module in converted.modules())
-    assert list(converted.state_dict()) == list(EfficientNet(job.trial.model).state_dict())
+        train(make_job(digits, tmp_path, sync_bn=True))
+
+
+def test_synchronised_batch_norm_comes_after_the_probe_and_keeps_tensors_and_keys(
+    digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(digits, tmp_path, sync_bn=True, ema=0.9)
+    synchronise, probed = assembly.synchronise, list[type]()
+
+    def choose(job: TrainingJob, world: World, precision: str, attempt: Any, saved: None) -> int:
+        probed.extend(type(module) for module in attempt.args[0].modules())
+        assert attempt.args[1].network is attempt.args[0]
+        return BATCH
+
+    monkeypatch.setattr(assembly, "_choose_micro_batch", choose)
+    monkeypatch.setattr(assembly, "synchronise", lambda network, _: synchronise(network, torch.device("cuda")))
+    with lone_rank():
+        parts = assembly.assemble(job, ALONE, digits.classes, None)
+    assert nn.BatchNorm2d in probed
+    assert nn.SyncBatchNorm not in probed
+    found = [type(module) for module in parts.model.modules()]
+    assert found.count(nn.SyncBatchNorm) == probed.count(nn.BatchNorm2d)
+    assert nn.BatchNorm2d not in found
+    assert list(parts.network.state_dict()) == list(EfficientNet(job.trial.model).state_dict())
+    # The optimizer and the average got the tensors before the norms were replaced.
+    trained = {id(parameter) for group in parts.optimizer.param_groups for parameter in group["params"]}
+    assert trained == {id(parameter) for parameter in parts.network.parameters()}
+    assert parts.ema
+    averaged = {tensor.data_ptr() for tensor in (*parts.ema._values, *parts.ema._counts)}
+    assert averaged == {t.data_ptr() for t in (*parts.network.parameters(), *parts.network.buffers())}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_probe_of_memory_leaves_no_trace_also_where_it_fails(fails: bool) -> None:
+    network = EfficientNet(variant("b0", width=0.25, depth=0.25, num_classes=3))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    random = torch.get_rng_state()
+
+    def fail(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        if fails:
+            raise torch.OutOfMemoryError("in the middle of the forward pass")
+
+    network.classifier.register_forward_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError) if fails else contextlib.nullcontext():
+        assembly._attempt(
+            network, NormalizedModel(network), nn.CrossEntropyLoss(), torch.autocast("cpu", enabled=False), 32, 2
+        )
+    assert differences(before, network.state_dict()) == []
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is not None] == []
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_a_lone_rank_is_not_wrapped(digits: Manifest, tmp_path: Path) -> None:
