@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,9 @@ def run(request: ExperimentRequest) -> bool:
     from .trial import SweepContext
 
     tracker = Tracker(request.tracking_uri, request.spec.name)
-    ray.init(address="auto", log_to_driver=True)
+    # Ray tells the driver which cluster is its own. Processes of the job would otherwise look for one on their machine.
+    cluster = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "auto")}
+    ray.init(address="auto", log_to_driver=True, runtime_env={"env_vars": cluster})
     resources, concurrent = worker_resources(request.plan)
     spec = request.spec
     sweep_id = tracker.ensure_sweep(params_of(spec), spec.to_yaml(), request.plan.data_digest)
