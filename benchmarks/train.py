@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -167,13 +168,15 @@ def _measure(
         renamed = plan.model_copy(update={"spec": named})
         with engines() as platform:
             request = ExperimentRequest(
+                uid=uuid.uuid4().hex,
+                job=named.name,
                 plan=renamed,
                 tracking_uri=platform.tracking_uri,
                 storage=str(folder / named.name),
                 cache_root=str(cache),
             )
             platform.run(request)
-            trainings[OURS].append(read_training(Tracker(platform.tracking_uri, named.name)))
+            trainings[OURS].append(read_training(Tracker(platform.tracking_uri, named.name, request.uid)))
 
     def theirs() -> None:
         task = task_of(trial, spec, cache, folder / "torchrun.pt")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..datasets import write_atomically
-from ..orchestration.errors import UserError
+from ..orchestration.errors import NameTakenError, UserError
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.spec import parse_fields
 from ..orchestration.tracking.runs import Tracker
@@ -24,6 +26,7 @@ class Experiment:
     """A submitted experiment. `jobs` are Ray job ids, the latest last; `created` is in seconds since 1970.
 
     `local_ray` and `local_mlflow` say which engines are our own embedded ones, whose ports may have changed since.
+    `ended` is the last status of the latest job, in Ray's words, once somebody has seen it.
     """
 
     request: ExperimentRequest
@@ -32,6 +35,7 @@ class Experiment:
     local_mlflow: bool
     jobs: tuple[str, ...]
     created: float
+    ended: str | None = None
 
     @property
     def name(self) -> str:
@@ -41,12 +45,12 @@ class Experiment:
     @property
     def job(self) -> str:
         """Id of the latest job."""
-        return self.jobs[-1]
+        return self.request.job
 
     @property
     def tracker(self) -> Tracker:
         """The experiment's runs in MLflow."""
-        return Tracker(self.request.tracking_uri, self.name)
+        return Tracker(self.request.tracking_uri, self.name, self.request.uid)
 
 
 class Experiments:
@@ -77,20 +81,20 @@ class Experiments:
         """Where an experiment keeps its record, and its checkpoints unless it has another storage."""
         return self._root / name
 
-    def free_name(self, wanted: str) -> str:
-        """`wanted`, or `wanted-2`, `wanted-3`, … where it is taken."""
-        taken = set(self.names())
+    def free_name(self, wanted: str, besides: Collection[str] = ()) -> str:
+        """`wanted`, or `wanted-2`, `wanted-3`, … where it is taken, here or by what is in `besides`."""
+        taken = {*self.names(), *besides}
         return next(n for n in (wanted, *(f"{wanted}-{i}" for i in range(2, 10**6))) if n not in taken)
 
     def require_free(self, name: str) -> None:
-        """Raise `UserError` if there is an experiment of that name."""
+        """Raise `NameTakenError` if there is an experiment of that name."""
         if name in self.names():
-            raise UserError(f"experiment '{name}' exists; choose another --name or `effnet-cluster resume {name}`")
+            raise NameTakenError(f"experiment '{name}' exists; choose another --name or `effnet-cluster resume {name}`")
 
     def new(self, request: ExperimentRequest, engines: Engines) -> Experiment:
         """A record for a first job; `save` keeps it."""
         return Experiment(
-            request, engines.address, engines.local_ray, engines.local_mlflow, (request.spec.name,), time.time()
+            request, engines.address, engines.local_ray, engines.local_mlflow, (request.job,), time.time()
         )
 
     def save(self, experiment: Experiment) -> None:
@@ -100,6 +104,13 @@ class Experiments:
         folder.mkdir(parents=True, exist_ok=True)
         fields = vars(experiment) | {"request": experiment.request.model_dump(mode="json")}
         write_atomically(folder / _FILE, json.dumps(fields, indent=1))
+
+    def remove(self, name: str) -> None:
+        """Forget an experiment; its folder goes if nothing else is in it."""
+        folder = self.folder(name)
+        (folder / _FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
     def _fields(self) -> dict[str, dict[str, Any]]:
         """What the records say, by name, oldest first.
@@ -121,4 +132,6 @@ class Experiments:
 
 def next_job(experiment: Experiment) -> Experiment:
     """The record with a fresh job id for a resumed run: `flowers`, then `flowers-r2`, `flowers-r3`, …"""
-    return replace(experiment, jobs=(*experiment.jobs, f"{experiment.name}-r{len(experiment.jobs) + 1}"))
+    job = f"{experiment.name}-r{len(experiment.jobs) + 1}"
+    request = experiment.request.model_copy(update={"job": job})
+    return replace(experiment, request=request, jobs=(*experiment.jobs, job), ended=None)

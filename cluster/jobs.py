@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ..datasets import one_line
-from ..orchestration.driver import EXPERIMENT_FILE
+from ..orchestration.driver import ENTRYPOINT, EXPERIMENT_FILE
 from ..orchestration.errors import EngineError, UserError
 from ..orchestration.logs import read_log
 from ..orchestration.request import ExperimentRequest
@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's imports torch into the driver
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
+    # Seconds in which a group's workers must be placed and up; Ray's own 30 are few where others use the cluster.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     # Ray would drop a line that differs from another process's in words with digits alone: other trials, other epochs.
     "RAY_DEDUP_LOGS": "0",
     "RAY_COLOR_PREFIX": "0",  # a log is a file first
@@ -72,16 +74,16 @@ class Jobs:
             # It logs the normal end of a tail to the terminal.
             logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
 
-    def submit(self, request: ExperimentRequest, job_id: str) -> None:
-        """Start an experiment's driver on the cluster under a readable job id.
+    def submit(self, request: ExperimentRequest) -> None:
+        """Start an experiment's driver on the cluster, as the job that the request names.
 
         Our code travels with the job, so that the cluster needs only the dependencies, and a job keeps the code that
         it started with whatever happens to the checkout.
         """
         with _staged(request) as folder, _engine_errors(self.address):
             self._client.submit_job(
-                entrypoint=f"python -m effnet_cluster.orchestration.driver {EXPERIMENT_FILE}",
-                submission_id=job_id,
+                entrypoint=ENTRYPOINT,
+                submission_id=request.job,
                 runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
                 metadata={"job_name": request.spec.name},
             )

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ..orchestration.errors import EngineError
 from ..orchestration.plan import Plan
 from ..orchestration.tracking.comparison import ComparisonRow
 from ..orchestration.tracking.records import TrialRecord
+from ..orchestration.tracking.watch import TrialWatch
 from .experiments import Experiment
 from .jobs import Jobs
 
@@ -27,11 +29,11 @@ def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> 
     """
     if console.is_terminal:
         with Live(progress_table(plan, []), console=console, refresh_per_second=2, transient=True) as live:
-            for records in _watch(experiment, jobs):
+            for records in _watch(experiment, jobs, console):
                 live.update(progress_table(plan, records))
     else:
         shown: dict[str, str] = {}
-        for records in _watch(experiment, jobs):
+        for records in _watch(experiment, jobs, console):
             for record in records:
                 line = _progress_line(record, plan.spec.recipe.epochs)
                 if shown.get(record.trial_id) != line:
@@ -40,12 +42,26 @@ def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> 
     return jobs.status(experiment.job) == "SUCCEEDED"
 
 
-def _watch(experiment: Experiment, jobs: Jobs) -> Iterator[Sequence[TrialRecord]]:
-    """The trials' records again and again, and once more after the job's end."""
-    active, began = True, time.monotonic()
+def _watch(experiment: Experiment, jobs: Jobs, console: Console) -> Iterator[Sequence[TrialRecord]]:
+    """The trials' records again and again, and once more after the job's end.
+
+    While the tracking server is away, the latest ones known: the experiment goes on without it.
+    """
+    active, began, away = True, time.monotonic(), False
+    watch = TrialWatch(experiment.tracker)
+    records: Sequence[TrialRecord] = ()
     while active:
         active = jobs.is_active(experiment.job)
-        yield experiment.tracker.trials()
+        try:
+            records = watch.look() if active else watch.look_at_all()
+            away = False
+        except EngineError as error:
+            if not active:
+                raise
+            if not away:
+                console.print(f"{error}; the experiment goes on", highlight=False, markup=False, soft_wrap=True)
+            away = True
+        yield records
         if active:
             elapsed = time.monotonic() - began
             time.sleep(min(max(_SHORTEST_POLL_S, elapsed * _POLLS_OF_TIME), _LONGEST_POLL_S))

@@ -16,6 +16,10 @@ class DataError(EffnetClusterError):
     exit_code = 2
 
 
+class UnavailableError(DataError):
+    """A store of data did not answer for a while; it may do so later."""
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The error's message in one line of at most `limit` characters; its type where it has no message."""
     return " ".join(str(error).split())[:limit] or type(error).__name__

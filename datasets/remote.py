@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from .errors import DataError, one_line
+from .errors import DataError, UnavailableError, one_line
 
 SCHEMES = ("s3", "gs", "hdfs", "http", "https")
 CHUNK_BYTES = 8 * 2**20
@@ -107,7 +107,7 @@ def retrying(address: str, attempt: Callable[[], Result]) -> Result:
     Connection errors, time-outs, short reads and 5xx answers are such reasons; a missing object or a refusal is not.
 
     Raises:
-        DataError: names the address and the last reason.
+        DataError: names the address and the last reason; an `UnavailableError` if that may pass.
     """
     for number in range(1, _ATTEMPTS + 1):
         try:
@@ -120,7 +120,8 @@ def retrying(address: str, attempt: Callable[[], Result]) -> Result:
                 raise DataError(f"{address}: {_line(error)}; install what reads it: {hint}") from error
             if _is_final(error) or number == _ATTEMPTS:
                 tried = f" (tried {number} times)" if number > 1 else ""
-                raise DataError(f"{address}: cannot be read: {_line(error)}{tried}") from error
+                kind = DataError if _is_final(error) else UnavailableError
+                raise kind(f"{address}: cannot be read: {_line(error)}{tried}") from error
         pause = min(_FIRST_PAUSE_S * 2 ** (number - 1), _LONGEST_PAUSE_S)
         time.sleep(pause * _jitter.uniform(0.5, 1.0))  # so that a thousand ranks do not come back at once
     raise AssertionError("unreachable")

@@ -1,25 +1,35 @@
-"""The Ray job of an experiment: sweep, then champion. Run as `python -m effnet_cluster.orchestration.driver FILE`."""
+"""The Ray job of an experiment: sweep, then champion. Run as `python -m effnet_cluster.orchestration.driver FILE`.
+
+With `--lost` before FILE it closes what a driver left open that could not do so itself.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..datasets import EffnetClusterError
+from ..datasets import EffnetClusterError, one_line
+from .faults import cause
 from .logs import configure_logging
 from .request import ExperimentRequest
 from .tracking.models import register_champion
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
+from .tracking.server import PATIENCE_S
 from .training.settings import params_of
-
-if TYPE_CHECKING:
-    from .plan import Plan
+from .training.storage import Storage
 
 EXPERIMENT_FILE = "experiment.json"
+_COMMAND = "python -m effnet_cluster.orchestration.driver"
+# A code above 2 is a signal's: the driver was killed, for example for the node's memory.
+ENTRYPOINT = (
+    f"{_COMMAND} {EXPERIMENT_FILE}; code=$?; "
+    f"if [ $code -gt 2 ]; then {_COMMAND} --lost {EXPERIMENT_FILE}; fi; exit $code"
+)
+"""The shell command of the job."""
 _log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` in a job
 
 
@@ -31,54 +41,91 @@ def run(request: ExperimentRequest) -> bool:
     """
     import ray
 
-    from .sweep import run_sweep, worker_resources
-    from .trial import SweepContext
-
-    tracker = Tracker(request.tracking_uri, request.spec.name)
+    tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
+    Storage(request.storage).claim(request.uid)
     # Ray tells the driver which cluster is its own. Processes of the job would otherwise look for one on their machine.
     cluster = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "auto")}
     ray.init(address="auto", log_to_driver=True, runtime_env={"env_vars": cluster})
-    resources, concurrent = worker_resources(request.plan)
     spec = request.spec
     sweep_id = tracker.ensure_sweep(params_of(spec), spec.to_yaml(), request.plan.data_digest)
     try:
-        run_sweep(SweepContext(request, sweep_id, resources), concurrent)
+        errors = _sweep(request, tracker, sweep_id)
     except (SystemExit, KeyboardInterrupt):  # how Ray stops a job
         tracker.finish(sweep_id, Outcome.CANCELLED)
         raise
     except Exception as error:
         tracker.finish(sweep_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
         raise
-    return _conclude(request.plan, tracker, sweep_id)
+    return conclude(request, tracker, sweep_id, errors)
 
 
-def _conclude(plan: Plan, tracker: Tracker, sweep_id: str) -> bool:
-    """Register the best model and close the sweep's run, by what the trials' own runs say."""
+def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
+    """Run the trials that are not completed; returns the errors of those that failed, by the trials' ids."""
+    from .nodes import alive_nodes, check_storage, share_out
+    from .sweep import run_sweep
+    from .trial import SweepContext
+
+    nodes = alive_nodes()
+    resources, concurrent = share_out(nodes, request.plan)
+    check_storage(nodes, request.storage, request.uid)
+    completed = {record.trial_id for record in tracker.trials() if record.outcome is Outcome.COMPLETED}
+    left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in completed]
+    if not left:
+        return {}
+    results = run_sweep(SweepContext(request, sweep_id, resources), left, concurrent)
+    errors = {trial_id: result.error for trial_id, result in zip(left, results, strict=True)}
+    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
+
+
+def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
+    """Register the best model and close the sweep's run, by what the trials' own runs say.
+
+    Args:
+        request: what was run.
+        tracker: of its runs.
+        sweep_id: the sweep's run.
+        errors: of the trials that failed, by their ids. A trial whose process was lost has not closed its run itself.
+
+    Returns:
+        Whether every trial completed.
+    """
+    for record in tracker.trials():
+        if not record.outcome.is_terminal:
+            lost = errors.get(record.trial_id) or "the trial's process was lost"
+            tracker.finish(record.run_id, Outcome.FAILED, reason=lost)
     records = tracker.trials()
     done = [record for record in records if record.outcome is Outcome.COMPLETED]
     best = max(done, key=lambda record: record.best_top1 or 0.0, default=None)
     if best is not None and best.model_uri:
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
-    complete = len(done) == len(plan.trials)
-    missing = len(plan.trials) - len(done)
-    reason = "" if complete else f"{missing} of {len(plan.trials)} trials did not complete"
-    tracker.finish(sweep_id, Outcome.COMPLETED if complete else Outcome.FAILED, reason)
+    trials = request.plan.trials
+    missing = len(trials) - len(done)
+    reason = f"{missing} of {len(trials)} trials did not complete" if missing else ""
+    tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
     for record in records:
         if record.outcome is Outcome.FAILED:
             _log.error("%s", record.reason or "failed", extra={"trial": record.trial_id})
-    return complete
+    for trial_id in sorted(errors.keys() - {record.trial_id for record in records}):
+        _log.error("%s", errors[trial_id], extra={"trial": trial_id})
+    return not missing
 
 
-def main(path: str) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Exit code 0: all trials completed; 1: not all, or an engine failed; 2: the request cannot run."""
     configure_logging()
     try:
-        return 0 if run(ExperimentRequest.model_validate_json(Path(path).read_text())) else 1
+        request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_text())
+        if "--lost" in arguments:
+            tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
+            tracker.end_unfinished(Outcome.FAILED, "the driver was killed")
+            _log.error("the driver was killed; `effnet-cluster resume %s` goes on", request.spec.name)
+            return 0
+        return 0 if run(request) else 1
     except EffnetClusterError as error:
         _log.error("%s", error)
         return error.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

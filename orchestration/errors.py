@@ -11,6 +11,12 @@ class UserError(EffnetClusterError):
     exit_code = 2
 
 
+class NameTakenError(UserError):
+    """The name of an experiment is another one's: `name`, where it is known."""
+
+    name: str | None = None
+
+
 class EngineError(EffnetClusterError):
     """The call was right, but Ray or MLflow cannot be reached, started or used."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -16,44 +17,84 @@ class Fault(StrEnum):
     """A worker, its node or an engine went away."""
     PREEMPTED = "preempted"
     """It was asked to leave."""
+    UNPLACED = "no room in the cluster yet"
+    """The workers could not be placed within Ray's time: others have what they need."""
     OUT_OF_MEMORY = "out of memory"
     FINAL = "final"
     """An error that would come again: in the code, the data or the numbers."""
 
 
-_PRECEDENCE = (Fault.PREEMPTED, Fault.OUT_OF_MEMORY, Fault.FINAL, Fault.LOST)
-# How the libraries beneath torch.distributed tell that a peer has gone. Their exceptions are plain RuntimeErrors.
-_PEER_SIGNS = (
-    "gloo/transport",
-    "gloo connectFullMesh",
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "NCCL",
-)
-# By name: Ray wraps exceptions, some types cannot be imported where there is no CUDA, and importing any loads torch.
+# Where Ray's wrappers keep the exception that they wrap.
+_WRAPPED = ("_base_exc", "cause", "controller_failure")
+_PRECEDENCE = (Fault.PREEMPTED, Fault.UNPLACED, Fault.OUT_OF_MEMORY, Fault.FINAL, Fault.LOST)
+# Types by name: Ray wraps exceptions, some types are missing where there is no CUDA, and all of them bring torch.
+_MEMORY_TYPES = {"MemoryError", "OutOfMemoryError"}
 _LOST_TYPES = {
     "ActorDiedError",
     "ActorUnavailableError",
+    "CollectiveTimeoutError",
+    "ConnectionError",
     "DistBackendError",
     "DistNetworkError",
     "DistStoreError",
     "NodeDiedError",
     "OwnerDiedError",
     "RayActorError",
+    "Timeout",
+    "TimeoutError",
+    "UnavailableError",
     "WorkerCrashedError",
+    "WorkerGroupStartupFailedError",
     "WorkerHealthCheckFailedError",
     "WorkerHealthCheckTimeoutError",
 }
-_MEMORY_TYPES = {"MemoryError", "OutOfMemoryError"}
-# Of torch on the CPU; and of Ray, where it has killed an actor, such as a worker, to save the node.
-_MEMORY_SIGNS = ("can't allocate memory", "due to the node running low on memory")
+# What the libraries beneath say, whose exceptions are plain RuntimeErrors and OSErrors; compared without case. The
+# first of these that fits decides. `tests/orchestration/test_faults.py` has whole messages.
+_MEMORY_SIGNS = (
+    "can't allocate memory",  # torch on the CPU
+    "cannot allocate memory",  # the system
+    "due to the node running low on memory",  # Ray, where it has killed an actor, such as a worker, to save the node
+    "out of memory",  # CUDA
+    "alloc_failed",  # cuBLAS, cuDNN
+)
+_FINAL_SIGNS = (
+    "device-side assert",
+    "no kernel image",
+    "driver version is insufficient",
+    "invalid usage",  # NCCL: a call that is wrong, such as two ranks on one GPU
+    "invalid argument",
+    "out of shared memory",  # /dev/shm is too small for the loader's batches, also the next time
+    "access_denied",
+    "no_such_bucket",
+)
+_LOST_SIGNS = (
+    "gloo/transport",
+    "gloo connectfullmesh",
+    "connection closed by peer",
+    "connection reset by peer",
+    "nccl",
+    "cuda error",  # what is left of it: a GPU that fell off the bus, broken memory, a failed launch
+    "dataloader worker",  # killed from outside
+    "aws error network_connection",
+    "aws error slow_down",
+    "aws error service_unavailable",
+    "aws error internal_failure",
+    "aws error request_timeout",
+    "curlcode",
+)
+# Storage and network that may come back. A full disk, a missing file or a refusal would come again.
+_LOST_ERRNO = {
+    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT, errno.ENOTCONN),
+    *(errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE, errno.ENETUNREACH, errno.EHOSTUNREACH),
+    *(errno.EHOSTDOWN, errno.ENETDOWN, errno.ENETRESET, errno.EREMOTEIO),
+}
 
 
 def cause(error: BaseException) -> BaseException:
-    """The exception that a worker's code raised, unwrapped from Ray's own."""
+    """The exception that a worker's or the controller's code raised, out of Ray's wrappers."""
     while True:
-        inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
-        if not isinstance(inner, BaseException) or inner is error:
+        inner = next((found for name in _WRAPPED if isinstance(found := getattr(error, name, None), Exception)), error)
+        if inner is error:
             return error
         error = inner
 
@@ -64,14 +105,25 @@ def classify(error: BaseException) -> Fault:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, PreemptedError):
         return Fault.PREEMPTED
-    if names & _MEMORY_TYPES or _is_about_memory(str(error)):
+    if "WorkerGroupStartupTimeoutError" in names:
+        return Fault.UNPLACED
+    if names & _MEMORY_TYPES:
         # Ray's own means that the node ran out of memory and Ray killed the worker; a smaller batch helps there too.
         return Fault.OUT_OF_MEMORY
+    foreign = isinstance(error, RuntimeError | OSError) or names & _LOST_TYPES
+    if foreign and (told := _by_message(str(error))):
+        return told
     if isinstance(error, EngineError) or names & _LOST_TYPES:
         return Fault.LOST
-    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _PEER_SIGNS):
+    if isinstance(error, OSError) and error.errno in _LOST_ERRNO:
         return Fault.LOST
     return Fault.FINAL
+
+
+def _by_message(message: str) -> Fault | None:
+    text = message.lower()
+    signs = {Fault.OUT_OF_MEMORY: _MEMORY_SIGNS, Fault.FINAL: _FINAL_SIGNS, Fault.LOST: _LOST_SIGNS}
+    return next((fault for fault, found in signs.items() if any(sign in text for sign in found)), None)
 
 
 def decisive(failures: dict[int, Exception]) -> tuple[Fault, BaseException]:
@@ -111,9 +163,9 @@ class FaultPolicy:
     divisor: int = field(default=1, init=False)
 
     def decide(self, fault: Fault, error: BaseException) -> Restart | GiveUp:
-        """What to do about a fault. Being asked to leave costs nothing; a lack of memory gets one more try."""
+        """What to do about a fault. Being asked to leave or to wait costs nothing; lack of memory gets one more try."""
         line = _first_line(error)
-        if fault is Fault.PREEMPTED:
+        if fault in (Fault.PREEMPTED, Fault.UNPLACED):
             return Restart(self.divisor)
         if fault is Fault.OUT_OF_MEMORY:
             if self.divisor > 1:
@@ -128,13 +180,8 @@ class FaultPolicy:
         return GiveUp(line)
 
 
-def _is_about_memory(text: str) -> bool:
-    return any(sign in text for sign in _MEMORY_SIGNS)
-
-
 def _first_line(error: BaseException) -> str:
-    """The line of a message that says what happened: of Ray's report on a node's memory the first one, of a remote
-    traceback the last one."""
+    """The line of a message that says what happened: one that decides, else, of a remote traceback, the last one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if _is_about_memory(line)]
+    told = [line for line in lines if _by_message(line)]
     return (told or lines[-1:] or [type(error).__name__])[0]

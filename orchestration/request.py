@@ -11,12 +11,15 @@ from .spec import ExperimentSpec
 class ExperimentRequest(BaseModel):
     """A plan and the places that it uses.
 
+    `uid` tells the experiment from others of its name, in MLflow and in the storage; `job` is the Ray job's id;
     `storage` is a folder or URL that every node sees; `cache_root` is a folder that each node has for itself. The JSON
     form is the content of the job's `experiment.json`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    uid: str
+    job: str
     plan: Plan
     tracking_uri: str
     storage: str

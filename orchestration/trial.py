@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 
 from .errors import EngineError, UserError
-from .faults import Fault, FaultPolicy, GiveUp, classify, decisive
+from .faults import Fault, FaultPolicy, GiveUp, cause, classify, decisive
 from .logs import configure_logging
+from .nodes import WorkerResources
 from .request import ExperimentRequest
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
+from .tracking.server import PATIENCE_S
 from .tracking.sink import MlflowSink
 from .training.job import TrainingJob, TrialPlan
 
@@ -22,14 +25,6 @@ _log = logging.getLogger(__name__)
 
 class TrialFailedError(EngineError):
     """A trial has ended without a result, for the reason in the message."""
-
-
-@dataclass(frozen=True)
-class WorkerResources:
-    """What each worker of a trial gets: whole CPU cores, and a GPU or none."""
-
-    cpus: int
-    use_gpu: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> None:
     request = context.request
     execution, trial = request.spec.execution, request.plan.trial(config["trial"])
     configure_logging(trial.trial_id)
-    tracker = Tracker(request.tracking_uri, request.spec.name)
+    tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
     job = _job(context, trial)
     run_id = tracker.ensure_trial(job, context.sweep_id)
     policy = FaultPolicy(execution.max_failures)
@@ -82,7 +77,7 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> None:
 def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         return decisive(error.worker_failures)
-    return classify(error), error
+    return classify(error), cause(error)
 
 
 def _job(context: SweepContext, trial: TrialPlan) -> TrainingJob:
@@ -104,7 +99,9 @@ def _trainer(job: TrainingJob, context: SweepContext, run_id: str) -> Any:
     request, resources = context.request, context.resources
     counts = request.spec.worker_counts
     fewest, most = counts[0], counts[-1]
-    config = {"job": job, "sink": MlflowSink(request.tracking_uri, request.spec.name, run_id)}
+    unsent = Path(request.cache_root, "unsent")
+    sink = MlflowSink(request.tracking_uri, request.spec.name, request.uid, run_id, unsent)
+    config = {"job": job, "sink": sink}
     scaling = ScalingConfig(
         num_workers=most if fewest == most else (fewest, most),
         use_gpu=resources.use_gpu,
@@ -113,8 +110,9 @@ def _trainer(job: TrainingJob, context: SweepContext, run_id: str) -> Any:
     run = RunConfig(
         name=job.trial.trial_id,
         storage_path=f"{request.storage}/trials",
-        # Ray Train would try again whatever the error; `faults` tells those apart for which that makes sense.
-        failure_config=FailureConfig(max_failures=0),
+        # Ray Train would try again whatever the error, and without end if workers are lost while they start; `faults`
+        # tells those errors apart for which that makes sense.
+        failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         # Its INFO lines repeat every report of every rank into the job's log, beside ours.
         logging_config=LoggingConfig(log_level="WARNING"),
     )

@@ -112,8 +112,8 @@ class _Platform:
 
     def run(self, request: ExperimentRequest) -> None:
         """Submit, wait, and complain in one line if it did not complete."""
-        job_id = request.spec.name
-        self.jobs.submit(request, job_id)
+        job_id = request.job
+        self.jobs.submit(request)
         while self.jobs.is_active(job_id):
             time.sleep(_POLL_SECONDS)
         if self.jobs.status(job_id) != "SUCCEEDED":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ...orchestration.tracking.comparison import compare
 from ..experiments import Experiment
+from ..home import Home
 from ..jobs import Jobs
+from ..lifecycle import note_end
 from ..live_table import comparison_table, follow
 from .console import print_addresses, print_data, stderr_console
 
 
-def follow_to_end(experiment: Experiment) -> int:
+def follow_to_end(home: Home, experiment: Experiment) -> int:
     """Follow, then print the comparison; returns the exit code. Ctrl-C detaches and leaves the experiment running."""
     console, name = stderr_console(), experiment.name
     jobs = Jobs(experiment.address)
@@ -23,6 +25,7 @@ def follow_to_end(experiment: Experiment) -> int:
             soft_wrap=True,
         )
         return 0
+    note_end(home, experiment, jobs.status(experiment.job))
     records = experiment.tracker.trials()
     if records:
         print_data(comparison_table(compare(records)))

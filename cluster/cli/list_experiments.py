@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
-from ...orchestration.errors import EngineError
-from ..experiments import Experiment, Experiments
+from ...orchestration.errors import UserError
+from ..experiments import Experiments
 from ..home import Home
-from ..jobs import Jobs
-from ..services import Services
+from ..lifecycle import job_state
 from .console import print_data
 
 
@@ -23,37 +23,27 @@ def command(as_json: bool) -> None:
     """Show the experiments, oldest first."""
     home = Home.default()
     experiments = Experiments(home)
-    rows = [_row(experiments.load(name), Services(home)) for name in experiments.names()]
+    rows = [_row(home, experiments, name) for name in experiments.names()]
     if as_json:
         click.echo(json.dumps(rows))
         return
     table = Table("experiment", "state", "trials", "submitted", "data", "address")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(Text(str(value)) for value in row.values()))
     print_data(table)
 
 
-def _row(experiment: Experiment, services: Services) -> dict[str, Any]:
+def _row(home: Home, experiments: Experiments, name: str) -> dict[str, Any]:
+    try:
+        experiment = experiments.load(name)
+    except UserError as error:  # another version's record
+        return {"experiment": name, "state": str(error), "trials": "", "submitted": "", "data": "", "address": ""}
     spec = experiment.request.spec
     return {
-        "experiment": experiment.name,
-        "state": _state(experiment, services),
+        "experiment": name,
+        "state": job_state(home, experiment).lower(),
         "trials": len(spec.combinations()),
         "submitted": datetime.fromtimestamp(experiment.created).isoformat(" ", "minutes"),
         "data": spec.data,
         "address": "local" if experiment.local_ray else experiment.address,
     }
-
-
-def _state(experiment: Experiment, services: Services) -> str:
-    """The job's status, asked without starting anything; `unknown` where its cluster is gone or does not answer."""
-    address = experiment.address
-    if experiment.local_ray:
-        ray = services.running().get("ray")
-        if ray is None:
-            return "unknown"
-        address = ray.url
-    try:
-        return Jobs(address).status(experiment.job).lower()
-    except EngineError:
-        return "unknown"

@@ -37,4 +37,4 @@ def command(experiment: str, detach: bool, **flags: Any) -> None:
     stderr_console().print(f"resumed {experiment} as job {record.job}", highlight=False)
     if detach:
         return
-    sys.exit(follow_to_end(record))
+    sys.exit(follow_to_end(home, record))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import cloup
@@ -13,7 +14,6 @@ import cloup
 from ...datasets import Manifest, open_dataset
 from ...orchestration.errors import UserError
 from ...orchestration.plan import make_plan
-from ...orchestration.request import ExperimentRequest
 from ...orchestration.spec import ExperimentSpec, slug
 from ..engines import ensure_engines
 from ..experiments import Experiments
@@ -29,6 +29,7 @@ from .setting_options import merge_flags, setting_options
 _FILE = click.Path(path_type=Path)
 # Stands in for a name that is made from the data, until these are open.
 _UNNAMED = "unnamed"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 @cloup.command("submit", cls=PagedCommand)
@@ -69,23 +70,20 @@ def command(
     if dry_run:
         print_data(plan_table(plan))
         return
-    experiments.require_free(spec.name)  # before services are started; `launch` checks again
+    # Before services are started; `launch` checks again.
+    _check_storage(address, storage)
+    experiments.require_free(spec.name)
     stderr_console().print(plan_table(plan))
     engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
-    request = ExperimentRequest(
-        plan=plan,
-        tracking_uri=engines.tracking_uri,
-        storage=_storage(storage, experiments, spec.name),
-        cache_root=str(home.cache),
-    )
-    experiment = launch(home, request, engines)
+    experiment = launch(home, plan, engines, storage, rename="name" not in fields)
     print_addresses(engines.address, engines.tracking_uri)
+    name = experiment.name
+    if name != spec.name:
+        stderr_console().print(f"there is another {spec.name}; this one is {name}", highlight=False)
     if detach:
-        stderr_console().print(
-            f"submitted {spec.name}; `effnet-cluster logs {spec.name} -f` follows it", highlight=False
-        )
+        stderr_console().print(f"submitted {name}; `effnet-cluster logs {name} -f` follows it", highlight=False)
         return
-    sys.exit(follow_to_end(experiment))
+    sys.exit(follow_to_end(home, experiment))
 
 
 def _fields(spec_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +100,10 @@ def _default_name(variants: str | Sequence[str], manifest: Manifest) -> str:
     return f"{slug(manifest.name)}-{slug(text)}"[:50]
 
 
-def _storage(given: str | None, experiments: Experiments, name: str) -> str:
-    if given is None:
-        return str(experiments.folder(name))
-    root = given.rstrip("/") if "://" in given else str(Path(given).absolute())
-    return f"{root}/{name}"
+def _check_storage(address: str | None, storage: str | None) -> None:
+    """Another machine's nodes do not see this one's home."""
+    if address and not storage and urlsplit(address).hostname not in _THIS_MACHINE:
+        raise UserError(f"--address {address} needs --storage: a folder or URL that all nodes of that cluster see")
 
 
 def _write(path: Path, spec: ExperimentSpec) -> None:

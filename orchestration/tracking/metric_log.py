@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from .runs import Tracker
-from .server import server_errors
 
 # The server's limit per request.
 _MOST_METRICS = 1000
+
+
+class MetricPoints(NamedTuple):
+    """Metrics at several steps, ascending; `at` is the time at which they were measured, in milliseconds since 1970."""
+
+    at: int
+    points: Sequence[tuple[int, Mapping[str, float]]]
 
 
 class MetricLog:
     """Appends metrics to one run and never logs a step twice, also not after a restart from a checkpoint.
 
     Training is deterministic up to the step: what a restarted worker computes again is what the server has already.
+    What is sent again, because the server did not confirm it, has the same time; by that the server knows it again.
 
     Args:
         tracker: of the run's experiment.
@@ -29,26 +37,23 @@ class MetricLog:
         self._run_id = run_id
         self._last: dict[str, int] = {}
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log metrics at `step`; those that already reach this step are left out."""
-        self.log_steps([(step, metrics)])
+    def log(self, several: Sequence[MetricPoints]) -> None:
+        """Log metrics, in the order of their steps, in as few requests as MLflow allows.
 
-    def log_steps(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Log several steps, in ascending order, in as few requests as MLflow allows."""
+        Those that a run already has at their step or a later one are left out.
+        """
         from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
 
-        now = get_current_time_millis()
-        fresh = [
-            Metric(name, float(value), now, step)
-            for step, metrics in points
-            for name, value in metrics.items()
-            if step > self._last_step(name)
-        ]
+        fresh, reached = [], dict[str, int]()
+        for at, points in several:
+            for step, metrics in points:
+                for name, value in metrics.items():
+                    if step > reached.get(name, self._last_step(name)):
+                        reached[name] = step
+                        fresh.append(Metric(name, float(value), at, step))
         for start in range(0, len(fresh), _MOST_METRICS):
             part = fresh[start : start + _MOST_METRICS]
-            with server_errors(self._tracker.uri):
-                self._tracker.client.log_batch(self._run_id, metrics=part)
+            self._tracker.client.log_batch(self._run_id, metrics=part)
             self._last |= {metric.key: metric.step for metric in part}
 
     def _last_step(self, name: str) -> int:

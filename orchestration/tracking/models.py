@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,12 @@ from ..errors import UserError
 from ..training.metrics import MODEL_TOP1
 from . import tags
 from .runs import Tracker
-from .server import server_errors
+from .server import patiently, server_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
+    from mlflow.models.model import ModelInfo
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -55,8 +55,7 @@ def log_model(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    with server_errors(tracker.uri):
-        known = tracker.client.get_run(run_id).data.tags.get(tags.MODEL_URI)
+    known = tracker.client.get_run(run_id).data.tags.get(tags.MODEL_URI)
     if known:
         return str(known)
     with torch.inference_mode():
@@ -65,11 +64,12 @@ def log_model(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]),
     )
-    mlflow.set_tracking_uri(tracker.uri)
-    with server_errors(tracker.uri):
+
+    def publish() -> ModelInfo:
+        mlflow.set_tracking_uri(tracker.uri)
         # `Model.log` files the model under the process's experiment, not under the run's.
         mlflow.set_experiment(experiment_id=tracker.experiment_id)
-        info = Model.log(
+        return Model.log(
             artifact_path=None,
             name=_NAME,
             flavor=mlflow.pytorch,
@@ -82,9 +82,11 @@ def log_model(
             # Given, so that MLflow does not load the model in another process to find them.
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
         )
-        # Not under the name of the run's curve, which would gain a second point at a step that it has.
-        tracker.client.log_metric(run_id, MODEL_TOP1, top1, model_id=info.model_id)
-        tracker.client.set_tag(run_id, tags.MODEL_URI, info.model_uri)
+
+    info = patiently(tracker.uri, publish, tracker.patience_s)
+    # Not under the name of the run's curve, which would gain a second point at a step that it has.
+    tracker.client.log_metric(run_id, MODEL_TOP1, top1, model_id=info.model_id)
+    tracker.client.set_tag(run_id, tags.MODEL_URI, info.model_uri)
     return str(info.model_uri)
 
 
@@ -100,18 +102,16 @@ def register_champion(tracker: Tracker, run_id: str, model_uri: str) -> str:
 
     Raises:
         EngineError: the server cannot be reached or refuses.
+        NameTakenError: the server has a registered model of that name, which is another experiment's.
     """
-    from mlflow.exceptions import MlflowException
-
     client, name = tracker.client, tracker.experiment
-    with server_errors(tracker.uri):
-        with contextlib.suppress(MlflowException):  # it exists
-            client.create_registered_model(name)
-        versions = client.search_model_versions(f"name='{name}'")
-        version = next((v for v in versions if v.run_id == run_id), None)
-        if version is None:
-            version = client.create_model_version(name, model_uri, run_id=run_id, model_id=model_uri.rpartition("/")[2])
-        client.set_registered_model_alias(name, _CHAMPION, version.version)
+    if not tracker.check_model_name():
+        client.create_registered_model(name, tags={tags.UID: tracker.uid})
+    versions = client.search_model_versions(f"name='{name}'")
+    version = next((v for v in versions if v.run_id == run_id), None)
+    if version is None:
+        version = client.create_model_version(name, model_uri, run_id=run_id, model_id=model_uri.rpartition("/")[2])
+    client.set_registered_model_alias(name, _CHAMPION, version.version)
     return champion_uri(name)
 
 

@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from ..errors import UserError
+from ..errors import EngineError, NameTakenError
 from ..training.job import TrainingJob
 from ..training.metrics import RECEIPT_HIGH, RECEIPT_LOW
 from . import tags
 from .records import Outcome, TrialRecord, trial_params
-from .server import server_errors
+from .server import make_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,33 +43,72 @@ class Tracker:
     Args:
         uri: the server's address.
         experiment: the experiment's name.
+        uid: what tells the experiment from others of that name.
+        patience_s: seconds for which a call waits for a server that is away; a few, for one that is just restarted.
 
     Raises:
         EngineError: (any method) the server cannot be reached or refuses.
-        UserError: (any method that reads or makes runs) the experiment was deleted in MLflow.
+        UserError: (any method that reads or makes runs) the server's experiment of that name is another one, or was
+            deleted there.
     """
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, uri: str, experiment: str, uid: str, patience_s: float = 3.0) -> None:
         self.uri = uri
         self.experiment = experiment
+        self.uid = uid
+        self.patience_s = patience_s
 
     @cached_property
     def client(self) -> MlflowClient:
         """The HTTP client; MLflow is imported here, when it is first needed."""
-        from mlflow import MlflowClient
-
-        return MlflowClient(self.uri)
+        return make_client(self.uri, self.patience_s)
 
     @cached_property
     def experiment_id(self) -> str:
         """Id of the MLflow experiment, created if it is missing."""
         found = self._find_experiment()
-        if found is not None:
-            return found
-        with server_errors(self.uri):
+        if found is None:
             # Without its kind, MLflow's page takes an experiment for one of language-model agents.
-            kind = {tags.EXPERIMENT_KIND: "custom_model_development"}
-            return str(self.client.create_experiment(self.experiment, tags=kind))
+            marks = {tags.EXPERIMENT_KIND: "custom_model_development", tags.UID: self.uid}
+            found = str(self.client.create_experiment(self.experiment, tags=marks))
+        return found
+
+    def claim(self) -> None:
+        """Make the name this experiment's on the server.
+
+        Raises:
+            NameTakenError: the server has an experiment or a registered model of that name, which is another's.
+        """
+        try:
+            self.check_model_name()
+            _ = self.experiment_id
+        except EngineError as error:
+            # Somebody was faster by less than a request.
+            if getattr(error.__cause__, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                raise
+            raise self._taken("an experiment") from None
+
+    def release(self) -> None:
+        """Give the name back on the server, where nothing was run under it."""
+        # MLflow keeps what is deleted, and its name with it.
+        self.client.rename_experiment(self.experiment_id, f"{self.experiment}-{self.uid}")
+        self.client.delete_experiment(self.experiment_id)
+
+    def check_model_name(self) -> bool:
+        """Whether the registered model of this experiment's name is there already.
+
+        Raises:
+            NameTakenError: it is there, and another's.
+        """
+        found = self.client.search_registered_models(f"name='{self.experiment}'")
+        if found and found[0].tags.get(tags.UID) != self.uid:
+            raise self._taken("a registered model")
+        return bool(found)
+
+    def _taken(self, what: str) -> NameTakenError:
+        return NameTakenError(
+            f"MLflow at {self.uri} has {what} '{self.experiment}' of another home or time; choose another --name"
+        )
 
     def compare_url(self, records: Sequence[TrialRecord]) -> str:
         """Where MLflow's web page shows these trials side by side."""
@@ -86,7 +125,12 @@ class Tracker:
             data_digest: of the data set's manifest.
         """
         run = self._find(tags.ROLE, tags.SWEEP) or self._create(
-            {tags.RUN_NAME: self.experiment, tags.ROLE: tags.SWEEP, tags.DATA_DIGEST: data_digest}
+            {
+                tags.RUN_NAME: self.experiment,
+                tags.ROLE: tags.SWEEP,
+                tags.UID: self.uid,
+                tags.DATA_DIGEST: data_digest,
+            }
         )
         self._describe(run, params)
         self.log_text(run.info.run_id, spec_yaml, "experiment.yaml")
@@ -119,10 +163,9 @@ class Tracker:
 
     def finish(self, run_id: str, outcome: Outcome, reason: str = "") -> None:
         """Close a run. `reason` says in one line why it failed."""
-        with server_errors(self.uri):
-            if reason:
-                self.client.set_tag(run_id, tags.REASON, reason[:_REASON_LENGTH])
-            self._set_outcome(run_id, outcome)
+        if reason:
+            self.client.set_tag(run_id, tags.REASON, reason[:_REASON_LENGTH])
+        self._set_outcome(run_id, outcome)
 
     def trials(self) -> list[TrialRecord]:
         """Every trial that has started, in the order in which they did. Creates nothing.
@@ -132,12 +175,21 @@ class Tracker:
         Raises:
             UserError: a run was logged by another version.
         """
-        return [TrialRecord.of(run) for run in self._search(tags.ROLE, tags.TRIAL) if run.data.params]
+        return self._trials(f"tags.`{tags.ROLE}` = '{tags.TRIAL}'")
+
+    def running_trials(self) -> list[TrialRecord]:
+        """Those of `trials` that run."""
+        return self._trials(
+            f"tags.`{tags.ROLE}` = '{tags.TRIAL}' AND tags.`{tags.OUTCOME}` = '{Outcome.RUNNING.value}'"
+        )
+
+    def trial(self, run_id: str) -> TrialRecord:
+        """The trial of a run."""
+        return TrialRecord.of(self.client.get_run(run_id))
 
     def history(self, run_id: str, metric: str) -> list[MetricPoint]:
         """The curve of a metric, in the order of its steps; empty if it was never logged."""
-        with server_errors(self.uri):
-            points = self.client.get_metric_history(run_id, metric)
+        points = self.client.get_metric_history(run_id, metric)
         return sorted(MetricPoint(point.step, point.value, point.timestamp / 1000) for point in points)
 
     def receipts(self, run_id: str) -> dict[int, int]:
@@ -150,44 +202,59 @@ class Tracker:
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Keep a text with a run, replacing one of that name."""
-        with server_errors(self.uri):
-            self.client.log_text(run_id, text, name)
+        self.client.log_text(run_id, text, name)
 
-    def cancel_unfinished(self) -> None:
-        """Mark the sweep and its unfinished trials as cancelled, after whatever ran them has been stopped."""
-        for run in self._search(tags.ROLE, tags.TRIAL):
-            if not Outcome.of(run).is_terminal:
-                self.finish(run.info.run_id, Outcome.CANCELLED)
+    def sweep_outcome(self) -> Outcome | None:
+        """How the sweep stands; None where it has no run."""
+        run = self._find(tags.ROLE, tags.SWEEP)
+        return None if run is None else Outcome.of(run)
+
+    def end_unfinished(self, outcome: Outcome, reason: str = "") -> None:
+        """Close the runs of the sweep and its trials that look alive, after whatever ran them has ended."""
+        alive = [run for role in (tags.TRIAL, tags.SWEEP) for run in self._search(tags.ROLE, role)]
+        alive = [run for run in alive if not Outcome.of(run).is_terminal]
+        for run in alive:
+            self.finish(run.info.run_id, outcome, reason)
+
+    def cancel(self) -> None:
+        """Mark the sweep and its unfinished trials as cancelled, after their job has been stopped."""
+        self.end_unfinished(Outcome.CANCELLED)
         # The driver may have seen its trials vanish, and called the sweep failed, before it was stopped itself.
         for run in self._search(tags.ROLE, tags.SWEEP):
-            if Outcome.of(run) is not Outcome.COMPLETED:
+            if Outcome.of(run) is Outcome.FAILED:
                 self.finish(run.info.run_id, Outcome.CANCELLED)
 
     def _find_experiment(self) -> str | None:
-        with server_errors(self.uri):
-            found = self.client.get_experiment_by_name(self.experiment)
+        found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             return None
         if found.lifecycle_stage == "deleted":
-            raise UserError(
+            raise NameTakenError(
                 f"experiment '{self.experiment}' was deleted in MLflow at {self.uri}; "
                 "restore it there or submit under another --name"
             )
+        if found.tags.get(tags.UID) != self.uid:
+            raise self._taken("an experiment")
         return str(found.experiment_id)
+
+    def _trials(self, where: str) -> list[TrialRecord]:
+        return [TrialRecord.of(run) for run in self._search_where(where) if run.data.params]
 
     def _search(self, tag: str, value: str) -> list[Run]:
         """The experiment's runs with that tag, oldest first; none where there is no experiment."""
+        return self._search_where(f"tags.`{tag}` = '{value}'")
+
+    def _search_where(self, where: str) -> list[Run]:
         experiment_id = self._find_experiment()
         runs: list[Run] = []
         token = None
         while experiment_id is not None:
-            with server_errors(self.uri):
-                page = self.client.search_runs(
-                    [experiment_id],
-                    f"tags.`{tag}` = '{value}'",
-                    order_by=["attributes.start_time ASC"],
-                    page_token=token,
-                )
+            page = self.client.search_runs(
+                [experiment_id],
+                where,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
             runs += page
             token = page.token
             if not token:
@@ -198,8 +265,7 @@ class Tracker:
         return next(iter(self._search(tag, value)), None)
 
     def _create(self, run_tags: Mapping[str, str]) -> Run:
-        with server_errors(self.uri):
-            return self.client.create_run(self.experiment_id, tags=dict(run_tags))
+        return self.client.create_run(self.experiment_id, tags=dict(run_tags))
 
     def _describe(self, run: Run, params: Mapping[str, Any]) -> None:
         """Log the parameters that a run has not yet. What is there stays, for MLflow takes no changes.
@@ -209,16 +275,14 @@ class Tracker:
         from mlflow.entities import Param
 
         missing = [Param(name, _text(value)) for name, value in params.items() if name not in run.data.params]
-        with server_errors(self.uri):
-            for start in range(0, len(missing), _MOST_PARAMS):
-                self.client.log_batch(run.info.run_id, params=missing[start : start + _MOST_PARAMS])
+        for start in range(0, len(missing), _MOST_PARAMS):
+            self.client.log_batch(run.info.run_id, params=missing[start : start + _MOST_PARAMS])
 
     def _reopen(self, run: Run) -> None:
         """Mark a run as running, also one that ended before."""
-        with server_errors(self.uri):
-            if tags.REASON in run.data.tags:
-                self.client.delete_tag(run.info.run_id, tags.REASON)
-            self._set_outcome(run.info.run_id, Outcome.RUNNING)
+        if tags.REASON in run.data.tags:
+            self.client.delete_tag(run.info.run_id, tags.REASON)
+        self._set_outcome(run.info.run_id, Outcome.RUNNING)
 
     def _set_outcome(self, run_id: str, outcome: Outcome) -> None:
         self.client.set_tag(run_id, tags.OUTCOME, outcome.value)

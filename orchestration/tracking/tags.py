@@ -5,6 +5,8 @@ from __future__ import annotations
 ROLE, SWEEP, TRIAL = "effnet.role", "sweep", "trial"
 """The tag that tells a sweep's run from a trial's, and its two values."""
 TRIAL_ID = "effnet.trial"
+UID = "effnet.uid"
+"""Of the MLflow experiment, the sweep's run and the registered model: whose they are. A name can come again."""
 MODEL_URI = "effnet.model_uri"
 OUTCOME, REASON = "outcome", "outcome.reason"
 DATA_DIGEST = "data.digest"

@@ -38,6 +38,6 @@ class Background:
 
     @staticmethod
     def _unless_failed(task: Callable[[], object], before: tuple[Future[Any], ...]) -> None:
-        # A checkpoint must not say that its metrics are logged when they are not.
+        # What follows a checkpoint that was not written would take away the last one that was.
         if not any(future.exception() for future in before):
             task()

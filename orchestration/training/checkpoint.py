@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .checkpoint_store import FOLDER, SUFFIX
 
-SUFFIX = ".pt"
-FOLDER = "checkpoints"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,9 @@ def decode(content: bytes, where: str, device: torch.device) -> dict[str, Any]:
         UserError: it is no checkpoint of this version, or damaged.
     """
     try:
+        # torch's own reader does not look at the checksums of the zip file that a checkpoint is.
+        if zipfile.ZipFile(io.BytesIO(content)).testzip() is not None:
+            raise zipfile.BadZipFile
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:  # what the zip reader and the unpickler raise on foreign files has no common type
         raise UserError(f"{where} is no checkpoint, or a damaged one ({type(error).__name__})") from None
@@ -112,6 +115,12 @@ def check_digest(state: Mapping[str, Any], digest: str, where: str) -> None:
     """Raise UserError if a checkpoint belongs to another specification than the one with this digest."""
     if state["spec_digest"] != digest:
         raise UserError(f"checkpoint {where} was written by another specification; submit under another --name")
+
+
+def evaluated_weights(state: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The weights that were evaluated: the averaged ones, if the recipe averages."""
+    weights: Mapping[str, Tensor] = state["ema"]["network"] if state["ema"] else state["model"]
+    return weights
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -128,4 +137,4 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not file.is_file():
         raise UserError(f"{path} is no checkpoint: it has no *{SUFFIX}")
     state = decode(file.read_bytes(), str(file), torch.device("cpu"))
-    return dict(state["evaluated"] or state["model"]), dict(state.get("facts") or {})
+    return dict(evaluated_weights(state)), dict(state.get("facts") or {})

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ...datasets import Corrupt
+from ..errors import UserError
 from .assembly import TrainingParts
 from .background import Background
-from .checkpoint import TrainingProgress, check_digest, decode, encode, to_cpu
+from .checkpoint import TrainingProgress, check_digest, decode, encode, evaluated_weights, to_cpu
 from .checkpoint_store import CheckpointStore
 from .classifier import ServedClassifier
-from .collectives import broadcast_object, gather_over_ranks, local_buffers, set_local_buffers
+from .collectives import broadcast_bytes, broadcast_object, gather_over_ranks, local_buffers, set_local_buffers
 from .model_facts import ModelFacts
 from .world import World
 
@@ -38,20 +39,40 @@ class Checkpointer:
         self._background = background
 
     def latest(self) -> dict[str, Any] | None:
-        """The content of the latest checkpoint, the same one on every rank, or None. A collective.
+        """The content of the latest checkpoint that is whole, the same on every rank, or None. A collective.
+
+        Rank 0 reads it and sends it to the others.
 
         Raises:
-            UserError: it is damaged, or belongs to another specification.
+            UserError: none is whole, or it belongs to another specification.
             OSError: it cannot be read.
         """
-        names = self._store.names() if self._world.rank == 0 else []
-        name = broadcast_object(names[-1] if names else None)
-        if name is None:
+        name, content = self._read_latest() if self._world.rank == 0 else ("", b"")
+        name = broadcast_object(name)
+        if not name:
             return None
+        content = broadcast_bytes(content, self._world.device)
         where = self._store.where(name)
-        state = decode(self._store.read(name), where, self._world.device)
+        state = decode(content, where, self._world.device)
         check_digest(state, self._spec_digest, where)
+        self._store.go_on_from(name, TrainingProgress(**state["progress"]).best_name)
         return state
+
+    def _read_latest(self) -> tuple[str, bytes]:
+        """Name and content of the latest checkpoint that is whole; both empty where there is none at all."""
+        damaged: UserError | None = None
+        for name in reversed(self._store.names()):
+            content, where = self._store.read(name), self._store.where(name)
+            try:
+                decode(content, where, torch.device("cpu"))
+            except UserError as error:
+                _log.warning("%s; going on from the checkpoint before it", error)
+                damaged = error
+            else:
+                return name, content
+        if damaged:
+            raise damaged
+        return "", b""
 
     def restore(self, state: Mapping[str, Any], parts: TrainingParts) -> tuple[TrainingProgress, list[Corrupt]]:
         """Put a checkpoint's content into `parts`; returns where it goes on, and what ranks listed of that epoch."""
@@ -72,13 +93,20 @@ class Checkpointer:
             _log.info("resumed after epoch %d%s on %d workers", progress.epoch, at, self._world.size)
         return progress, [Corrupt(*entry) for entry in state["corrupt"]]
 
-    def save(self, progress: TrainingProgress, parts: TrainingParts, corrupt: Sequence[Corrupt] | None) -> None:
+    def save(
+        self,
+        progress: TrainingProgress,
+        parts: TrainingParts,
+        corrupt: Sequence[Corrupt] | None,
+        unsent: Callable[[], list[dict[str, Any]]],
+    ) -> None:
         """Save the state at `progress`. A collective; the copy is made now, the file is written in the background.
 
         Args:
             progress: where training stands.
             parts: what is saved.
             corrupt: what this rank has listed of the epoch under way; None if nothing may be listed.
+            unsent: what the sink has yet to send; asked on rank 0.
         """
         within = progress.batch > 0
         # BatchNorm's statistics belong to the rank until the epoch ends: saving must not change the training.
@@ -96,16 +124,16 @@ class Checkpointer:
                 "precision": parts.precision,
                 "micro_batch": parts.undivided_micro_batch,
                 "model": parts.network.state_dict(),
-                "evaluated": parts.ema.network.state_dict() if parts.ema else None,
                 "ema": parts.ema.state_dict() if parts.ema else None,
                 "optimizer": parts.optimizer.state_dict(),
                 "scaler": parts.scaler.state_dict(),
                 "buffers": buffers,
                 "corrupt": listed,
+                "unsent": unsent(),
             }
         )
         name, best = progress.name, progress.best_name
-        self._background.submit(lambda: self._store.write(name, encode(state), {best} if best else set()))
+        self._background.submit(lambda: self._store.write(name, encode(state), best))
 
     def address(self) -> str | None:
         """The address of the latest checkpoint, for people."""
@@ -117,6 +145,6 @@ class Checkpointer:
         network, best = parts.averaged_networks[-1], progress.best_name
         if best is not None and best != progress.name:
             state = decode(self._store.read(best), self._store.where(best), self._world.device)
-            network.load_state_dict(state["evaluated"] or state["model"])
+            network.load_state_dict(evaluated_weights(state))
         facts: ModelFacts = parts.facts
         return ServedClassifier(network, facts.image_size, facts.eval_resize, facts.normalization).cpu().eval()

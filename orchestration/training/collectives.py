@@ -18,6 +18,7 @@ from ...datasets import Batch
 from .errors import RanksDisagreeError
 
 T = TypeVar("T")
+_PIECE_BYTES = 64 * 1024**2
 
 
 @contextmanager
@@ -117,6 +118,17 @@ def broadcast_object(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def broadcast_bytes(content: bytes, device: torch.device) -> bytes:
+    """Rank 0's bytes, on every rank; through `device` in pieces, which need not hold all of them at once."""
+    size = broadcast_object(len(content))
+    own = torch.frombuffer(bytearray(content) if dist.get_rank() == 0 else bytearray(size), dtype=torch.uint8)
+    for piece in torch.split(own, _PIECE_BYTES):
+        sent = piece.to(device)
+        dist.broadcast(sent, src=0)
+        piece.copy_(sent)
+    return own.numpy().tobytes()
 
 
 def gather_over_ranks(items: list[T]) -> list[T]:

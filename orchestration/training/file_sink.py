@@ -34,6 +34,16 @@ class FileSink:
         # An epoch has several lines, of different metrics.
         self._known = {(row.pop("kind"), row.pop("number"), frozenset(row)) for row in map(json.loads, lines)}
 
+    def restore(self, unsent: Sequence[dict[str, Any]]) -> None:
+        """See `Sink`."""
+
+    def unsent(self) -> list[dict[str, Any]]:
+        """See `Sink`; a file takes everything at once."""
+        return []
+
+    def close(self) -> None:
+        """See `Sink`."""
+
     def log_steps(self, points: Sequence[StepPoint]) -> None:
         """See `Sink`."""
         for point in points:

@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 class Sink(Protocol):
     """Takes the metrics, texts and the model of one training. Only rank 0 calls it.
 
-    Every call may come again after a restart, with the same content: a sink keeps each step and each epoch once.
+    Every call may come again after a restart, with the same content: a sink keeps each step and each epoch once. None
+    but `log_model` waits for what is behind the sink.
     """
+
+    def restore(self, unsent: Sequence[dict[str, Any]]) -> None:
+        """Go on from a checkpoint, which kept what `unsent` returned. Called before all others, if at all."""
+
+    def unsent(self) -> list[dict[str, Any]]:
+        """What could not be passed on yet, as JSON-safe values."""
+
+    def close(self) -> None:
+        """The training ends, well or not. Raises nothing."""
 
     def log_steps(self, points: Sequence[StepPoint]) -> None:
         """Add points to the step curves."""

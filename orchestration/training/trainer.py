@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -90,6 +89,8 @@ class Trainer:
         self._sequence = self._train_loader.sequence
         self.progress, self._corrupt = TrainingProgress(), list[Corrupt]()
         if saved is not None:
+            if world.rank == 0:
+                sink.restore(saved["unsent"])
             self.progress, self._corrupt = self._checkpointer.restore(saved, self.parts)
         self._consensus = PreemptionConsensus(world.size)
 
@@ -110,7 +111,10 @@ class Trainer:
                 self._background.wait()
                 self._log_best()
         finally:
-            self._background.close()
+            try:
+                self._background.close()
+            finally:
+                self._sink.close()
 
     def _train_epoch(self, epoch: int) -> tuple[EpochTotals, Totals]:
         """Train on what is left of an epoch's batches."""
@@ -170,15 +174,15 @@ class Trainer:
 
     def _log_steps(self, points: list[StepPoint]) -> None:
         if points and self.world.rank == 0:
-            self._background.submit(partial(self._sink.log_steps, points))
+            self._sink.log_steps(points)
 
     def _log_epoch(self, epochs: int, values: Mapping[str, float]) -> None:
         if self.world.rank == 0:
-            self._background.submit(partial(self._sink.log_epoch, epochs, values))
+            self._sink.log_epoch(epochs, values)
 
     def _save(self, corrupt: list[Corrupt]) -> None:
         listed = corrupt if self.job.execution.on_corrupt == "skip" else None
-        self._checkpointer.save(self.progress, self.parts, listed)
+        self._checkpointer.save(self.progress, self.parts, listed, self._sink.unsent)
 
     def _leave(self, epoch: int, corrupt: list[Corrupt]) -> None:
         """Save what there is, within the grace time, and end this rank."""

@@ -70,7 +70,9 @@ def make_request(name: str, tracking_uri: str, **fields: Any) -> ExperimentReque
     """A request whose data nobody opened and whose trials nobody planned."""
     spec = ExperimentSpec.parse({"name": name, "variants": "b0", **fields})
     plan = Plan(spec=spec, trials=(), classes=("a", "b"), train_samples=100, val_samples=10, data_digest="0" * 64)
-    return ExperimentRequest(plan=plan, tracking_uri=tracking_uri, storage="/x", cache_root="/x")
+    return ExperimentRequest(
+        uid=f"uid-of-{name}", job=name, plan=plan, tracking_uri=tracking_uri, storage="/x", cache_root="/x"
+    )
 
 
 def keep(

@@ -88,7 +88,8 @@ def test_a_request_survives_its_trip_as_json(shards: Manifest) -> None:
     fields = {"name": "x", "variants": "b0-b2", "recipe": {"global_batch": 4}, "execution": {"workers": "1:2"}}
     plan = make_plan(ExperimentSpec.parse(fields), shards)
     assert len(plan.trials) == 3
-    sent = ExperimentRequest(plan=plan, tracking_uri=ENGINES.tracking_uri, storage="/shared/x", cache_root="/cache")
+    places = {"tracking_uri": ENGINES.tracking_uri, "storage": "/shared/x", "cache_root": "/cache"}
+    sent = ExperimentRequest(uid="u", job="x", plan=plan, **places)
     assert ExperimentRequest.model_validate_json(sent.model_dump_json()) == sent
 
 
@@ -100,6 +101,8 @@ def test_a_record_reads_back_as_it_was_saved(tmp_path: Path) -> None:
     assert Experiments(Home(tmp_path)).load("flowers") == first
     resumed = next_job(next_job(first))
     assert resumed.jobs == ("flowers", "flowers-r2", "flowers-r3")
+    assert resumed.job == "flowers-r3"
+    assert resumed.request.uid == first.request.uid
     experiments.save(resumed)
     assert experiments.load("flowers") == resumed
     assert [path.name for path in experiments.folder("flowers").iterdir()] == ["record.json"]
@@ -113,6 +116,7 @@ def test_names_are_listed_oldest_first_and_a_taken_one_gets_a_number(tmp_path: P
         experiments.save(experiments.new(request(name), ENGINES))
     assert experiments.names() == ["z", "z-2", "a"]
     assert [experiments.free_name(name) for name in ("z", "a", "b")] == ["z-3", "a-2", "b"]
+    assert experiments.free_name("z", {"z-3", "z-4"}) == "z-5"
 
 
 def test_an_unknown_experiment_is_told_with_the_latest_known(tmp_path: Path) -> None:

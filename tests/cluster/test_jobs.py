@@ -39,7 +39,9 @@ ROOMS = {"effnet", "datasets", "orchestration", "cluster"}
 def request_(shards: Manifest) -> ExperimentRequest:
     fields = {"name": "x", "variants": "b0", "seeds": [1, 10], "recipe": {"global_batch": 4}}
     plan = make_plan(ExperimentSpec.parse(fields), shards)
-    return ExperimentRequest(plan=plan, tracking_uri="http://127.0.0.1:1", storage="/nowhere", cache_root="/nowhere")
+    return ExperimentRequest(
+        uid="u", job="x", plan=plan, tracking_uri="http://127.0.0.1:1", storage="/nowhere", cache_root="/nowhere"
+    )
 
 
 def test_the_four_rooms_travel_and_nothing_that_is_large_private_or_compiled(request_: ExperimentRequest) -> None:

@@ -67,7 +67,7 @@ def saved(trained: TrainedModel, tmp_path: Path) -> Path:
 
 
 def save(folder: Path, trained: TrainedModel, facts: dict[str, object]) -> None:
-    state = {"model": trained.network.state_dict(), "evaluated": None, "facts": facts}
+    state = {"model": trained.network.state_dict(), "ema": None, "facts": facts}
     (folder / "epoch-000001-batch-000000000.pt").write_bytes(encode(state))
 
 
@@ -296,7 +296,7 @@ def test_a_logged_model_is_found_under_every_address(trained: TrainedModel, phot
     home = Home(tmp_path / "home")
     try:
         uri = Services(home).ensure_mlflow().url
-        tracker = Tracker(uri, "flowers")
+        tracker = Tracker(uri, "flowers", "uid-of-flowers")
         run_id = tracker.client.create_run(tracker.experiment_id).info.run_id
         served = ServedClassifier(trained.network, SIDE, RESIZE).eval()
         example = np.stack([np.asarray(photo(seed, SIDE, SIDE + 4)) for seed in range(2)])  # the trainer's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from mlflow.entities import Run
 from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.nodes import alive_nodes, check_storage, share_out
+from effnet_cluster.orchestration.plan import Plan
+from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.training.storage import Storage
 
 from ..photos import cut_photos
 from .conftest import Cli, assert_no_step_twice, wait_for
@@ -50,6 +59,47 @@ def test_data_is_prepared_on_all_nodes(cli: Cli, cluster: Cluster, add_node: Cal
     files = sorted(path.relative_to(here) for path in here.rglob("*") if path.is_file())
     assert len(files) > 3
     assert [(there / file).read_bytes() for file in files] == [(here / file).read_bytes() for file in files]
+
+
+def test_ray_places_what_is_planned_on_nodes_of_unequal_size_and_nothing_that_is_refused(cluster: Cluster) -> None:
+    """One, two and four cores: each request as Ray's own placement sees it."""
+    added = [cluster.add_node(num_cpus=cores) for cores in (2, 4)]
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        found = {}
+        for workers, cores in itertools.product(range(1, 9), (None, 1, 2, 3, 4, 5)):
+            fields = {"name": "x", "variants": "b0", "recipe": {"global_batch": 840}}
+            spec = ExperimentSpec.parse({**fields, "execution": {"workers": workers, "cpus_per_worker": cores}})
+            plan = Plan(spec=spec, trials=(), classes=("a",), train_samples=1, val_samples=1, data_digest="")
+            plan = plan.model_copy(update={"trials": (None,)})
+            try:
+                each = share_out(alive_nodes(), plan)[0].cpus
+            except UserError:
+                each = None
+            group = placement_group([{"CPU": each or cores or 1}] * workers)
+            found[workers, cores] = each is not None
+            assert group.wait(30 if each else 1) == found[workers, cores], (workers, cores, each)
+            remove_placement_group(group)
+        assert 10 < sum(found.values()) < len(found) - 10
+    finally:
+        ray.shutdown()
+        for node in added:
+            cluster.remove_node(node)
+
+
+def test_a_node_that_does_not_see_the_storage_is_named_before_anything_starts(cluster: Cluster, tmp_path: Path) -> None:
+    added = cluster.add_node(num_cpus=2)
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        Storage(str(tmp_path)).claim("mine")
+        check_storage(alive_nodes(), str(tmp_path), "mine")
+        assert [file.name for file in tmp_path.iterdir()] == ["effnet-uid"]
+        for storage, uid in ((tmp_path, "theirs"), (tmp_path / "elsewhere", "mine")):
+            with pytest.raises(UserError, match=r"^node [0-9.]+ cannot use the storage .*it sees .*--storage"):
+                check_storage(alive_nodes(), str(storage), uid)
+    finally:
+        ray.shutdown()
+        cluster.remove_node(added)
 
 
 # Four minutes, of which Ray waits two before it looks for new nodes and misses the lost one.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import signal
 import subprocess
 
@@ -75,6 +77,8 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert train_workers(head) == []
 
     # And goes on with it, on another number of workers, which read ahead in processes of their own.
+    # Tune's own state is not needed: it may be torn, or gone.
+    shutil.rmtree(cli.home / "experiments" / NAME / "tune")
     resumed = cli("resume", NAME, "--workers", "1", "--loader-workers", "1")
     assert FIRST in resumed.stdout
     runs = cli.trial_runs(NAME)
@@ -111,6 +115,41 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     assert found.returncode == 1
     assert f"error: train/{shard.name}: sha256 " in found.stderr
     assert f"read in epochs 1 to {EPOCHS}" in found.stderr
+
+
+def test_a_driver_that_is_killed_leaves_no_run_that_looks_alive(cli: Cli) -> None:
+    name, trial = "driverless", "digits-b0-w0.25-d0.25-silu-s0"
+    cli(
+        "submit",
+        "--variants",
+        "b0-w0.25-d0.25",
+        "--epochs",
+        "40",
+        "--checkpoint-steps",
+        "5",
+        "--name",
+        name,
+        "--detach",
+    )
+    wait_for(lambda: len(checkpoints(cli, name, trial)) > 0, 180, "a checkpoint")
+    head = psutil.Process(cli.services()["ray"]["pid"])
+    (driver,) = (
+        process
+        for process in head.children(recursive=True)
+        if process.name().startswith("python") and "effnet_cluster.orchestration.driver" in process.cmdline()
+    )
+    driver.kill()
+    # Nobody looks at it with this command; MLflow's page is right all the same.
+    wait_for(lambda: cli.outcome(name, trial) == "failed", 120, "the trial's run")
+    wait_for(lambda: cli.parent_run(name).info.status == "FAILED", 60, "the sweep's run")
+    assert cli.parent_run(name).data.tags["outcome.reason"] == "the driver was killed"
+    wait_for(lambda: train_workers(head) == [], 60, "the end of the ranks")
+    cli("stop", name)
+    assert cli.parent_run(name).data.tags["outcome"] == "failed", "what has failed was not stopped"
+    (row,) = (row for row in json.loads(cli("list", "--json").stdout) if row["experiment"] == name)
+    assert row["state"] == "failed"
+    cli("resume", name)
+    assert cli.outcome(name, trial) == "completed"
 
 
 def epochs_told(cli: Cli, run: Run) -> list[int]:

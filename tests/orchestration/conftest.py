@@ -53,7 +53,8 @@ _numbers = itertools.count()
 @pytest.fixture
 def tracker(mlflow_uri: str) -> Tracker:
     """A tracker of an experiment of this test's own."""
-    return Tracker(mlflow_uri, f"test-{next(_numbers)}")
+    number = next(_numbers)
+    return Tracker(mlflow_uri, f"test-{number}", f"uid-{number}")
 
 
 def ensure_sweep(tracker: Tracker, plan: Plan) -> str:

@@ -58,7 +58,7 @@ def content(network: nn.Module, optimizer: torch.optim.Optimizer, **more: object
         "progress": vars(TrainingProgress(1, 2, 0.5)),
         "facts": {"image_size": 32},
         "model": network.state_dict(),
-        "evaluated": None,
+        "ema": None,
         "optimizer": optimizer.state_dict(),
     }
     return encode(to_cpu(state | more))
@@ -114,7 +114,7 @@ def test_the_model_of_a_checkpoint_is_the_one_that_was_evaluated_and_the_latest(
     network, optimizer = fresh(0)
     average, _ = fresh(1)
     (tmp_path / "epoch-000002-batch-000000000.pt").write_bytes(
-        content(network, optimizer, evaluated=average.state_dict())
+        content(network, optimizer, ema={"updates": 1, "network": average.state_dict()})
     )
     (tmp_path / "epoch-000001-batch-000000000.pt").write_bytes(content(network, optimizer))
     assert torch.equal(read_weights(tmp_path)[0]["classifier.weight"], average.classifier.weight)
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_specification_or_format_is_refused() -> None:
     saved = content(*fresh(0))
     with pytest.raises(UserError, match=r"^checkpoint here was written by another specification; submit under another"):
         check_digest(decode(saved, "here", CPU), "abd", "here")
-    with pytest.raises(UserError, match=r"^there is no checkpoint in this version's format 2$"):
+    with pytest.raises(UserError, match=r"^there is no checkpoint in this version's format 3$"):
         decode(encode({"model": {}, "format": 0}), "there", CPU)
     with pytest.raises(UserError, match=r"^there is no checkpoint, or a damaged one"):
         decode(saved[: len(saved) // 2], "there", CPU)

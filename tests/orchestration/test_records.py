@@ -47,7 +47,7 @@ def test_a_trial_is_read_back_as_it_was_planned(tracker: Tracker, digits: Manife
     (trial,) = plan.trials
     assert trial.shuffle_block == shuffle_block
     run_id = tracker.ensure_trial(job_of(plan), ensure_sweep(tracker, plan))
-    (record,) = Tracker(tracker.uri, tracker.experiment).trials()
+    (record,) = Tracker(tracker.uri, tracker.experiment, tracker.uid).trials()
     for name in ("trial_id", "variant", "seed", "image_size", "params", "macs", "shuffle_block"):
         assert getattr(record, name) == getattr(trial, name), name
         assert type(getattr(record, name)) is type(getattr(trial, name)), name
@@ -177,7 +177,7 @@ def test_the_drivers_part_of_tracking_loads_no_torch() -> None:
     """The driver and each trial's process would pay some 400 MB for it."""
     code = (
         "import sys; from effnet_cluster.orchestration.tracking import models, runs, sink\n"
-        "runs.Tracker('http://127.0.0.1:9', 'x').client\n"
+        "runs.Tracker('http://127.0.0.1:9', 'x', 'u').client\n"
         "sys.exit('torch' in sys.modules or 'mlflow.pytorch' in sys.modules or 'mlflow' not in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,20 +1,21 @@
 """A training's metrics, texts and model on a real MLflow server, also when its process is lost on the way."""
 
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
 
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.errors import EngineError
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking import outbox
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.sink import MlflowSink
 from effnet_cluster.orchestration.tracking.trained import from_mlflow
@@ -47,8 +48,8 @@ def run_id(tracker: Tracker, plan: Plan) -> str:
 
 
 @pytest.fixture
-def sink(tracker: Tracker, run_id: str) -> MlflowSink:
-    return MlflowSink(tracker.uri, tracker.experiment, run_id)
+def sink(tracker: Tracker, run_id: str, tmp_path: Path) -> MlflowSink:
+    return MlflowSink(tracker.uri, tracker.experiment, tracker.uid, run_id, tmp_path / "unsent")
 
 
 @pytest.fixture
@@ -57,7 +58,10 @@ def restarted(sink: MlflowSink) -> Callable[[], MlflowSink]:
     return lambda: pickle.loads(pickle.dumps(sink))
 
 
-def curve(sink: MlflowSink, name: str) -> Curve:
+def curve(sink: MlflowSink, name: str, *, sent: bool = True) -> Curve:
+    """What the server has; `sent`: once the sink has nothing left to send."""
+    if sent:
+        sink._outbox.drain(60)
     points = MlflowClient(sink.tracking_uri).get_metric_history(sink.run_id, name)
     return sorted((point.step, point.value) for point in points)
 
@@ -67,6 +71,7 @@ def points(first: int, last: int) -> list[StepPoint]:
 
 
 def text(sink: MlflowSink, name: str) -> str:
+    sink._outbox.drain(60)
     return Path(MlflowClient(sink.tracking_uri).download_artifacts(sink.run_id, name)).read_text()
 
 
@@ -87,9 +92,11 @@ def test_a_restart_logs_no_step_twice_and_leaves_none_out(
     sink: MlflowSink, restarted: Callable[[], MlflowSink]
 ) -> None:
     sink.log_steps(points(1, 6))
+    assert len(curve(sink, "train/loss")) == 6
     again = restarted()
     again.log_steps(points(4, 5))  # from a checkpoint after step 3; all that comes is known
     again.log_steps(points(6, 8))  # known in part
+    again._outbox.drain(60)
     sink.log_steps(points(9, 9))
     assert curve(sink, "train/loss") == [(step, 1 / step) for step in range(1, 10)]
     assert curve(sink, "train/lr") == [(step, 0.5 / step) for step in range(1, 10)]
@@ -100,46 +107,23 @@ def test_a_restart_logs_no_epoch_twice_and_adds_what_is_new_in_it(
 ) -> None:
     sink.log_epoch(1, {metrics.CORRUPT: 2.0})
     sink.log_epoch(1, {metrics.TOP1: 0.5, metrics.EPOCH: 1.0})
+    sink._outbox.drain(60)
     again = restarted()
     for epoch in (1, 2):
         again.log_epoch(epoch, {metrics.TOP1: 0.5 * epoch, metrics.EPOCH: float(epoch), metrics.TOP5: 0.75})
+    again._outbox.drain(60)
     assert curve(sink, metrics.TOP1) == [(1, 0.5), (2, 1.0)]
     assert curve(sink, metrics.EPOCH) == [(1, 1.0), (2, 2.0)]
     assert curve(sink, metrics.TOP5) == [(1, 0.75), (2, 0.75)]
     assert curve(sink, metrics.CORRUPT) == [(1, 2.0)]
 
 
-@pytest.mark.parametrize("same_process", [True, False])
-def test_a_server_that_is_lost_between_two_requests_gets_each_step_once(
-    sink: MlflowSink, restarted: Callable[[], MlflowSink], monkeypatch: pytest.MonkeyPatch, same_process: bool
-) -> None:
-    import requests
-
-    client = sink._tracker.client
-    send, sent = client.log_batch, []
-
-    def send_once(*arguments: Any, **named: Any) -> None:
-        if sent:
-            raise requests.ConnectionError("gone")
-        sent.append(named)
-        send(*arguments, **named)
-
-    many = points(1, 1200)  # 2,400 values, in three requests
-    with monkeypatch.context() as patched:
-        patched.setattr(client, "log_batch", send_once)
-        with pytest.raises(EngineError, match="gone"):
-            sink.log_steps(many)
-    assert len(curve(sink, "train/loss")) == 500
-    (sink if same_process else restarted()).log_steps(many)
-    for name in ("train/loss", "train/lr"):
-        assert [step for step, _ in curve(sink, name)] == list(range(1, 1201))
-
-
 def test_a_text_replaces_the_earlier_one(sink: MlflowSink, restarted: Callable[[], MlflowSink]) -> None:
     sink.log_text("corrupt/epoch-001.txt", "one\n")
     assert text(sink, "corrupt/epoch-001.txt") == "one\n"
-    restarted().log_text("corrupt/epoch-001.txt", "zwei, drei ≥ 2\n")
-    assert text(sink, "corrupt/epoch-001.txt") == "zwei, drei ≥ 2\n"
+    again = restarted()
+    again.log_text("corrupt/epoch-001.txt", "zwei, drei ≥ 2\n")
+    assert text(again, "corrupt/epoch-001.txt") == "zwei, drei ≥ 2\n"
 
 
 def test_pickled_it_is_its_addresses_alone_before_and_after_use(sink: MlflowSink) -> None:
@@ -215,15 +199,18 @@ def test_the_curves_of_a_training_that_was_lost_and_goes_on_are_those_of_one_tha
                 "cache_root": str(tmp_path / "cache"),
             }
         )
-        sink = MlflowSink(tracker.uri, tracker.experiment, tracker.ensure_trial(job, sweep_id))
+        run_id = tracker.ensure_trial(job, sweep_id)
+        sink = MlflowSink(tracker.uri, tracker.experiment, tracker.uid, run_id, tmp_path / "unsent")
         if name == "parts":
             with pytest.raises(Lost):
                 train(job, sink, lose_before(35))
             assert [file.name for file in storage.rglob("*.pt")] == ["epoch-000000-batch-000000020.pt"]
-            assert max(step for step, _ in curve(sink, metrics.STEP_LOSS)) > 30
+            assert max(step for step, _ in curve(sink, metrics.STEP_LOSS, sent=False)) > 30
             sink = pickle.loads(pickle.dumps(sink))
         train(job, sink)
-        curves.append({name: curve(sink, name) for name in (metrics.STEP_LOSS, metrics.LEARNING_RATE, metrics.TOP1)})
+        curves.append(
+            {name: curve(sink, name, sent=False) for name in (metrics.STEP_LOSS, metrics.LEARNING_RATE, metrics.TOP1)}
+        )
     whole, parts = curves
     assert whole == parts
     assert [step for step, _ in whole[metrics.STEP_LOSS]] == list(range(2, 90, 2))
@@ -243,9 +230,52 @@ def test_points_are_there_while_the_epoch_goes_on(
 
     def look() -> bool:
         """Called at every step."""
-        seen.append(len(curve(sink, metrics.STEP_LOSS)))
+        seen.append(len(curve(sink, metrics.STEP_LOSS, sent=False)))
         return len(seen) == trial.batches_per_epoch
 
     with pytest.raises(PreemptedError):
         train(job, sink, look)
     assert len(set(seen)) > 4, "the curve did not grow within the epoch"
+
+
+def test_a_server_that_hangs_neither_stops_the_training_nor_gets_a_point_twice(
+    tracker: Tracker, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes requests while it is stopped, which the client gives up, and answers all of them when it goes on."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(outbox, "_LONGEST_PAUSE_S", 1.0)
+    monkeypatch.setattr(trainer, "_LIVE_S", 0.0)
+    monkeypatch.setattr(MlflowSink, "log_model", lambda self, *_: self._outbox.drain(60))
+    (trial,) = plan.trials
+    small = trial.model_copy(update={"model": variant("b0", width=0.25, depth=0.25, num_classes=10)})
+    updates = {"trial": small, "storage": str(tmp_path), "cache_root": str(tmp_path / "cache")}
+    job = job_of(plan).model_copy(update=updates)
+    run_id = tracker.ensure_trial(job, ensure_sweep(tracker, plan))
+    sink = MlflowSink(tracker.uri, tracker.experiment, tracker.uid, run_id, tmp_path / "unsent")
+    server = server_of(tracker.uri)
+    asked = 0
+
+    def hang() -> bool:
+        """Called at every step."""
+        nonlocal asked
+        asked += 1
+        if asked == 10:
+            for process in server:
+                process.suspend()
+            threading.Timer(8, lambda: [process.resume() for process in server]).start()
+        if asked == 60:
+            assert sink.unsent(), "nothing was kept"
+        return False
+
+    train(job, sink, hang)
+    losses = curve(sink, metrics.STEP_LOSS)
+    assert [step for step, _ in losses] == list(range(2, 90, 2))
+    assert [step for step, _ in curve(sink, metrics.TOP1)] == [1, 2]
+    assert sink.unsent() == []
+
+
+def server_of(uri: str) -> list[psutil.Process]:
+    """The processes of the server that this test process has started."""
+    port = uri.rpartition(":")[2]
+    (head,) = (process for process in psutil.Process().children() if port in process.cmdline())
+    return [head, *head.children(recursive=True)]

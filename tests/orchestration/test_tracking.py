@@ -16,14 +16,15 @@ from torch import nn
 
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.errors import EngineError, UserError
+from effnet_cluster.orchestration.errors import EngineError, NameTakenError, UserError
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.comparison import compare
-from effnet_cluster.orchestration.tracking.metric_log import MetricLog
+from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
 from effnet_cluster.orchestration.tracking.models import log_model, register_champion
-from effnet_cluster.orchestration.tracking.records import Outcome
+from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.tracking.watch import TrialWatch
 from effnet_cluster.orchestration.training.classifier import ServedClassifier
 from effnet_cluster.orchestration.training.job import TrialPlan
 
@@ -40,11 +41,15 @@ def plan(digits: Manifest) -> Plan:
 @pytest.fixture
 def again(tracker: Tracker) -> Callable[[], Tracker]:
     """Another object for the same experiment, as a restarted process would have it."""
-    return lambda: Tracker(tracker.uri, tracker.experiment)
+    return lambda: Tracker(tracker.uri, tracker.experiment, tracker.uid)
 
 
 def start(tracker: Tracker, plan: Plan, number: int = 0) -> str:
     return tracker.ensure_trial(job_of(plan, number), ensure_sweep(tracker, plan))
+
+
+def log(metric_log: MetricLog, *points: tuple[int, dict[str, float]], at: int = 1_800_000_000_000) -> None:
+    metric_log.log([MetricPoints(at, points)])
 
 
 def runs(tracker: Tracker) -> list[Any]:
@@ -117,9 +122,9 @@ def test_a_run_whose_worker_was_lost_while_creating_it_gets_its_parameters(track
 
 
 def test_reading_the_trials_of_an_experiment_that_is_not_there_creates_nothing(mlflow_uri: str) -> None:
-    tracker = Tracker(mlflow_uri, "never-submitted")
+    tracker = Tracker(mlflow_uri, "never-submitted", "u")
     assert tracker.trials() == []
-    tracker.cancel_unfinished()
+    tracker.cancel()
     assert MlflowClient(mlflow_uri).get_experiment_by_name("never-submitted") is None
 
 
@@ -140,12 +145,12 @@ def test_no_step_is_logged_twice_also_not_by_a_worker_that_replays(
 ) -> None:
     run_id = start(tracker, plan)
     first = MetricLog(tracker, run_id)
-    first.log(1, {"a": 0.5, "b": 1.0})
-    first.log(1, {"a": 9.0})
-    first.log_steps([(2, {"a": 0.25}), (3, {"a": 0.125})])
+    log(first, (1, {"a": 0.5, "b": 1.0}))
+    log(first, (1, {"a": 9.0}))
+    log(first, (2, {"a": 0.25}), (3, {"a": 0.125}))
     replayed = MetricLog(again(), run_id)
-    replayed.log_steps([(1, {"a": 7.0, "b": 7.0}), (3, {"a": 7.0}), (4, {"a": 0.0625, "b": 4.0})])
-    replayed.log(0, {"a": 7.0})
+    log(replayed, (1, {"a": 7.0, "b": 7.0}), (3, {"a": 7.0}), (4, {"a": 0.0625, "b": 4.0}))
+    log(replayed, (0, {"a": 7.0}))
     assert history(tracker, run_id, "a") == [(1, 0.5), (2, 0.25), (3, 0.125), (4, 0.0625)]
     assert history(tracker, run_id, "b") == [(1, 1.0), (4, 4.0)]
 
@@ -153,7 +158,7 @@ def test_no_step_is_logged_twice_also_not_by_a_worker_that_replays(
 def test_step_0_counts(tracker: Tracker, plan: Plan) -> None:
     run_id = start(tracker, plan)
     for _ in range(2):
-        MetricLog(tracker, run_id).log(0, {"a": 1.0})
+        log(MetricLog(tracker, run_id), (0, {"a": 1.0}))
     assert history(tracker, run_id, "a") == [(0, 1.0)]
 
 
@@ -162,15 +167,15 @@ def test_more_metrics_than_a_request_holds_all_arrive_once(
 ) -> None:
     run_id = start(tracker, plan)
     points = [(step, {"loss": step / 7, "lr": 1.0}) for step in range(1300)]
-    MetricLog(tracker, run_id).log_steps(points)
-    MetricLog(again(), run_id).log_steps([*points, (1300, {"loss": 0.0})])
+    log(MetricLog(tracker, run_id), *points)
+    log(MetricLog(again(), run_id), *points, (1300, {"loss": 0.0}))
     assert history(tracker, run_id, "loss") == [(step, step / 7) for step in range(1300)] + [(1300, 0.0)]
     assert len(history(tracker, run_id, "lr")) == 1300
 
 
 def test_a_loss_that_is_no_number_is_logged_as_such(tracker: Tracker, plan: Plan) -> None:
     run_id = start(tracker, plan)
-    MetricLog(tracker, run_id).log(1, {"loss": float("nan")})
+    log(MetricLog(tracker, run_id), (1, {"loss": float("nan")}))
     ((step, value),) = history(tracker, run_id, "loss")
     assert step == 1
     assert np.isnan(value)
@@ -211,7 +216,7 @@ def test_a_failed_run_that_is_resumed_runs_again_and_finishes(tracker: Tracker, 
     assert start(tracker, plan) == run_id
     assert client.get_run(run_id).info.status == "RUNNING"
     assert [record.outcome for record in tracker.trials()] == [Outcome.RUNNING]
-    MetricLog(tracker, run_id).log(5, {"a": 1.0})
+    log(MetricLog(tracker, run_id), (5, {"a": 1.0}))
     tracker.finish(run_id, Outcome.COMPLETED)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -235,7 +240,7 @@ def test_cancelling_ends_what_runs_and_leaves_what_has_ended(tracker: Tracker, p
         tracker.finish(run_id, outcome)
     alive = start(tracker, plan, 3)
     for _ in range(2):
-        tracker.cancel_unfinished()
+        tracker.cancel()
         found = {record.run_id: record.outcome for record in tracker.trials()}
         assert found == ended | {alive: Outcome.CANCELLED}
     statuses = {run.info.run_id: run.info.status for run in runs(tracker)}
@@ -297,10 +302,127 @@ def test_a_better_trial_becomes_the_champion(tracker: Tracker, plan: Plan) -> No
     assert len(client.search_model_versions(f"name='{tracker.experiment}'")) == 2
 
 
+def test_what_a_server_took_without_confirming_it_is_there_once(tracker: Tracker, plan: Plan) -> None:
+    """Another process sends the same points, at the same time of measurement, without knowing what is there."""
+    run_id = start(tracker, plan)
+    points = [(step, {"a": 1 / step}) for step in range(1, 5)]
+    log(MetricLog(tracker, run_id), *points, at=1_700_000_000_123)
+    unaware = MetricLog(tracker, run_id)
+    unaware._last = {"a": 1}
+    log(unaware, *points, (5, {"a": 0.2}), at=1_700_000_000_123)
+    assert history(tracker, run_id, "a") == [(step, 1 / step) for step in range(1, 6)]
+
+
+def test_several_batches_of_one_request_keep_their_times(tracker: Tracker, plan: Plan) -> None:
+    run_id = start(tracker, plan)
+    MetricLog(tracker, run_id).log([MetricPoints(1000, [(1, {"a": 1.0})]), MetricPoints(2000, [(2, {"a": 2.0})])])
+    assert [(point.step, point.logged_at) for point in tracker.history(run_id, "a")] == [(1, 1.0), (2, 2.0)]
+
+
+@pytest.mark.parametrize("call", ["claim", "trials", "cancel", "sweep"])
+def test_a_name_that_is_anothers_is_refused_and_left_alone(tracker: Tracker, plan: Plan, call: str) -> None:
+    run_id = start(tracker, plan)
+    tracker.finish(run_id, Outcome.FAILED, "theirs")
+    stranger = Tracker(tracker.uri, tracker.experiment, "another")
+    calls = {
+        "claim": stranger.claim,
+        "trials": stranger.trials,
+        "cancel": stranger.cancel,
+        "sweep": lambda: ensure_sweep(stranger, plan),
+    }
+    with pytest.raises(NameTakenError, match=f"has an experiment '{tracker.experiment}'.*--name") as caught:
+        calls[call]()
+    assert "\n" not in str(caught.value)
+    (record,) = tracker.trials()
+    assert (record.outcome, record.reason) == (Outcome.FAILED, "theirs")
+
+
+def test_an_experiment_that_somebody_made_by_hand_is_nobodys_to_take(tracker: Tracker) -> None:
+    MlflowClient(tracker.uri).create_experiment(tracker.experiment)
+    with pytest.raises(NameTakenError, match="has an experiment"):
+        tracker.claim()
+
+
+def test_a_registered_model_of_the_name_is_refused_and_its_champion_stays(tracker: Tracker, plan: Plan) -> None:
+    client = MlflowClient(tracker.uri)
+    client.create_registered_model(tracker.experiment)
+    theirs = client.create_experiment(f"{tracker.experiment}-theirs")
+    model = client.create_logged_model(theirs, name="model")
+    client.finalize_logged_model(model.model_id, "READY")
+    version = client.create_model_version(tracker.experiment, f"models:/{model.model_id}", model_id=model.model_id)
+    client.set_registered_model_alias(tracker.experiment, "champion", version.version)
+    with pytest.raises(NameTakenError, match="has a registered model"):
+        tracker.claim()
+    run_id = start(tracker, plan)
+    with pytest.raises(NameTakenError, match="has a registered model"):
+        register_champion(tracker, run_id, "models:/m-1")
+    assert client.get_model_version_by_alias(tracker.experiment, "champion").version == version.version
+    assert len(client.search_model_versions(f"name='{tracker.experiment}'")) == 1
+
+
+def test_a_claim_holds_for_its_owner_and_a_name_that_was_released_is_free(tracker: Tracker, plan: Plan) -> None:
+    tracker.claim()
+    tracker.claim()
+    Tracker(tracker.uri, tracker.experiment, tracker.uid).release()
+    other = Tracker(tracker.uri, tracker.experiment, "another")
+    other.claim()
+    assert start(other, plan)
+    with pytest.raises(NameTakenError):
+        Tracker(tracker.uri, tracker.experiment, tracker.uid).claim()
+
+
+def test_of_two_that_claim_a_name_at_once_one_gets_it(tracker: Tracker) -> None:
+    """Both have found the name free; the second one's creation is refused by the server."""
+    tracker.check_model_name()
+    late = Tracker(tracker.uri, tracker.experiment, "late")
+    late._find_experiment = lambda: None  # type: ignore[method-assign]
+    tracker.claim()
+    with pytest.raises(NameTakenError):
+        late.claim()
+
+
+def test_what_a_lost_job_left_open_is_closed_and_nothing_else(tracker: Tracker, plan: Plan) -> None:
+    ended = {start(tracker, plan, 0): Outcome.COMPLETED, start(tracker, plan, 1): Outcome.CANCELLED}
+    for run_id, outcome in ended.items():
+        tracker.finish(run_id, outcome)
+    alive = start(tracker, plan, 2)
+    tracker.end_unfinished(Outcome.FAILED, "lost")
+    assert {record.run_id: record.outcome for record in tracker.trials()} == ended | {alive: Outcome.FAILED}
+    assert tracker.sweep_outcome() is Outcome.FAILED
+    sweep = ensure_sweep(tracker, plan)
+    tracker.finish(sweep, Outcome.COMPLETED)
+    tracker.end_unfinished(Outcome.FAILED, "lost")
+    assert tracker.sweep_outcome() is Outcome.COMPLETED
+
+
+def test_looking_again_asks_for_the_trials_that_run_and_for_those_that_ran(
+    tracker: Tracker, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = TrialWatch(tracker)
+    assert list(watch.look()) == []
+    first, second = start(tracker, plan, 0), start(tracker, plan, 1)
+    assert [record.run_id for record in watch.look()] == [first, second]
+    read: list[str] = []
+    of = TrialRecord.of
+    monkeypatch.setattr(TrialRecord, "of", lambda run: read.append(run.info.run_id) or of(run))
+    tracker.finish(first, Outcome.COMPLETED)
+    third = start(tracker, plan, 2)
+    assert {record.run_id: record.outcome for record in watch.look()} == {
+        first: Outcome.COMPLETED,
+        second: Outcome.RUNNING,
+        third: Outcome.RUNNING,
+    }
+    read.clear()
+    assert len(watch.look()) == 3
+    assert sorted(read) == sorted([second, third]), "what has ended was read again"
+    tracker.finish(start(tracker, plan, 3), Outcome.FAILED)  # started and ended between two looks
+    assert len(watch.look_at_all()) == 4
+
+
 def test_an_experiment_that_was_deleted_is_told_and_not_revived(tracker: Tracker, plan: Plan) -> None:
     client = MlflowClient(tracker.uri)
     client.delete_experiment(client.create_experiment(tracker.experiment))
-    for call in (lambda: ensure_sweep(tracker, plan), tracker.trials, tracker.cancel_unfinished):
+    for call in (lambda: ensure_sweep(tracker, plan), tracker.trials, tracker.cancel):
         with pytest.raises(UserError, match=f"^experiment '{tracker.experiment}' was deleted in MLflow at") as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -315,7 +437,7 @@ def test_a_server_that_is_not_there_is_told_in_one_line_with_its_address(plan: P
         uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
     started = time.monotonic()
     with pytest.raises(EngineError, match=re.escape(f"MLflow server {uri}: ")) as caught:
-        ensure_sweep(Tracker(uri, "x"), plan)
+        ensure_sweep(Tracker(uri, "x", "u"), plan)
     assert time.monotonic() - started < 15
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 1

@@ -157,6 +157,61 @@ def test_checkpoints_within_an_epoch_change_nothing_and_are_where_a_killed_run_g
     assert differences(without_times(final_state(calm)), without_times(final_state(job))) == []
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    digits: Manifest, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    calm = make_job(digits, tmp_path / "calm", ema=0.9)
+    train(calm)
+    job = make_job(digits, tmp_path / "job", ema=0.9, execution={"checkpoint_steps": 2})
+    with pytest.raises(PreemptedError):
+        train(job, should_stop=stop_at(STEPS + 3))
+    before, last = sorted(Path(job.storage, "checkpoints").glob("*.pt"))[-2:]
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes({"cut": content[:-1000], "flipped": content, "empty": b"", "foreign": b"PK hello"}[damage])
+    train(job)
+    assert f"{last} is no checkpoint, or a damaged one" in caplog.text
+    assert f"batch {int(before.stem[-9:])}" in caplog.text
+    assert differences(without_times(final_state(calm)), without_times(final_state(job))) == []
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_from_nothing(digits: Manifest, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, execution={"checkpoint_steps": 2})
+    with pytest.raises(PreemptedError):
+        train(job, should_stop=stop_at(STEPS - 1))
+    files = list(Path(job.storage, "checkpoints").glob("*.pt"))
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="damaged"):
+        train(job)
+    assert all(file.exists() for file in files)
+
+
+def test_the_average_is_saved_once(digits: Manifest, tmp_path: Path) -> None:
+    sizes = {}
+    for ema in (0.0, 0.9):
+        job = make_job(digits, tmp_path / str(ema), ema=ema, optimizer="sgd", momentum=0, epochs=1)
+        train(job)
+        sizes[ema] = sorted(Path(job.storage, "checkpoints").glob("*.pt"))[-1].stat().st_size
+    weights = sum(value.nbytes for value in EfficientNet(job.trial.model).state_dict().values())
+    assert sizes[0.9] - sizes[0.0] < 1.3 * weights
+
+
+def test_what_a_sink_could_not_send_is_in_the_checkpoint_and_comes_back(digits: Manifest, tmp_path: Path) -> None:
+    job, waiting = make_job(digits, tmp_path), [{"at": 1, "points": [[3, {"a": 0.5}]]}]
+    sink = Memory(waiting=waiting)
+    with pytest.raises(PreemptedError):
+        train(job, sink, should_stop=stop_at(1))
+    assert sink.closed
+    assert sink.restored == []
+    after = Memory()
+    train(job, after)
+    assert after.restored == waiting
+    assert after.closed
+
+
 def test_the_curves_are_live(digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 

@@ -70,6 +70,18 @@ class Memory:
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     model: tuple[nn.Module, NDArray[np.uint8], float, Mapping[str, Any]] | None = None
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    restored: list[dict[str, Any]] = field(default_factory=list)
+    closed: bool = False
+
+    def restore(self, unsent: Sequence[dict[str, Any]]) -> None:
+        self.restored = list(unsent)
+
+    def unsent(self) -> list[dict[str, Any]]:
+        return self.waiting
+
+    def close(self) -> None:
+        self.closed = True
 
     def log_steps(self, points: Sequence[StepPoint]) -> None:
         for point in points:
