@@ -121,3 +121,23 @@ def test_a_job_keeps_to_its_own_cluster_beside_another(homes: list[Cli]) -> None
         log = cli("logs", NAME).stdout
         assert f"[{TRIAL}]" in log
         assert "multiple active Ray instances" not in log
+
+
+def test_a_killed_server_comes_back_where_the_trial_looks_for_it(homes: list[Cli]) -> None:
+    """The second home's, which is not at the usual port: that was the first one's."""
+    cli = homes[1]
+    before = cli.services()
+    assert not before["mlflow"]["url"].endswith(":5000")
+    server = psutil.Process(before["mlflow"]["pid"])
+    for process in [server, *server.children(recursive=True)]:
+        process.kill()
+    wait_for(lambda: "mlflow" not in cli.services(), 30, "the end of the server")
+    assert "mlflow:" not in cli("up", timeout=180).stderr  # it need not move
+    assert cli.services()["mlflow"]["url"] == before["mlflow"]["url"]
+    assert cli.services()["ray"] == before["ray"]
+
+    def epochs() -> float:
+        return float(cli.trial_runs(NAME)[TRIAL].data.metrics.get("epoch", 0))
+
+    told = epochs()
+    wait_for(lambda: epochs() > told, 180, "the trial's next epoch")
