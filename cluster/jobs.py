@@ -84,7 +84,7 @@ class Jobs:
             self._client.submit_job(
                 entrypoint=ENTRYPOINT,
                 submission_id=request.job,
-                runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
+                runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT | _credentials()},
                 metadata={"job_name": request.spec.name},
             )
 
@@ -136,6 +136,12 @@ class Jobs:
         errors = [line for line in own if line.is_error]
         told = [f"{line.trial}: {line.message}" if line.trial else str(line.message) for line in errors]
         return told or [line.text.strip() for line in (own or lines)[-1:]]
+
+
+def _credentials() -> dict[str, str]:
+    """What MLflow's client logs in with, as this process has it; the job's processes need the same."""
+    names = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 @contextlib.contextmanager
