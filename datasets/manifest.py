@@ -242,6 +242,8 @@ class Manifest:
             ends = np.array([shard.bytes for shard in split.shards], dtype=np.int64)[split.shard]
             if (split.offset < 0).any() or (split.offset > ends - split.size).any():  # a sum might wrap around
                 return f"a sample of {name} lies outside its shard"
+            if (np.diff(split.offset)[np.diff(split.shard) == 0] <= 0).any():
+                return f"the samples of {name} are not in the order of their shards"
             if (split.label < 0).any() or (split.label >= len(self.classes)).any():
                 return f"a label of {name} has no class"
         return None

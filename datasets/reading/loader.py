@@ -37,6 +37,7 @@ class TrainLoader:
         crop_scale, crop_ratio: of the random resized crop, see `TrainTransform`.
         mirror: random horizontal flips; None does what the manifest says is safe.
         augmentation: a policy and random erasing on top of crop and flip.
+        paired: whether batches come with the samples that theirs are mixed with: `Batch.partners`.
         augment: False gives every image as evaluation would (shorter side to `image_size`, centre crop).
         on_corrupt: "skip" shows in place of a sample that cannot be decoded the next one in the epoch's order that can,
             cyclically: a function of the data, seed, epoch and position. A shard that is missing, truncated or cannot
@@ -64,6 +65,7 @@ class TrainLoader:
         crop_scale: Scale = DEFAULT_CROP_SCALE,
         crop_ratio: Scale = DEFAULT_CROP_RATIO,
         mirror: bool | None = None,
+        paired: bool = False,
         augment: bool = True,
         augmentation: Augmentation = NO_AUGMENTATION,
         on_corrupt: OnCorrupt = "stop",
@@ -71,7 +73,7 @@ class TrainLoader:
         split = manifest.split(TRAIN)
         block = manifest.default_shuffle_block if shuffle_block is None else shuffle_block
         self.sequence = BatchSequence(EpochOrder(split.shard_samples, seed, block), global_batch, tail)
-        self._layout = BatchLayout(len(split), global_batch, rank, world_size)
+        self._layout = BatchLayout(len(split), global_batch, rank, world_size, paired=paired)
         self._augmentation = TrainTransform(
             image_size,
             seed,

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,13 @@ from .cache import ShardCache
 from .prefetch import Prefetcher, Schedule
 
 _MAX_OPEN = 128
+
+
+class Sample(NamedTuple):
+    """What was read: the id of the sample that lies at that place of its shard, and its encoded image."""
+
+    sample_id: int
+    data: bytes
 
 
 class ShardReader:
@@ -33,6 +40,7 @@ class ShardReader:
         self._root = manifest.root
         self._cache = ShardCache.of(manifest)
         self._split = manifest.split(split)
+        self._first_ids = np.cumsum((0, *self._split.shard_samples))
         self._window = window
         if self._cache is not None:
             largest = sorted((shard.bytes for shard in self._split.shards), reverse=True)[:window]
@@ -60,22 +68,30 @@ class ShardReader:
             self._prefetcher = None
             self.close()
 
-    def read(self, sample_id: int) -> bytes:
-        """The encoded image of a sample.
+    def read(self, sample_id: int) -> Sample:
+        """The encoded image of a sample, with the id that follows from where it was read; receipts are made of that.
 
         Raises:
             DataError: the shard is missing, truncated or replaced; the message names shard and key.
         """
+        shard, offset, size = self._place(sample_id)
         try:
-            size = int(self._split.size[sample_id])
-            data = os.pread(self._file(sample_id).fileno(), size, int(self._split.offset[sample_id]))
+            data = os.pread(self._file(sample_id, shard).fileno(), size, offset)
         except OSError as error:
             raise DataError(f"{self.where(sample_id)}: cannot be read: {error.strerror or error}") from error
         if len(data) != size:
             raise DataError(f"{self.where(sample_id)}: {len(data):,} of {size:,} bytes; the shard is truncated")
         if self._prefetcher is not None:
             self._prefetcher.done += 1
-        return data
+        return Sample(self._sample_at(shard, offset), data)
+
+    def _place(self, sample_id: int) -> tuple[int, int, int]:
+        """(number of the shard, offset, size) of a sample's image."""
+        return int(self._split.shard[sample_id]), int(self._split.offset[sample_id]), int(self._split.size[sample_id])
+
+    def _sample_at(self, shard: int, offset: int) -> int:
+        first, end = self._first_ids[shard : shard + 2]
+        return int(first + np.searchsorted(self._split.offset[first:end], offset))
 
     def where(self, sample_id: int) -> str:
         """Shard and key of a sample, as the beginning of an error message."""
@@ -87,11 +103,10 @@ class ShardReader:
         while self._open:
             self._open.popitem()[1].close()
 
-    def _file(self, sample_id: int) -> FileIO:
+    def _file(self, sample_id: int, shard: int) -> FileIO:
         if self._pid != os.getpid():  # a fork: these are copies of the parent's descriptors
             self.close()
             self._pid = os.getpid()
-        shard = int(self._split.shard[sample_id])
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
