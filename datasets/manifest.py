@@ -26,11 +26,11 @@ from .remote import join, read_object
 TRAIN, VAL, TEST = "train", "val", "test"
 """The names of the splits that a dataset may have."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 INDEX_FILE = "index.npz"
-REMOTE_SHUFFLE_BLOCK = 16
-"""Shards that are shuffled together where the data are remote and nothing else is asked for."""
+SHUFFLE_BYTES = 4 * 2**30
+"""Bytes of shards that are shuffled together unless something else is asked for: 35,000 photographs of ImageNet."""
 
 _COLUMNS = {"shard": "<i4", "offset": "<i8", "size": "<i8", "label": "<i4", "keys": "S"}
 _MAX_BYTES = {MANIFEST_FILE: 64 * 2**20, INDEX_FILE: 16 * 2**30}
@@ -124,19 +124,26 @@ class Manifest:
         return self.remote.address if self.remote else str(self.root)
 
     @property
-    def default_shuffle_block(self) -> int | None:
-        """Shards that training shuffles together unless told otherwise: all of local ones (None), 16 of remote ones.
+    def default_shuffle_block(self) -> int:
+        """Shards that training shuffles together unless told otherwise: all, or as many as never exceed 4 GiB.
 
-        A rank needs a whole block at hand, and a remote dataset may be larger than any node's disk. The number depends
-        on no node's cache, since the order of samples depends on it.
+        A rank needs a whole block at hand, and a remote dataset may be larger than any node's disk. Neither the data's
+        place nor a node's cache has a say in it, since the order of samples depends on it.
         """
-        return REMOTE_SHUFFLE_BLOCK if self.remote else None
+        largest_first = sorted((shard.bytes for shard in self.split(TRAIN).shards), reverse=True)
+        return max(1, int(np.searchsorted(np.cumsum(largest_first), SHUFFLE_BYTES, side="right")))
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of what training can see: classes, shard contents and the index, not name, place or settings."""
+        """sha256 (hex) of all that changes what is trained: everything but the name and the place of the data."""
+        return self._digest(FORMAT_VERSION)
+
+    def _digest(self, version: int) -> str:
+        # The first format's digest left these out.
+        more = {"image_size": self.image_size, "mirror_safe": self.mirror_safe} if version > 1 else {}
         defining = {
-            "format": FORMAT_VERSION,
+            "format": version,
+            **more,
             "classes": list(self.classes),
             "splits": {name: [asdict(shard) for shard in split.shards] for name, split in sorted(self.splits.items())},
             "index": _index_sha256(self._arrays()),
@@ -205,8 +212,9 @@ class Manifest:
             version = document["format"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(path, "unreadable") from error
-        if version != FORMAT_VERSION:
-            raise DataError(f"{path}: format {version}, this program reads {FORMAT_VERSION}; prepare the dataset again")
+        if version not in range(1, FORMAT_VERSION + 1):
+            known = f"this program reads 1 to {FORMAT_VERSION}"
+            raise DataError(f"{path}: format {str(version)[:40]}, {known}; prepare the dataset again")
         try:
             shards = {str(name): _shards(entry["shards"]) for name, entry in document["splits"].items()}
             name, recorded = _typed(document["name"], str), _typed(document["digest"], str)
@@ -224,7 +232,7 @@ class Manifest:
         manifest = cls(root, name, classes, size, mirror, splits, remote)
         if problem := manifest._inconsistency():
             raise _damaged(path, problem)
-        if manifest.digest != recorded:
+        if manifest._digest(version) != recorded:
             raise _damaged(path, f"it and {INDEX_FILE} do not match their digest")
         return manifest
 

@@ -23,7 +23,7 @@ _EVAL_WINDOW = 2
 
 
 class TrainLoader:
-    """Augmented training batches of one rank, in an order that depends on (manifest, seed, epoch, global batch) alone.
+    """Augmented training batches of one rank, in an exact order: see `sequence`.
 
     Args:
         image_size: side of the images in pixels.
@@ -31,9 +31,9 @@ class TrainLoader:
         seed: of the order and of the augmentation.
         tail: whether the samples at an epoch's end that fill no batch are dropped or begin the next epoch.
         loader_workers: processes that read and decode ahead; 0 does it in this process. Never changes what comes out.
-        shuffle_block: shards that are shuffled together; None is `Manifest.default_shuffle_block`: all of local shards,
-            16 of remote ones. Remote shards of a block must fit the node's cache; if two blocks do, the next one is
-            fetched while one is read.
+        shuffle_block: shards that are shuffled together; None is `Manifest.default_shuffle_block`: all, or as many as
+            hold 4 GiB. Remote shards of a block must fit the node's cache; if two blocks do, the next one is fetched
+            while one is read.
         crop_scale, crop_ratio: of the random resized crop, see `TrainTransform`.
         mirror: random horizontal flips; None does what the manifest says is safe.
         augmentation: a policy and random erasing on top of crop and flip.
@@ -44,7 +44,8 @@ class TrainLoader:
             be reached stops the run all the same, since that depends on the machine and the moment.
 
     Attributes:
-        sequence: the global batches of all epochs, of which this rank reads its slices.
+        sequence: the global batches of all epochs, of which this rank reads its slices. They depend on manifest, seed,
+            epoch, global batch, shuffle block and tail alone.
 
     Raises:
         DataError: sizes that do not fit together, or no such split.
@@ -83,7 +84,7 @@ class TrainLoader:
             augmentation,
         )
         self._plain = None if augment else EvalTransform(image_size, image_size)
-        self._reader = ShardReader(manifest, TRAIN, block or len(split.shards))
+        self._reader = ShardReader(manifest, TRAIN, block)
         self._labels = split.label
         self._image_size = image_size
         self._workers = _checked_workers(loader_workers)

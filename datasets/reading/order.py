@@ -25,7 +25,7 @@ class EpochOrder:
     Attributes:
         shard_samples: number of samples of each shard; sample ids count through the shards in this order.
         seed: 0..2^64-1.
-        shuffle_block: shards to a block; None is all of them, a perfect shuffle. A rank needs only one block's shards
+        shuffle_block: shards per block; None is all of them, a perfect shuffle. A rank needs only one block's shards
             at hand.
     """
 

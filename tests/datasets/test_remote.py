@@ -165,7 +165,7 @@ def test_the_cache_never_exceeds_its_limit(
     with pytest.raises(DataError, match=r"3 shards read side by side: up to [\d,]+ bytes, more than the cache limit"):
         train_loader(remote, shuffle_block=3)
     with pytest.raises(DataError, match="lower shuffle_block"):
-        train_loader(remote, shuffle_block=None)  # six shards, fewer than the default block of sixteen
+        train_loader(remote, shuffle_block=None)  # all six
 
 
 def rank_epoch(address: str, cache: str, limit: int, rank: int, results: "multiprocessing.Queue[Any]") -> None:
@@ -298,13 +298,20 @@ def test_shards_are_fetched_before_they_are_asked_for(
     assert sum(served[1].requests[name] for name in names) <= 4  # bounded: not the whole dataset
 
 
-def test_a_remote_dataset_is_shuffled_in_blocks_that_no_node_decides(
-    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+@pytest.mark.parametrize(("most", "block"), [(PLENTY, 6), (2**16, 2)])
+def test_the_default_order_does_not_depend_on_where_the_data_lie(
+    photo_shards: Manifest,
+    served: tuple[str, Behaviour],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    block: int,
 ) -> None:
+    monkeypatch.setattr("effnet_cluster.datasets.manifest.SHUFFLE_BYTES", most)
     remote = [open_dataset(served[0], tmp_path / str(limit), limit) for limit in (PLENTY, 2 * PLENTY)]
-    assert {manifest.default_shuffle_block for manifest in remote} == {16}
-    assert photo_shards.default_shuffle_block is None
-    assert {train_loader(manifest, shuffle_block=None).sequence.order.shuffle_block for manifest in remote} == {16}
+    sequences = [train_loader(manifest, shuffle_block=None).sequence for manifest in (photo_shards, *remote)]
+    assert {sequence.order.shuffle_block for sequence in sequences} == {block}
+    assert len({tuple(sequence.samples(1).ids.tolist()) for sequence in sequences}) == 1
 
 
 @pytest.mark.parametrize(
