@@ -6,12 +6,14 @@ the tars. The shards stay plain WebDataset; the manifest is what makes an exact 
 
 import hashlib
 import json
+import os
 import re
+import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
@@ -33,7 +35,10 @@ SHUFFLE_BYTES = 4 * 2**30
 """Bytes of shards that are shuffled together unless something else is asked for: 35,000 photographs of ImageNet."""
 
 _COLUMNS = {"shard": "<i4", "offset": "<i8", "size": "<i8", "label": "<i4", "keys": "S"}
-_MAX_BYTES = {MANIFEST_FILE: 64 * 2**20, INDEX_FILE: 16 * 2**30}
+_MAX_MANIFEST_BYTES = 64 * 2**20
+# The numbers of a sample and the longest key that `preparing` makes; and what a file has besides.
+_MAX_SAMPLE_BYTES, _FILE_BYTES = 24 + 1024, 2**16
+_MAX_INDEX_BYTES = 4 * 2**30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Besides what leaves the folder, what a URL or plain webdataset would read into a name: `pipe:`, queries, patterns.
 _UNSAFE_NAME = re.compile(r"[\x00-\x1f\x7f\\:?#%*]")
@@ -183,7 +188,15 @@ class Manifest:
         folder = Path(folder).absolute()  # worker processes have another working directory
         if not (folder / MANIFEST_FILE).is_file():
             raise DataError(f"{folder}: no {MANIFEST_FILE}; make one with: effnet-cluster data prepare SOURCE {folder}")
-        return cls._read(lambda name: (folder / name).open("rb"), folder, None)
+
+        def opened(name: str, limit: int) -> BinaryIO:
+            file = (folder / name).open("rb")
+            if (size := os.fstat(file.fileno()).st_size) > limit:
+                file.close()
+                raise DataError(f"{folder / name}: {size:,} bytes, more than the {limit:,} allowed")
+            return file
+
+        return cls._read(opened, folder, None)
 
     @classmethod
     def load_remote(cls, address: str, cache_folder: Path, cache_limit: int) -> "Manifest":
@@ -197,18 +210,23 @@ class Manifest:
             DataError: as for `load`, or the address cannot be read.
         """
 
-        def download(name: str) -> BytesIO:
-            return BytesIO(read_object(join(address, name), _MAX_BYTES[name]))
+        def download(name: str, limit: int) -> BinaryIO:
+            # To the disk: the arrays are then the only copy in memory.
+            with ExitStack() as undo:
+                file = undo.enter_context(tempfile.TemporaryFile())
+                read_object(join(address, name), limit, file)
+                undo.pop_all()
+            return file
 
         return cls._read(download, cache_folder, Remote(address, cache_limit))
 
     @classmethod
-    def _read(cls, opened: Callable[[str], BinaryIO], root: Path, remote: Remote | None) -> "Manifest":
+    def _read(cls, opened: Callable[[str, int], BinaryIO], root: Path, remote: Remote | None) -> "Manifest":
         place = remote.address if remote else str(root)
         path = f"{place}/{MANIFEST_FILE}"
         try:
-            with opened(MANIFEST_FILE) as file:
-                document = json.loads(file.read(_MAX_BYTES[MANIFEST_FILE]).decode())
+            with opened(MANIFEST_FILE, _MAX_MANIFEST_BYTES) as file:
+                document = json.loads(file.read().decode())
             version = document["format"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(path, "unreadable") from error
@@ -225,7 +243,7 @@ class Manifest:
         except (TypeError, ValueError, AttributeError) as error:
             raise _damaged(path, str(error)) from error
         try:
-            with opened(INDEX_FILE) as file:
+            with opened(INDEX_FILE, _index_limit(shards)) as file:
                 splits = _load_splits(file, shards)
         except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
             raise _damaged(f"{place}/{INDEX_FILE}", "missing or unreadable") from error
@@ -275,6 +293,12 @@ def _shards(entries: list[dict[str, Any]]) -> tuple[Shard, ...]:
         _counted(shard.samples, 2**31)
         shards.append(shard)
     return tuple(shards)
+
+
+def _index_limit(shards: Mapping[str, Sequence[Shard]]) -> int:
+    """Bytes that the index of these shards can have."""
+    samples = sum(shard.samples for of_split in shards.values() for shard in of_split)
+    return min(samples * _MAX_SAMPLE_BYTES + _FILE_BYTES, _MAX_INDEX_BYTES)
 
 
 def _typed(value: Any, kind: type[Kind]) -> Kind:

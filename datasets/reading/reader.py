@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..manifest import Manifest, Shard
-from .cache import ShardCache
+from .cache import ShardCache, on_disk
 from .prefetch import Prefetcher, Schedule
 
 _MAX_OPEN = 128
@@ -31,8 +31,7 @@ class ShardReader:
     Safe over fork and pickle: every process opens its own files. Positioned reads share no file offset.
 
     Args:
-        window: how many shards are read side by side. Of remote ones no more are kept open, as an open file that is
-            evicted from the cache still takes its space, and as many are fetched ahead.
+        window: how many shards are read side by side; of remote ones as many are fetched ahead.
     """
 
     def __init__(self, manifest: Manifest, split: str, window: int = _MAX_OPEN) -> None:
@@ -43,7 +42,7 @@ class ShardReader:
         self._first_ids = np.cumsum((0, *self._split.shard_samples))
         self._window = window
         if self._cache is not None:
-            largest = sorted((shard.bytes for shard in self._split.shards), reverse=True)[:window]
+            largest = sorted((on_disk(shard.bytes) for shard in self._split.shards), reverse=True)[:window]
             self._cache.require(sum(largest), f"{self._location}: {len(largest)} shards read side by side")
         self._prefetcher: Prefetcher | None = None
         self._open: OrderedDict[int, FileIO] = OrderedDict()
@@ -76,7 +75,7 @@ class ShardReader:
         """
         shard, offset, size = self._place(sample_id)
         try:
-            data = os.pread(self._file(sample_id, shard).fileno(), size, offset)
+            data = self._pread(sample_id, shard, size, offset)
         except OSError as error:
             raise DataError(f"{self.where(sample_id)}: cannot be read: {error.strerror or error}") from error
         if len(data) != size:
@@ -84,6 +83,14 @@ class ShardReader:
         if self._prefetcher is not None:
             self._prefetcher.done += 1
         return Sample(self._sample_at(shard, offset), data)
+
+    def _pread(self, sample_id: int, shard: int, size: int, offset: int) -> bytes:
+        while True:
+            file = self._file(sample_id, shard)
+            data = os.pread(file.fileno(), size, offset)
+            if self._cache is None or self._cache.is_whole(file, self._split.shards[shard]):
+                return data
+            self._open.pop(shard).close()  # the cache has made room for others
 
     def _place(self, sample_id: int) -> tuple[int, int, int]:
         """(number of the shard, offset, size) of a sample's image."""
@@ -112,7 +119,7 @@ class ShardReader:
             return self._open[shard]
         expected = self._split.shards[shard].bytes
         file = self._opened(self._split.shards[shard])
-        if (found := os.fstat(file.fileno()).st_size) != expected:
+        if self._cache is None and (found := os.fstat(file.fileno()).st_size) != expected:
             file.close()
             problem = f"the shard has {found:,} bytes, the manifest says {expected:,}: truncated or replaced"
             raise DataError(f"{self.where(sample_id)}: {problem}; copy or prepare the dataset again")
