@@ -12,16 +12,16 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import requests
 
 from ..datasets import one_line
 from ..orchestration.driver import ENTRYPOINT, EXPERIMENT_FILE
-from ..orchestration.errors import EngineError, UserError
+from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
 from ..orchestration.request import ExperimentRequest
 from .ray_token import use_token
+from .server_address import named_server
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -60,10 +60,7 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"--address {address}: expected the Ray dashboard's, such as http://head-node:8265")
-        self.address = address.rstrip("/")
+        self.address = named_server("--address", address, "the Ray dashboard's, such as http://head-node:8265")
         use_token()
         with _engine_errors(self.address):
             from ray.job_submission import JobSubmissionClient

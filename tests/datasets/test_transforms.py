@@ -187,9 +187,7 @@ def test_policy_and_erasing_say_nothing_about_crop_and_flip(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("policy", ["rand", "auto", "trivial"])
-def test_no_two_choices_for_a_sample_are_made_from_the_same_words(
-    monkeypatch: pytest.MonkeyPatch, policy: Any
-) -> None:
+def test_no_two_choices_for_a_sample_are_made_from_the_same_words(monkeypatch: pytest.MonkeyPatch, policy: Any) -> None:
     drawn: list[int] = []
     original = philox.words
 
