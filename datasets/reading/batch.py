@@ -58,5 +58,12 @@ def _of_arrays(
     corrupt: Sequence[Corrupt],
     partners: NDArray[np.int64] | None,
 ) -> Batch:
-    small = (torch.from_numpy(array) for array in (labels, sample_ids, positions, mask))
-    return Batch(images, *small, corrupt, None if partners is None else torch.from_numpy(partners))
+    return Batch(
+        images,
+        torch.from_numpy(labels),
+        torch.from_numpy(sample_ids),
+        torch.from_numpy(positions),
+        torch.from_numpy(mask),
+        corrupt,
+        None if partners is None else torch.from_numpy(partners),
+    )

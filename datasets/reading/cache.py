@@ -89,7 +89,7 @@ class ShardCache:
             self.fetch(shard)
 
     def is_whole(self, file: FileIO, shard: Shard) -> bool:
-        """Whether an open copy has not been emptied to make room; asked after reading from it, which is noted as use."""
+        """Whether an open copy has not been emptied to make room; asked after reading it, which is noted as use."""
         status = os.fstat(file.fileno())
         if abs(time.time() - status.st_atime) > _NOTED_S:
             os.utime(file.fileno(), ns=(time.time_ns(), status.st_mtime_ns))
