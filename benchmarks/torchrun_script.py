@@ -42,7 +42,7 @@ class Task:
     image_size: int
     eval_resize: int
     min_crop: float
-    shuffle_block: int | None
+    shuffle_block: int
     lr: float
     weight_decay: float
     warmup_epochs: float

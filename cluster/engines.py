@@ -9,6 +9,7 @@ import requests
 from ..orchestration.errors import EngineError
 from .home import Home
 from .jobs import Jobs
+from .server_address import named_server
 from .services import Services
 
 
@@ -32,27 +33,33 @@ def ensure_engines(
     """Check the engines that were named and start the embedded ones in place of those that were not.
 
     Raises:
+        UserError: an address is none.
         EngineError: a named engine does not answer, or an embedded one does not start.
     """
     # Named engines first: a wrong address should not leave services started for nothing.
     if tracking_uri:
-        check_mlflow(tracking_uri)
+        tracking_uri = check_mlflow(tracking_uri)
     if address:
-        Jobs(address)
+        address = Jobs(address).address
     services = Services(home)
-    ray_address = address.rstrip("/") if address else services.ensure_ray(dashboard_port).url
-    mlflow_uri = tracking_uri.rstrip("/") if tracking_uri else services.ensure_mlflow(mlflow_port).url
+    ray_address = address or services.ensure_ray(dashboard_port).url
+    mlflow_uri = tracking_uri or services.ensure_mlflow(mlflow_port).url
     return Engines(ray_address, mlflow_uri, local_ray=not address, local_mlflow=not tracking_uri)
 
 
-def check_mlflow(uri: str) -> None:
-    """Raise `EngineError` unless a healthy MLflow server answers within seconds."""
-    if not uri.startswith(("http://", "https://")):
-        raise EngineError(f"--tracking-uri {uri}: expected an MLflow server, such as http://mlflow:5000")
+def check_mlflow(uri: str) -> str:
+    """The address without slashes at its end, if a healthy MLflow server answers there within seconds.
+
+    Raises:
+        UserError: it is no address.
+        EngineError: no such server answers.
+    """
+    uri = named_server("--tracking-uri", uri, "an MLflow server, such as http://mlflow:5000")
     try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+        answer = requests.get(f"{uri}/health", timeout=5)
     except requests.RequestException as error:
         reason = "no answer" if isinstance(error, requests.ConnectionError) else type(error).__name__
         raise EngineError(f"--tracking-uri {uri}: {reason}; is the MLflow server running there?") from error
     if not answer.ok or answer.text.strip() != "OK":
         raise EngineError(f"--tracking-uri {uri}: something answers there, but it is no healthy MLflow server")
+    return uri

@@ -57,6 +57,7 @@ class Experiments:
     """The experiments of one home."""
 
     def __init__(self, home: Home) -> None:
+        self._home = home
         self._root = home.experiments
 
     def names(self) -> list[str]:
@@ -98,6 +99,7 @@ class Experiments:
 
     def save(self, experiment: Experiment) -> None:
         """Write a record, atomically."""
+        self._home.make()
         folder = self.folder(experiment.name)
         folder.mkdir(parents=True, exist_ok=True)
         fields = vars(experiment) | {"request": experiment.request.model_dump(mode="json")}

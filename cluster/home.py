@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ..datasets import locked
+from ..orchestration.errors import UserError
 
 
 @dataclass(frozen=True)
 class Home:
-    """The folder `~/.effnet-cluster`, or `EFFNET_CLUSTER_HOME`."""
+    """The folder `~/.effnet-cluster`, or `EFFNET_CLUSTER_HOME`. No other user of the machine can enter it."""
 
     root: Path
 
@@ -23,6 +25,18 @@ class Home:
         """The home of this user and environment."""
         place = os.environ.get("EFFNET_CLUSTER_HOME")
         return cls((Path(place) if place else Path.home() / ".effnet-cluster").expanduser().absolute())
+
+    def make(self) -> Self:
+        """Make the folder if it is missing, and close it to other users if it is open.
+
+        Raises:
+            UserError: it cannot be made or closed, such as one of another user.
+        """
+        try:
+            make_private(self.root)
+        except OSError as error:
+            raise UserError(f"{self.root}: {error.strerror}; EFFNET_CLUSTER_HOME names another folder") from error
+        return self
 
     @property
     def experiments(self) -> Path:
@@ -47,6 +61,16 @@ class Home:
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold a lock between processes, so that two commands do not start the same service twice."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with locked(self.root / f"{re.sub(r'[^a-z]', '-', name)}.lock"):
+        with locked(self.make().root / f"{re.sub(r'[^a-z]', '-', name)}.lock"):
             yield
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder for this user alone (mode 0700), or make an existing one so.
+
+    Raises:
+        OSError: it cannot be made, or belongs to another user and is open to others.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)

@@ -12,16 +12,16 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import requests
 
 from ..datasets import one_line
 from ..orchestration.driver import ENTRYPOINT, EXPERIMENT_FILE
-from ..orchestration.errors import EngineError, UserError
+from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
 from ..orchestration.request import ExperimentRequest
 from .ray_token import use_token
+from .server_address import named_server
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -60,10 +60,7 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"--address {address}: expected the Ray dashboard's, such as http://head-node:8265")
-        self.address = address.rstrip("/")
+        self.address = named_server("--address", address, "the Ray dashboard's, such as http://head-node:8265")
         use_token()
         with _engine_errors(self.address):
             from ray.job_submission import JobSubmissionClient
@@ -84,7 +81,7 @@ class Jobs:
             self._client.submit_job(
                 entrypoint=ENTRYPOINT,
                 submission_id=request.job,
-                runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
+                runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT | _credentials()},
                 metadata={"job_name": request.spec.name},
             )
 
@@ -136,6 +133,12 @@ class Jobs:
         errors = [line for line in own if line.is_error]
         told = [f"{line.trial}: {line.message}" if line.trial else str(line.message) for line in errors]
         return told or [line.text.strip() for line in (own or lines)[-1:]]
+
+
+def _credentials() -> dict[str, str]:
+    """What MLflow's client logs in with, as this process has it; the job's processes need the same."""
+    names = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 @contextlib.contextmanager

@@ -49,5 +49,4 @@ def _server(home: Home, tracking_uri: str | None) -> str:
     """Address of the MLflow server; a named one is asked first, because MLflow's client retries for minutes."""
     if tracking_uri is None:
         return Services(home).ensure_mlflow().url
-    check_mlflow(tracking_uri)
-    return tracking_uri.rstrip("/")
+    return check_mlflow(tracking_uri)

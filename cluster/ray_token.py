@@ -19,19 +19,31 @@ def use_token() -> bool:
 
     A mode that the user has set in `RAY_AUTH_MODE` stays.
     """
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    found = bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+    found = bool(os.environ.get("RAY_AUTH_TOKEN")) or _file().is_file()
     if found:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     return found
 
 
 def ensure_token() -> None:
-    """Make a token if this user has none. Raises `EngineError` if Ray cannot."""
-    if use_token():
-        return
-    command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not use_token():
-        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise EngineError(f"`ray get-auth-token --generate` failed: {reason[0]}")
+    """Make a token if this user has none, and see that nobody else can read it.
+
+    Raises:
+        EngineError: Ray cannot make one, or others can read the one that there is and that cannot be changed.
+    """
+    if not use_token():
+        command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, umask=0o077)
+        if done.returncode or not use_token():
+            reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            raise EngineError(f"`ray get-auth-token --generate` failed: {reason[0]}")
+    # Ray itself makes it readable to all.
+    if not os.environ.get("RAY_AUTH_TOKEN") and _file().stat().st_mode & 0o077:
+        try:
+            _file().chmod(0o600)
+        except OSError as error:
+            raise EngineError(f"other users can read the token {_file()}, and it stays so: {error.strerror}") from error
+
+
+def _file() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -1,7 +1,7 @@
 """The embedded engines: a local Ray head and an MLflow server as background services on loopback.
 
-They outlive the command that started them, and are told apart from other people's Ray and MLflow by process id and
-start time, so that `down` never stops a stranger.
+They outlive the command that started them, and are told apart from other people's Ray and MLflow by what `processes`
+knows of them, so that `down` never stops a stranger. A service that starts again takes the port that it had.
 """
 
 from __future__ import annotations
@@ -11,25 +11,29 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import click
 import psutil
 import requests
 
 from ..datasets import write_atomically
 from ..orchestration.errors import EngineError
-from .home import Home
+from .home import Home, make_private
+from .processes import end_with_children, find_process, start_mark
 from .ray_token import ensure_token
 
 LOOPBACK = "127.0.0.1"
 DASHBOARD_PORT = 8265
 MLFLOW_PORT = 5000
+_PORTS = 100  # tried from there on
 _START_TIMEOUT_S = 120
 # Longer temporary folders break Ray: its socket paths must stay under 107 bytes, and about 64 are Ray's own.
 _MAX_RAY_TEMP = 40
@@ -37,30 +41,38 @@ _MAX_RAY_TEMP = 40
 _OBJECT_STORE_BYTES = 256 * 1024**2
 
 
+# A page of each service that answers once it is up.
+_HEALTH = {"ray": "/api/version", "mlflow": "/health"}
+
+
 @dataclass(frozen=True)
 class Service:
-    """A background process of ours. `started` is its start time (seconds since 1970), as a check against reused ids."""
+    """A background process of ours.
+
+    Attributes:
+        name: `ray` or `mlflow`.
+        pid, mark: which process; see `start_mark`.
+        url: where its web pages are.
+        log: the file of what it prints.
+        ready: whether it has answered since its start.
+    """
 
     name: str
     pid: int
-    started: float
+    mark: str
     url: str
     log: str
+    ready: bool = False
 
     @property
     def process(self) -> psutil.Process | None:
         """The process, or None when it has ended."""
-        try:
-            process = psutil.Process(self.pid)
-            alive = abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return None
-        return process if alive else None
+        return find_process(self.pid, self.mark)
 
     @property
-    def is_running(self) -> bool:
-        """Whether the process lives."""
-        return self.process is not None
+    def port(self) -> int:
+        """Of its web pages."""
+        return urlsplit(self.url).port or 0
 
 
 class Services:
@@ -71,23 +83,29 @@ class Services:
 
     def running(self) -> dict[str, Service]:
         """What runs now, by name (`ray`, `mlflow`)."""
-        return {name: service for name, service in self._recorded().items() if service.is_running}
+        return {name: service for name, service in self._recorded().items() if service.process}
 
     def ensure_ray(self, port: int | None = None) -> Service:
-        """The local Ray head, started if none of ours runs. `port` is the dashboard's; None: 8265 or a free one."""
+        """The local Ray head, started if none of ours runs.
+
+        `port` is the dashboard's; None: the one that it had last, or 8265, or the next that is free.
+        """
         with self.home.locked("services"):
-            running = self.running().get("ray")
+            running = self._running_at("ray", port)
             if running:
-                _check_same_port(running, port)
                 return running
-            dashboard = _choose_port(port, DASHBOARD_PORT, "--dashboard-port")
+            dashboard = self._choose_port("ray", port, DASHBOARD_PORT, "--dashboard-port")
             ensure_token()
+            temp = self._ray_temp()
+            # Ray opens its own folder to all users. They cannot come to it: the one around it is closed.
+            if temp.parent != self.home.root:
+                _make_own(temp.parent)
             command = [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
                 *("--node-ip-address", LOOPBACK, "--port", str(_free_port())),
                 *("--dashboard-host", LOOPBACK, "--dashboard-port", str(dashboard), "--include-dashboard", "true"),
                 *("--dashboard-agent-listen-port", str(_free_port()), "--ray-client-server-port", str(_free_port())),
-                *("--object-store-memory", str(_OBJECT_STORE_BYTES), "--temp-dir", str(self._ray_temp())),
+                *("--object-store-memory", str(_OBJECT_STORE_BYTES), "--temp-dir", str(temp)),
                 *("--disable-usage-stats", "--log-style", "record"),
             ]
             env = {
@@ -105,16 +123,18 @@ class Services:
                 # Workers import the same heavy modules again and again; they may keep the compiled form.
                 "PYTHONDONTWRITEBYTECODE": "",
             }
-            return self._start("ray", command, env, f"http://{LOOPBACK}:{dashboard}", "/api/version")
+            return self._start("ray", command, env, f"http://{LOOPBACK}:{dashboard}")
 
     def ensure_mlflow(self, port: int | None = None) -> Service:
-        """The local MLflow server over SQLite, started if none of ours runs. It alone opens the database."""
+        """The local MLflow server over SQLite, started if none of ours runs. It alone opens the database.
+
+        `port`: None: the one that it had last, at which trials look for it, or 5000, or the next that is free.
+        """
         with self.home.locked("services"):
-            running = self.running().get("mlflow")
+            running = self._running_at("mlflow", port)
             if running:
-                _check_same_port(running, port)
                 return running
-            chosen = _choose_port(port, MLFLOW_PORT, "--mlflow-port")
+            chosen = self._choose_port("mlflow", port, MLFLOW_PORT, "--mlflow-port")
             self.home.mlflow.mkdir(parents=True, exist_ok=True)
             command = [
                 *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(chosen)),
@@ -124,18 +144,43 @@ class Services:
                 *("--workers", "1"),
             ]
             env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-            return self._start("mlflow", command, env, f"http://{LOOPBACK}:{chosen}", "/health")
+            return self._start("mlflow", command, env, f"http://{LOOPBACK}:{chosen}")
 
     def stop(self, name: str) -> bool:
-        """Stop a service of ours with all its processes; False if it does not run."""
+        """Stop a service of ours with all its processes; False if it does not run. Its record stays, for its port."""
         with self.home.locked("services"):
-            service = self.running().get(name)
-            if service:
-                _end(service)
-            self._record({key: value for key, value in self._recorded().items() if key != name})
-        return service is not None
+            service = self._recorded().get(name)
+            process = service.process if service else None
+            if process:
+                end_with_children(process)
+        return process is not None
 
-    def _start(self, name: str, command: list[str], env: Mapping[str, str], url: str, health: str) -> Service:
+    def _running_at(self, name: str, port: int | None) -> Service | None:
+        """A service that runs, once it answers. Raises `EngineError` if it is at another port than was asked for."""
+        service = self.running().get(name)
+        if service is None:
+            return None
+        if port is not None and port != service.port:
+            raise EngineError(f"{name} runs on port {service.port} already; `effnet-cluster down` first to use {port}")
+        return service if service.ready else self._wait_for(service)
+
+    def _choose_port(self, name: str, wanted: int | None, usual: int, flag: str) -> int:
+        """The port asked for, or the last one, or, where nobody asked and it is taken, the next one that is free."""
+        if wanted is not None:
+            if not _is_free(wanted):
+                raise EngineError(f"port {wanted} is in use; stop what uses it or choose another with {flag}")
+            return wanted
+        last = self._recorded().get(name)
+        chosen = last.port if last and _is_free(last.port) else _first_free(usual)
+        if last and chosen != last.port:
+            click.echo(
+                f"{name}: port {last.port} is used by something else now, so it is at {chosen}; "
+                "what still runs looks for it at the old one",
+                err=True,
+            )
+        return chosen
+
+    def _start(self, name: str, command: list[str], env: Mapping[str, str], url: str) -> Service:
         self.home.logs.mkdir(parents=True, exist_ok=True)
         log = self.home.logs / f"{name}.log"
         with log.open("w") as out:
@@ -148,48 +193,65 @@ class Services:
                 cwd=self.home.root,
                 start_new_session=True,  # Ctrl-C in the terminal is for the command, not for the services
             )
-        service = Service(name, process.pid, psutil.Process(process.pid).create_time(), url, str(log))
+        # Recorded before it is up: whatever becomes of this command, the next one knows of it.
+        service = Service(name, process.pid, start_mark(process.pid) or "", url, str(log))
+        self._record(service)
+        return self._wait_for(service)
+
+    def _wait_for(self, service: Service) -> Service:
+        """Wait until a service answers. One that does not, or that is waited for in vain, is ended."""
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not _answers(url + health):
-            if process.poll() is not None or time.monotonic() > deadline:
-                _end(service)
-                raise EngineError(f"{name} did not start: {_last_line(log)} (whole log: {log})")
-            time.sleep(0.2)
-        self._record(self._recorded() | {name: service})
+        try:
+            while not _answers(service.url + _HEALTH[service.name]):
+                if not service.process or time.monotonic() > deadline:
+                    log = Path(service.log)
+                    raise EngineError(f"{service.name} did not start: {_last_line(log)} (whole log: {log})")
+                time.sleep(0.2)
+        except BaseException:  # Ctrl-C too
+            process = service.process
+            if process:
+                end_with_children(process)
+            raise
+        service = replace(service, ready=True)
+        self._record(service)
         return service
 
     def _recorded(self) -> dict[str, Service]:
+        path = self.home.root / "services.json"
         try:
-            entries = json.loads((self.home.root / "services.json").read_text())
+            return {name: Service(**fields) for name, fields in json.loads(path.read_text()).items()}
         except FileNotFoundError:
             return {}
-        return {name: Service(**fields) for name, fields in entries.items()}
+        except TypeError:
+            raise EngineError(
+                f"{path} was written by another version of effnet-cluster; end the processes in it, and remove it"
+            ) from None
 
-    def _record(self, services: Mapping[str, Service]) -> None:
+    def _record(self, service: Service) -> None:
+        services = self._recorded() | {service.name: service}
         content = json.dumps({name: asdict(service) for name, service in services.items()}, indent=1)
-        path = self.home.root / "services.json"
-        write_atomically(path, content)
+        write_atomically(self.home.root / "services.json", content)
 
     def _ray_temp(self) -> Path:
         place = self.home.root / "ray"
         if len(str(place)) <= _MAX_RAY_TEMP:
             return place
-        return Path("/tmp") / f"effnet-ray-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+        return Path("/tmp") / f"effnet-ray-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}" / "ray"
 
 
-def _check_same_port(service: Service, wanted: int | None) -> None:
-    actual = urlsplit(service.url).port
-    if wanted is not None and wanted != actual:
-        raise EngineError(f"{service.name} runs on port {actual} already; `effnet-cluster down` first to use {wanted}")
+def _make_own(folder: Path) -> None:
+    """Make a folder among those of other users, who may have made one of its name before."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise EngineError(f"{folder} belongs to another user; a shorter EFFNET_CLUSTER_HOME goes without it")
+    make_private(folder)
 
 
-def _choose_port(wanted: int | None, usual: int, flag: str) -> int:
-    """The port asked for, or the usual one, or, where nobody asked and it is taken, any free one."""
-    if wanted is None:
-        return usual if _is_free(usual) else _free_port()
-    if not _is_free(wanted):
-        raise EngineError(f"port {wanted} is in use; stop what uses it or choose another with {flag}")
-    return wanted
+def _first_free(port: int) -> int:
+    """The first free port from `port` on. Systems give their outgoing connections higher ones."""
+    return next((free for free in range(port, port + _PORTS) if _is_free(free)), 0) or _free_port()
 
 
 def _is_free(port: int) -> bool:
@@ -214,22 +276,6 @@ def _answers(url: str) -> bool:
         return requests.get(url, timeout=2).status_code < 500
     except requests.RequestException:
         return False
-
-
-def _end(service: Service) -> None:
-    """Terminate a service and everything that it started; what has not ended after ten seconds is killed."""
-    process = service.process
-    if process is None:
-        return
-    family = [*process.children(recursive=True), process]
-    for member in reversed(family):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.terminate()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    for member in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(alive, timeout=5)
 
 
 def _last_line(log: Path) -> str:

@@ -6,10 +6,16 @@ Every public name is importable from here, and loaded when it is first used: a c
 pays for no other, least of all for torch.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if sys.platform != "linux":
+    # Locks between processes (fcntl) and space reserved on the disk (os.posix_fallocate).
+    raise ImportError(f"effnet-cluster runs on Linux alone, not on {sys.platform}; use a Linux machine or container")
+
 if TYPE_CHECKING:
+    from .addresses import server_address
     from .decoding.augmentation import Augmentation
     from .decoding.images import decode_rgb
     from .decoding.mixing import Mixing
@@ -72,11 +78,13 @@ __all__ = [
     "prepare_digits",
     "processes",
     "receipt",
+    "server_address",
     "verify_shards",
     "write_atomically",
 ]
 
 _HOMES = {
+    "addresses": ("server_address",),
     "decoding.augmentation": ("Augmentation",),
     "decoding.images": ("decode_rgb",),
     "decoding.mixing": ("Mixing",),

@@ -5,15 +5,15 @@ roles, fsspec's configuration), never from the address: an address ends up in lo
 """
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from functools import cache
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote, urljoin
 
+from .addresses import SERVER_SCHEMES, parse_address, printable
 from .errors import DataError, UnavailableError, one_line
 
-SCHEMES = ("s3", "gs", "hdfs", "http", "https")
 CHUNK_BYTES = 8 * 2**20
 _ATTEMPTS = 8
 _FIRST_PAUSE_S = 0.5
@@ -33,27 +33,6 @@ class Cancelled(Exception):
     """Reading was given up because nobody needs the result any more."""
 
 
-def is_address(ref: str) -> bool:
-    """Whether `ref` names something by its scheme (a://b, a::b or pipe:x) rather than a local path."""
-    return "://" in ref or "::" in ref or re.match(r"\s*pipe:", ref) is not None
-
-
-def checked_address(ref: str) -> str:
-    """`ref` without a trailing slash, if it is an address that is read; nothing is contacted.
-
-    Raises:
-        DataError: another scheme (`pipe:` would run a shell command), or a user, password or query in the address.
-    """
-    parts = urlsplit(ref)
-    if parts.scheme not in SCHEMES or "::" in ref or not parts.netloc:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise DataError(f"{ref}: not an address that can be read; use a local folder or one of {known}")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        raise DataError(f"{bare}: give the address without user, password or query; credentials go into environment")
-    return ref.rstrip("/")
-
-
 def join(address: str, name: str) -> str:
     """The address of the object `name` (a relative posix path) below `address`."""
     return f"{address}/{quote(name) if address.startswith('http') else name}"
@@ -67,38 +46,67 @@ def stream(address: str, size: int) -> Iterator[bytes]:
     """
     import fsspec
 
-    options: dict[str, Any] = {}
-    reading: dict[str, Any] = {"block_size": CHUNK_BYTES}
     if address.startswith("http"):
         import aiohttp
 
         # aiohttp's own limit is five minutes for everything, too short for a shard and too long for a dead server.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_TIMEOUT_S)
-        options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
-        reading = {"block_size": 0, "size": size}  # one plain GET: not every server answers ranges
-    filesystem, path = fsspec.core.url_to_fs(address, **options)
+        options = {"timeout": timeout, "trust_env": True, "trace_configs": [_redirect_guard()]}
+        # Not by `url_to_fs`, which takes the colons of an IPv6 host for a chain of addresses.
+        filesystem, path = fsspec.filesystem("http", client_kwargs=options), address
+        reading: dict[str, Any] = {"block_size": 0, "size": size}  # one plain GET: not every server answers ranges
+    else:
+        filesystem, path = fsspec.core.url_to_fs(address)
+        reading = {"block_size": CHUNK_BYTES}
     with filesystem.open(path, "rb", **reading) as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
-def read_object(address: str, limit: int) -> bytes:
-    """A whole small object.
+def require_same_server(address: str, location: str) -> None:
+    """Raise DataError if a redirect from `address` to `location` leads to another server, or away from https."""
+    try:
+        target = urljoin(address, location)
+        before, after = (parse_address(text, SERVER_SCHEMES, "") for text in (address, target))
+    except (ValueError, DataError):
+        problem = "where no data set is"
+    else:
+        upgraded = (before.scheme, after.scheme, after.host) == ("http", "https", before.host)
+        if after.origin == before.origin or upgraded:
+            return
+        problem = "another server; if you trust it, give that address instead"
+    raise DataError(f"{printable(address)}: it redirects to {printable(location)}, {problem}")
+
+
+@cache  # fsspec keeps one client per set of options
+def _redirect_guard() -> Any:
+    import aiohttp
+
+    async def check(_session: object, _context: object, answer: Any) -> None:
+        require_same_server(str(answer.url), answer.response.headers.get("Location", ""))
+
+    guard = aiohttp.TraceConfig()
+    guard.on_request_redirect.append(check)
+    return guard
+
+
+def read_object(address: str, limit: int, file: BinaryIO) -> None:
+    """Write a whole object to `file`, chunk by chunk.
 
     Raises:
         DataError: it is not there, cannot be read, or has more than `limit` bytes.
     """
 
-    def attempt() -> bytes:
-        parts, total = [], 0
+    def attempt() -> None:
+        file.seek(0)
+        file.truncate()
         for chunk in stream(address, limit):
-            parts.append(chunk)
-            total += len(chunk)
-            if total > limit:
+            file.write(chunk)
+            if file.tell() > limit:
                 raise DataError(f"{address}: more than the {limit:,} bytes allowed")
-        return b"".join(parts)
 
-    return retrying(address, attempt)
+    retrying(address, attempt)
+    file.seek(0)
 
 
 def retrying(address: str, attempt: Callable[[], Result]) -> Result:

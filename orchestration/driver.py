@@ -6,6 +6,7 @@ With `--lost` before FILE it closes what a driver left open that could not do so
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +43,9 @@ def run(request: ExperimentRequest) -> bool:
 
     tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
     Storage(request.storage).claim(request.uid)
-    ray.init(address="auto", log_to_driver=True)
+    # Ray tells the driver which cluster is its own. Processes of the job would otherwise look for one on their machine.
+    cluster = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "auto")}
+    ray.init(address="auto", log_to_driver=True, runtime_env={"env_vars": cluster})
     spec = request.spec
     sweep_id = tracker.ensure_sweep(params_of(spec), spec.to_yaml(), request.plan.data_digest)
     try:
@@ -111,8 +114,8 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0: all trials completed; 1: not all, or an engine failed; 2: the request cannot run."""
     configure_logging()
-    request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_text())
     try:
+        request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_text())
         if "--lost" in arguments:
             tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
             tracker.end_unfinished(Outcome.FAILED, "the driver was killed")

@@ -106,7 +106,7 @@ def _plan_trial(
         params=cost.params,
         macs=cost.macs,
         batches_per_epoch=batches,
-        # Resolved here, where it is recorded: the order of a run must not depend on where a later reader has the data.
+        # Resolved here, where it is recorded: a later release may have another default.
         shuffle_block=spec.shuffle_block or manifest.default_shuffle_block,
         recipe=recipe,
     )

@@ -24,7 +24,14 @@ from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from .train_worker import ask_to_leave, join_process_group, leave_process_group, rendezvous_address, train_worker
+from .train_worker import (
+    ask_to_leave,
+    join_process_group,
+    leave_process_group,
+    node_id,
+    rendezvous_address,
+    train_worker,
+)
 
 # Seconds that workers have to save before their group is resized, and between two looks whether they have.
 _GRACE_S, _POLL_S = 30.0, 0.2
@@ -126,11 +133,13 @@ class _ProcessGroup(Backend):  # type: ignore[misc]
     """Ray Train's torch backend without torch in the controller's process, and less particular about a group's end."""
 
     share_cuda_visible_devices = True
+    _address = ""
 
     def on_start(self, worker_group: Any, backend_config: _ProcessGroupConfig) -> None:
         """Called by the controller when the workers are up."""
-        address = worker_group.execute_single(0, rendezvous_address)
-        worker_group.execute(join_process_group, backend_config.backend, address)
+        one_node = len(set(worker_group.execute(node_id))) == 1
+        self._address = worker_group.execute_single(0, rendezvous_address, one_node)
+        worker_group.execute(join_process_group, backend_config.backend, self._address)
 
     def on_shutdown(self, worker_group: Any, backend_config: _ProcessGroupConfig) -> None:
         """Called by the controller before the workers are ended.
@@ -139,7 +148,7 @@ class _ProcessGroup(Backend):  # type: ignore[misc]
         end of the group would stop there, its resources stay taken, and no other group could start.
         """
         try:
-            ray.get(worker_group.execute_async(leave_process_group), timeout=_GRACE_S)
+            ray.get(worker_group.execute_async(leave_process_group, self._address), timeout=_GRACE_S)
         except RayError as error:
             _log.warning("the workers' process group was not ended: %s", type(error).__name__)
 

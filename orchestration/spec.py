@@ -121,7 +121,7 @@ class ExperimentSpec(BaseModel):
     shuffle_block: Annotated[
         int | None,
         Field(ge=1, description="shards that are shuffled together"),
-        Shown(section="data", default="all; 16 of remote ones"),
+        Shown(section="data", default="all, or as many as hold 4 GiB"),
     ] = None
     variants: Annotated[
         tuple[str, ...],

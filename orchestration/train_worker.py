@@ -5,9 +5,15 @@ Torch is imported inside the functions, so that the trial's process, which only 
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import tempfile
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # torch's own: one rank may have an evaluation or a checkpoint to do
 
@@ -53,10 +59,22 @@ def is_preempted() -> bool:
     return ray.train.get_preemption_info() is not None
 
 
-def rendezvous_address() -> str:
-    """An address of this node with a free port, where the ranks of a group can meet."""
+def node_id() -> str:
+    """Which of Ray's nodes this worker is on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def rendezvous_address(one_node: bool) -> str:
+    """Where the ranks of a group can meet: a file that only this user can open, or a port if they are on several nodes.
+
+    Torch's store at a port listens on all of the node's addresses, and whoever can reach it may write to it.
+    """
     import ray.util
 
+    if one_node:
+        return f"file://{tempfile.mkdtemp(prefix='effnet-ranks-')}/store"
     host = ray.util.get_node_ip_address()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -78,6 +96,10 @@ def join_process_group(backend: str, address: str) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    if address.startswith("file:"):
+        loopback = _loopback_interface()
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, loopback)
     dist.init_process_group(
         backend,
         init_method=address,
@@ -88,12 +110,21 @@ def join_process_group(backend: str, address: str) -> None:
     listen()
 
 
-def leave_process_group() -> None:
+def leave_process_group(address: str) -> None:
     """End this worker's part in the default process group."""
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
+    if address.startswith("file:"):  # each rank does this, as any of them may be lost
+        shutil.rmtree(Path(address.removeprefix("file://")).parent, ignore_errors=True)
+
+
+def _loopback_interface() -> str:
+    """The name of the interface for connections within this machine, such as `lo`."""
+    return next(
+        name for name, found in psutil.net_if_addrs().items() if any(one.address == "127.0.0.1" for one in found)
+    )
 
 
 def ask_to_leave() -> None:

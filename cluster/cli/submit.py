@@ -58,7 +58,7 @@ def command(
     fields = _fields(spec_file, flags)
     # Before the data are opened, which may take a while: a typing mistake should be told at once.
     spec = ExperimentSpec.parse({"name": _UNNAMED, **fields})
-    manifest = open_dataset(spec.data, home.cache, spec.execution.cache_limit)
+    manifest = open_dataset(spec.data, home.make().cache, spec.execution.cache_limit)
     # The job runs in another folder; relative ones are made absolute.
     facts = {} if spec.data == "digits" else {"data": manifest.location}
     if "name" not in fields:

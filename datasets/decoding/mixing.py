@@ -1,8 +1,7 @@
 """Mixup and CutMix: mixing the images and labels of a batch, on whatever device it is.
 
-λ and the box are drawn once for a global batch, from (seed, epoch, number of the global batch): every rank draws the
-same, however many there are. Each sample is mixed with its neighbour in the rank's slice of the batch; the order of
-samples is random already.
+λ, the box and the pairs belong to the global batch. λ and the box are drawn from (seed, epoch, number of the batch);
+who is mixed with whom follows from the places in it. So every sample is mixed alike, however many ranks there are.
 """
 
 import math
@@ -42,13 +41,15 @@ class Mixing:
                 raise DataError(f"{name} must be between 0 (off) and {_MAX_ALPHA:g}, got {alpha}")
 
     def __call__(
-        self, images: torch.Tensor, labels: torch.Tensor, epoch: int, batch: int
+        self, images: torch.Tensor, labels: torch.Tensor, partners: torch.Tensor, epoch: int, batch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix one rank's slice of a global batch.
 
         Args:
-            images: (N, 3, H, W), uint8 or floating point; mixing and normalisation may come in either order.
-            labels: int64 (N,).
+            images: (M, 3, H, W), uint8 or floating point; mixing and normalisation may come in either order. The first
+                N are the slice, the others partners from outside of it.
+            labels: int64 (M,).
+            partners: int64 (N,), the row in `images` and `labels` that each of the first N is mixed with.
             batch: number of the global batch in the epoch.
 
         Returns:
@@ -58,18 +59,18 @@ class Mixing:
         choice, x_draw, y_draw, *draws = uniforms(3 + 2 * _PAIRS, Domain.MIXING, self.seed, epoch, batch).tolist()
         targets = F.one_hot(labels, self.num_classes).float()
         if not self.mixup and not self.cutmix:
-            return images, targets
+            return images[: len(partners)], targets[: len(partners)]
         if self.mixup and (not self.cutmix or choice < 0.5):
             share = symmetric_beta(self.mixup, draws)
             pixels = images if images.is_floating_point() else images.float()
-            return _blend(pixels, share), _blend(targets, share)
+            return _blend(pixels, partners, share), _blend(targets, partners, share)
         share = symmetric_beta(self.cutmix, draws)
         left, top, right, bottom = cut_box(images.shape[3], images.shape[2], share, x_draw, y_draw)
-        mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = images.roll(1, 0)[:, :, top:bottom, left:right]
+        mixed = images[: len(partners)].clone()
+        mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right][partners]
         # The box was cut off at the border: λ is what is really left of the image.
         kept = 1 - (right - left) * (bottom - top) / (images.shape[2] * images.shape[3])
-        return mixed, _blend(targets, kept)
+        return mixed, _blend(targets, partners, kept)
 
 
 def cut_box(width: int, height: int, share: float, x_draw: float, y_draw: float) -> tuple[int, int, int, int]:
@@ -99,5 +100,5 @@ def symmetric_beta(alpha: float, draws: list[float]) -> float:
     return 1 / (1 + math.exp(difference)) if difference < 700 else 0.0
 
 
-def _blend(values: torch.Tensor, share: float) -> torch.Tensor:
-    return values * share + values.roll(1, 0) * (1 - share)
+def _blend(values: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
+    return values[: len(partners)] * share + values[partners] * (1 - share)

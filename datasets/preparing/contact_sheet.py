@@ -58,7 +58,7 @@ def contact_sheet(manifest: Manifest, split_name: str = "train", max_classes: in
 
 
 def _image(reader: ShardReader, sample: int) -> Image.Image:
-    data = reader.read(sample)
+    data = reader.read(sample).data
     try:
         return decode_rgb(data)
     except DataError as error:

@@ -126,7 +126,7 @@ def _summary(manifest: Manifest, name: str, split: Split) -> SplitSummary:
     reader = ShardReader(manifest, name, window=1)
     sizes = []
     for sample in spread(at_hand(manifest, split), _MEASURED_IMAGES).tolist():
-        data = reader.read(sample)
+        data = reader.read(sample).data
         try:
             sizes.append(dimensions(data))
         except DataError as error:

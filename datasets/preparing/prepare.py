@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
+from ..addresses import checked_address, folder_of, is_address
 from ..errors import DataError
 from ..manifest import MANIFEST_FILE, Manifest
 from ..philox import require_word
 from ..reading.cache import default_limit
-from ..remote import checked_address, is_address
 from .archives import archive_stem, is_archive
 from .assemble import DuplicatesCallback, PreparingProgress, ProgressCallback, ShardSettings, build, without_duplicates
 from .csv_source import Columns
@@ -127,7 +125,7 @@ def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> 
     if ref == DIGITS:
         return _open_digits(Path(cache_root).absolute() / _DIGITS_FOLDER)
     if ref.startswith("file://"):
-        ref = url2pathname(urlsplit(ref).path)
+        ref = folder_of(ref)
     elif is_address(ref):
         address, shards = checked_address(ref), Path(cache_root).absolute() / _SHARDS_FOLDER
         return Manifest.load_remote(address, shards, cache_limit or default_limit(shards))

@@ -2,7 +2,8 @@
 
 A shard is stored under its sha256: any number of datasets share the folder, and no name from outside becomes a path.
 While it is downloaded it is SHA256.part. Who writes it holds a lock on that very file, which is gone with the process.
-Space is reserved before the first byte arrives, so the folder never exceeds its limit.
+Space is reserved before the first byte arrives, and a file is emptied before it is removed: one that is only unlinked
+would take its space for as long as a process has it open. So the disk never holds more than the limit.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import DataError
 from ..files import is_at, lock, locked, unlock
@@ -26,13 +28,25 @@ DEFAULT_LIMIT = 32 * 2**30
 _DISK_SHARE = 0.8
 _LOCK_FILE = ".lock"
 _WAIT_S = 0.05
+# Files take whole blocks of the disk.
+_BLOCK_BYTES = 4096
+# A shard that was read within so many seconds is in use, and so many seconds a download waits for shards to be unused.
+# Readers that wait for each other, with a limit that is too small for them, then still go on, at this pace.
+_IN_USE_S = 2.0
+_PATIENCE_S = 10.0
+_NOTED_S = 0.5
 
 
 def default_limit(folder: Path) -> int:
     """32 GiB, or 80 % of what the disk of `folder` has for it, the shards that it already holds included; bytes."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    held = sum(length for _, length, _ in _contents(folder)) if there == folder else 0
+    held = sum(file.bytes for file in _contents(folder)) if there == folder else 0
     return min(DEFAULT_LIMIT, int(_DISK_SHARE * (shutil.disk_usage(there).free + held)))
+
+
+def on_disk(size: int) -> int:
+    """Bytes of the disk that a file of `size` bytes takes."""
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,8 @@ class ShardCache:
     Attributes:
         address: of the folder that holds the manifest.
         folder: on a local disk of this node; may be shared with other datasets.
-        limit: bytes that the folder may hold. The shards used longest ago are removed first. One that a process still
-            has open stays readable to it, and its space is freed when it is closed.
+        limit: bytes of the disk that the shards may take. Those opened longest ago are removed first, unless they were
+            read just now. A copy that a process still has open is then empty: see `is_whole`.
     """
 
     address: str
@@ -66,11 +80,20 @@ class ShardCache:
             with suppress(FileNotFoundError):
                 file = FileIO(self._path(shard))
                 if os.fstat(file.fileno()).st_size == shard.bytes:
-                    os.utime(file.fileno())
+                    now = time.time_ns()
+                    os.utime(file.fileno(), ns=(now, now - 1))
                     return file
-                file.close()  # damaged from outside; fetch it again
-                self._path(shard).unlink(missing_ok=True)
+                with file, locked(self.folder / _LOCK_FILE):
+                    if is_at(file.fileno(), self._path(shard)):
+                        _remove(self._path(shard))  # damaged from outside; fetch it again
             self.fetch(shard)
+
+    def is_whole(self, file: FileIO, shard: Shard) -> bool:
+        """Whether an open copy has not been emptied to make room; asked after reading it, which is noted as use."""
+        status = os.fstat(file.fileno())
+        if abs(time.time() - status.st_atime) > _NOTED_S:
+            os.utime(file.fileno(), ns=(time.time_ns(), status.st_mtime_ns))
+        return status.st_size == shard.bytes
 
     def fetch(self, shard: Shard, *, wait: bool = True, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Make the shard present.
@@ -83,7 +106,7 @@ class ShardCache:
             Cancelled: `cancelled` said so.
             DataError: as for `open`.
         """
-        if shard.bytes > self.limit:
+        if on_disk(shard.bytes) > self.limit:
             raise DataError(
                 f"{self._address(shard)}: {shard.bytes:,} bytes, the cache limit is {self.limit:,}; raise it"
             )
@@ -95,6 +118,8 @@ class ShardCache:
                     self._download(shard, part, cancelled)
                     os.fsync(part)  # its name vouches for its content, also after a power failure
                     with locked(self.folder / _LOCK_FILE):  # a listing made during a rename may miss the file
+                        now = time.time_ns()
+                        os.utime(part, ns=(now, now))
                         self._part(shard).rename(self._path(shard))
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}; make room or lower the cache limit"
@@ -116,8 +141,9 @@ class ShardCache:
         try:
             yield part
         finally:
-            # After the rename this finds nothing; after a failure it removes what was reserved. Still locked here.
-            self._part(shard).unlink(missing_ok=True)
+            # After the rename there is nothing; after a failure this frees what was reserved. Still locked here.
+            if is_at(part, self._part(shard)):
+                _remove(self._part(shard))
             unlock(part)
 
     def _lock_part(self, shard: Shard, wait: bool) -> int | None:
@@ -135,28 +161,33 @@ class ShardCache:
         return None
 
     def _reserve(self, part: int, size: int, cancelled: Callable[[], bool]) -> None:
-        """Give `part` its full size, removing shards used longest ago; waits while other downloads fill the folder."""
+        """Give `part` its full size, removing shards; waits while other downloads and shards in use fill the folder."""
         os.ftruncate(part, 0)  # what a killed process left
+        begun = time.monotonic()
         while True:
             with locked(self.folder / _LOCK_FILE):
-                if self._make_room(size):
+                if self._make_room(on_disk(size), time.monotonic() - begun > _PATIENCE_S):
                     os.posix_fallocate(part, 0, size)
                     return
             if cancelled():
                 raise Cancelled
             time.sleep(_WAIT_S)
 
-    def _make_room(self, size: int) -> bool:
-        found = _contents(self.folder)
-        used = sum(length for _, length, _ in found)
-        for _, length, path in sorted(found):
+    def _make_room(self, size: int, impatient: bool) -> bool:
+        found = sorted(_contents(self.folder))
+        used, in_use = sum(file.bytes for file in found), False
+        for file in found:
             if used + size <= self.limit:
                 return True
-            if path.suffix == ".tar":
-                path.unlink(missing_ok=True)
-                used -= length
-            elif path.suffix == ".part" and _remove_abandoned(path):
-                used -= length
+            if file.path.suffix == ".tar":
+                # What was fetched ahead outlives the shards before it, which are in use for a moment yet.
+                if not impatient and (file.is_in_use or (in_use and not file.was_read)):
+                    in_use = True
+                    continue
+                _remove(file.path)
+                used -= file.bytes
+            elif file.path.suffix == ".part" and _remove_abandoned(file.path):
+                used -= file.bytes
         return used + size <= self.limit
 
     def _download(self, shard: Shard, part: int, cancelled: Callable[[], bool]) -> None:
@@ -195,6 +226,13 @@ class ShardCache:
         return self.folder / f"{shard.sha256}.part"
 
 
+def _remove(path: Path) -> None:
+    """Remove a file and free its space now, also where a process has it open."""
+    with suppress(FileNotFoundError):
+        os.truncate(path, 0)
+        path.unlink()
+
+
 def _remove_abandoned(part: Path) -> bool:
     """Remove a .part file that nobody writes any more; whether it was one."""
     try:
@@ -204,18 +242,36 @@ def _remove_abandoned(part: Path) -> bool:
     if not lock(descriptor, wait=False):
         os.close(descriptor)
         return False
-    part.unlink(missing_ok=True)  # while locked: who waits for it then sees that it is gone
+    _remove(part)  # while locked: who waits for it then sees that it is gone
     unlock(descriptor)
     return True
 
 
-def _contents(folder: Path) -> list[tuple[int, int, Path]]:
-    """(time of last use in ns, bytes, path) of every file."""
+class _File(NamedTuple):
+    """A file of the folder: when it came or was last opened and when it was last read, in ns; bytes on the disk."""
+
+    opened: int
+    read: int
+    bytes: int
+    path: Path
+
+    @property
+    def was_read(self) -> bool:
+        return self.read > self.opened
+
+    @property
+    def is_in_use(self) -> bool:
+        return self.was_read and abs(time.time_ns() - self.read) < _IN_USE_S * 1e9
+
+
+def _contents(folder: Path) -> list[_File]:
+    """Every file; the time of its last change tells when it was opened, that of its last access when it was read."""
     found = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
             status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, path))
+            taken = max(status.st_size, status.st_blocks * 512)
+            found.append(_File(status.st_mtime_ns, status.st_atime_ns, taken, path))
     return found
 
 

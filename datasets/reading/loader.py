@@ -23,7 +23,7 @@ _EVAL_WINDOW = 2
 
 
 class TrainLoader:
-    """Augmented training batches of one rank, in an order that depends on (manifest, seed, epoch, global batch) alone.
+    """Augmented training batches of one rank, in an exact order: see `sequence`.
 
     Args:
         image_size: side of the images in pixels.
@@ -31,19 +31,21 @@ class TrainLoader:
         seed: of the order and of the augmentation.
         tail: whether the samples at an epoch's end that fill no batch are dropped or begin the next epoch.
         loader_workers: processes that read and decode ahead; 0 does it in this process. Never changes what comes out.
-        shuffle_block: shards that are shuffled together; None is `Manifest.default_shuffle_block`: all of local shards,
-            16 of remote ones. Remote shards of a block must fit the node's cache; if two blocks do, the next one is
-            fetched while one is read.
+        shuffle_block: shards that are shuffled together; None is `Manifest.default_shuffle_block`: all, or as many as
+            hold 4 GiB. Remote shards of a block must fit the node's cache; if two blocks do, the next one is fetched
+            while one is read.
         crop_scale, crop_ratio: of the random resized crop, see `TrainTransform`.
         mirror: random horizontal flips; None does what the manifest says is safe.
         augmentation: a policy and random erasing on top of crop and flip.
+        paired: whether batches come with the samples that theirs are mixed with: `Batch.partners`.
         augment: False gives every image as evaluation would (shorter side to `image_size`, centre crop).
         on_corrupt: "skip" shows in place of a sample that cannot be decoded the next one in the epoch's order that can,
             cyclically: a function of the data, seed, epoch and position. A shard that is missing, truncated or cannot
             be reached stops the run all the same, since that depends on the machine and the moment.
 
     Attributes:
-        sequence: the global batches of all epochs, of which this rank reads its slices.
+        sequence: the global batches of all epochs, of which this rank reads its slices. They depend on manifest, seed,
+            epoch, global batch, shuffle block and tail alone.
 
     Raises:
         DataError: sizes that do not fit together, or no such split.
@@ -64,6 +66,7 @@ class TrainLoader:
         crop_scale: Scale = DEFAULT_CROP_SCALE,
         crop_ratio: Scale = DEFAULT_CROP_RATIO,
         mirror: bool | None = None,
+        paired: bool = False,
         augment: bool = True,
         augmentation: Augmentation = NO_AUGMENTATION,
         on_corrupt: OnCorrupt = "stop",
@@ -71,7 +74,7 @@ class TrainLoader:
         split = manifest.split(TRAIN)
         block = manifest.default_shuffle_block if shuffle_block is None else shuffle_block
         self.sequence = BatchSequence(EpochOrder(split.shard_samples, seed, block), global_batch, tail)
-        self._layout = BatchLayout(len(split), global_batch, rank, world_size)
+        self._layout = BatchLayout(len(split), global_batch, rank, world_size, paired=paired)
         self._augmentation = TrainTransform(
             image_size,
             seed,
@@ -81,7 +84,7 @@ class TrainLoader:
             augmentation,
         )
         self._plain = None if augment else EvalTransform(image_size, image_size)
-        self._reader = ShardReader(manifest, TRAIN, block or len(split.shards))
+        self._reader = ShardReader(manifest, TRAIN, block)
         self._labels = split.label
         self._image_size = image_size
         self._workers = _checked_workers(loader_workers)

@@ -5,7 +5,7 @@ order knows neither ranks nor workers. A `BatchLayout` only cuts it up, so any n
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class EpochOrder:
     Attributes:
         shard_samples: number of samples of each shard; sample ids count through the shards in this order.
         seed: 0..2^64-1.
-        shuffle_block: shards to a block; None is all of them, a perfect shuffle. A rank needs only one block's shards
+        shuffle_block: shards per block; None is all of them, a perfect shuffle. A rank needs only one block's shards
             at hand.
     """
 
@@ -79,6 +79,9 @@ class BatchLayout:
     Training (`drop_tail`) has floor(N / B) batches on every rank, so none runs dry before the others. Evaluation has
     ceil(N / B), and positions from N on are padding, to be masked: again the same count on every rank.
 
+    Mixup and CutMix need `paired`: the rank then also reads those that its samples are mixed with (see `partners`), at
+    most two per batch, where they lie outside of its slice.
+
     Raises:
         DataError: sizes that do not fit together; one line that says what to change.
     """
@@ -88,6 +91,7 @@ class BatchLayout:
     rank: int = 0
     world_size: int = 1
     drop_tail: bool = True
+    paired: bool = False
 
     def __post_init__(self) -> None:
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
@@ -99,6 +103,8 @@ class BatchLayout:
                 f"global batch {self.global_batch} cannot be shared by {self.world_size} workers equally; "
                 f"use a multiple of {self.world_size}"
             )
+        if self.paired and self.global_batch < 2:
+            raise DataError("mixup and CutMix take two images to mix; use a global batch of at least 2")
         if self.samples < 1:
             raise DataError("there are no samples to read")
         if self.drop_tail and self.samples < self.global_batch:
@@ -119,13 +125,25 @@ class BatchLayout:
 
     @property
     def local_batch(self) -> int:
-        """Samples of one batch on one rank, padding included."""
+        """Samples of one batch on one rank, padding included, without partners from outside of the slice."""
         return self.global_batch // self.world_size
 
-    def positions(self, batch: int) -> range:
-        """The positions of this rank's slice of global batch `batch`; those >= samples (evaluation) are padding."""
-        first = batch * self.global_batch + self.rank * self.local_batch
-        return range(first, first + self.local_batch)
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where in a global batch the samples stand that this rank reads: its slice, then partners outside of it."""
+        own = self.rank * self.local_batch + np.arange(self.local_batch, dtype=np.int64)
+        return np.concatenate([own, np.setdiff1d(partners(own, self.global_batch), own)]) if self.paired else own
+
+    @cached_property
+    def partner_rows(self) -> NDArray[np.int64]:
+        """For each sample of the slice, which of `offsets` is its partner's, int64 (local_batch,); only if `paired`."""
+        rows = {offset: row for row, offset in enumerate(self.offsets.tolist())}
+        wanted = partners(self.offsets[: self.local_batch], self.global_batch)
+        return np.array([rows[offset] for offset in wanted.tolist()], dtype=np.int64)
+
+    def positions(self, batch: int) -> NDArray[np.int64]:
+        """The positions of global batch `batch` that this rank reads; those >= samples (evaluation) are padding."""
+        return batch * self.global_batch + self.offsets
 
     def worker_batches(self, start: int, worker: int, workers: int) -> range:
         """The batches that loader worker `worker` of `workers` builds when the epoch is read from batch `start` on.
@@ -137,8 +155,19 @@ class BatchLayout:
     def worker_positions(self, start: int, worker: int, workers: int) -> NDArray[np.int64]:
         """The positions of all `worker_batches` one after the other, int64, without those of padding."""
         firsts = np.array(self.worker_batches(start, worker, workers), dtype=np.int64) * self.global_batch
-        positions = firsts[:, None] + (self.rank * self.local_batch + np.arange(self.local_batch))
+        positions = firsts[:, None] + self.offsets
         return positions[positions < self.samples]
+
+
+def partners(offsets: NDArray[np.int64], global_batch: int) -> NDArray[np.int64]:
+    """Where in a global batch the samples stand that those at `offsets` are mixed with.
+
+    Neighbours are mixed with each other: 0 with 1, 2 with 3, .... The last of an odd number takes the one before it.
+    The pairs belong to the global batch, so no number of ranks changes them. Slices of an even length hold all of their
+    partners; any other slice lacks one or two.
+    """
+    neighbours = offsets ^ 1
+    return np.where(neighbours < global_batch, neighbours, offsets - 1)
 
 
 def receipt(positions: NDArray[np.int64], sample_ids: NDArray[np.int64]) -> int:

@@ -36,7 +36,7 @@ class _Place(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    place: _Place
+    place: _Place  # with the id of the sample that was read
     data: bytes
 
 
@@ -100,13 +100,17 @@ class EpochReader:
 
     def _places(self) -> Iterator[_Place]:
         for batch in self.layout.worker_batches(self.start_batch, *_this_worker()):
-            for position in self.layout.positions(batch):
+            for position in self.layout.positions(batch).tolist():
                 yield _Place(position, int(self.ids[position]) if position < len(self.ids) else -1)
 
     def _read(self, places: Iterator[_Place]) -> Iterator[_Encoded]:
         with self.reader.following(self._upcoming):
             for place in places:
-                yield _Encoded(place, self.reader.read(place.sample_id) if place.sample_id >= 0 else b"")
+                yield _Encoded(place, b"") if place.sample_id < 0 else self._encoded(place)
+
+    def _encoded(self, place: _Place) -> _Encoded:
+        read = self.reader.read(place.sample_id)
+        return _Encoded(place._replace(sample_id=read.sample_id), read.data)
 
     def _upcoming(self) -> NDArray[np.int64]:
         return self.ids[self.layout.worker_positions(self.start_batch, *_this_worker())]
@@ -136,9 +140,9 @@ class EpochReader:
             return _Decoded(place, None, -1, Corrupt(*place, reason, -1))
         for step in range(1, min(_MAX_REPLACEMENTS, len(self.ids))):
             replacement = int(self.ids[(place.position + step) % len(self.ids)])
-            data = self.reader.read(replacement)
+            encoded = self._encoded(_Place(place.position, replacement))
             try:
-                image = self._image(_Place(place.position, replacement), data)
+                image = self._image(*encoded)
             except DataError:
                 continue
             return _Decoded(place, image, replacement, Corrupt(*place, reason, replacement))
@@ -155,12 +159,12 @@ class EpochReader:
             else:
                 row.copy_(sample.image)
             places.append(sample._replace(image=None))
-            if len(places) == self.layout.local_batch:
+            if len(places) == len(images):
                 yield self._collate(images, places)
                 places, images = [], self._no_images()
 
     def _no_images(self) -> torch.Tensor:
-        shape = (self.layout.local_batch, self.image_size, self.image_size, 3)
+        shape = (len(self.layout.offsets), self.image_size, self.image_size, 3)
         # NumPy asks for huge pages (from 4 MiB on): a few page faults instead of thousands.
         return torch.from_numpy(np.empty(shape, dtype=np.uint8)).permute(0, 3, 1, 2)
 
@@ -171,15 +175,19 @@ class EpochReader:
             yield _Failure(str(error))
 
     def _collate(self, images: torch.Tensor, samples: list[_Decoded]) -> Batch:
-        ids = np.array([sample.place.sample_id for sample in samples], dtype=np.int64)
         shown = np.array([sample.shown for sample in samples], dtype=np.int64)
-        mask = shown >= 0
         # Padding has class 0 rather than -1: every loss accepts it, and the mask takes it out of the sums.
-        labels = np.where(mask, self.labels[shown], 0).astype(np.int64)
-        positions = np.array([sample.place.position for sample in samples], dtype=np.int64)
-        corrupt = tuple(sample.corrupt for sample in samples if sample.corrupt is not None)
-        as_tensor = torch.from_numpy
-        return Batch(images, as_tensor(labels), as_tensor(ids), as_tensor(positions), as_tensor(mask), corrupt)
+        labels = np.where(shown >= 0, self.labels[shown], 0).astype(np.int64)
+        own = samples[: self.layout.local_batch]  # what partners from outside of the slice are, their own rank tells
+        return Batch(
+            images,
+            torch.from_numpy(labels),
+            torch.tensor([sample.place.sample_id for sample in own]),
+            torch.tensor([sample.place.position for sample in own]),
+            torch.from_numpy(shown[: len(own)] >= 0),
+            tuple(sample.corrupt for sample in own if sample.corrupt is not None),
+            torch.from_numpy(self.layout.partner_rows) if self.layout.paired else None,
+        )
 
 
 def _this_worker() -> tuple[int, int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..manifest import Shard
 from ..remote import Cancelled
-from .cache import ShardCache
+from .cache import ShardCache, on_disk
 
 _POLL_S = 0.05
 
@@ -66,7 +66,7 @@ class Prefetcher:
         self._stop.set()
 
     def _run(self) -> None:
-        sizes = np.array([shard.bytes for shard in self._wanted], dtype=np.int64)
+        sizes = np.array([on_disk(shard.bytes) for shard in self._wanted], dtype=np.int64)
         for entry, shard in enumerate(self._wanted):
             while not self._schedule.may_fetch(entry, self.done, sizes, self._ahead, self._cache.limit):
                 if self._stop.wait(_POLL_S):

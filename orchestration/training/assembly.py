@@ -75,7 +75,9 @@ class TrainingParts:
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
         labels = batch.labels.to(device, non_blocking=True)
         if self.mixing:
-            images, labels = self.mixing(images, labels, epoch, number)
+            assert batch.partners is not None  # `make_loaders` asks for them
+            partners = batch.partners.to(device, non_blocking=True)
+            images, labels = self.mixing(images, labels, partners, epoch, number)
         return self.take_step(images, labels)
 
 
@@ -129,7 +131,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         micro_batch=micro_batch,
         undivided_micro_batch=undivided,
         take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema),
-        mixing=mixing if mixing.mixup or mixing.cutmix else None,
+        mixing=mixing if recipe.mixes else None,
     )
 
 

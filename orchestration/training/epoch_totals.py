@@ -62,7 +62,7 @@ class EpochTotals:
             lr: the learning rate that was used.
         """
         self._receipt = merge_receipts(self._receipt, receipt(batch.positions.numpy(), batch.sample_ids.numpy()))
-        self._samples += len(batch.labels)
+        self._samples += len(batch.sample_ids)
         self.corrupt += batch.corrupt
         self._loss_sum += loss
         self._interval_sum += loss

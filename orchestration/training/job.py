@@ -25,7 +25,8 @@ class TrialPlan(BaseModel):
 
     `image_size` and `eval_resize` are in pixels; `min_crop` is the smallest part of an image's area that a training
     crop may show; `macs` are multiply-adds per image at `image_size`; `shuffle_block` is the number of shards that are
-    shuffled together, None for all.
+    shuffled together. The order of samples follows from `seed`, `shuffle_block`, the recipe's `global_batch` and
+    `tail`, and the manifest, whose digest the job names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +41,7 @@ class TrialPlan(BaseModel):
     params: int
     macs: int
     batches_per_epoch: int
-    shuffle_block: int | None
+    shuffle_block: int
     recipe: Recipe
 
 

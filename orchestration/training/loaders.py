@@ -39,6 +39,7 @@ def make_loaders(
         seed=trial.seed,
         tail=recipe.tail,
         shuffle_block=trial.shuffle_block,
+        paired=recipe.mixes,
         augment=recipe.augment,
         augmentation=Augmentation(recipe.policy, erasing=recipe.erasing),
         crop_scale=(trial.min_crop, 1.0),

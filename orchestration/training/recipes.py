@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -110,6 +110,17 @@ class Recipe(BaseModel):
     def peak_lr(self) -> float:
         """The learning rate after warm-up, at this global batch."""
         return self.lr * self.global_batch / self.lr_per if self.lr_per else self.lr
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed by mixup or CutMix."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @model_validator(mode="after")
+    def _check_mixing(self) -> Self:
+        if self.mixes and self.global_batch < 2:
+            raise ValueError("mixup and cutmix take two images to mix; use a global_batch of at least 2")
+        return self
 
     @model_validator(mode="before")
     @classmethod

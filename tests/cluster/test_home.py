@@ -46,6 +46,25 @@ def test_everything_is_kept_below_the_root(tmp_path: Path) -> None:
     assert {place.parent for place in places} == {tmp_path}
 
 
+def test_the_home_is_closed_to_other_users_whatever_it_was(tmp_path: Path) -> None:
+    for root in (tmp_path / "new" / "home", tmp_path / "open"):
+        if root.name == "open":
+            root.mkdir(mode=0o777)
+            root.chmod(0o777)
+        with Home(root).locked("x"):
+            assert root.stat().st_mode & 0o777 == 0o700
+        root.chmod(0o755)
+        Experiments(Home(root)).save(Experiments(Home(root)).new(request("flowers"), ENGINES))
+        assert root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "home"):
+        with pytest.raises(UserError, match=rf"^{root}: .*; EFFNET_CLUSTER_HOME names another folder$"):
+            Home(root).make()
+
+
 def _append(root: Path, letter: str) -> None:
     path = root / "text"
     for _ in range(50):

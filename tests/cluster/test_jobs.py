@@ -190,6 +190,26 @@ def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashb
     thread.join()
 
 
+def test_what_mlflows_client_logs_in_with_travels_with_a_job(
+    dashboard: Dashboard, request_: ExperimentRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    jobs, sent = Jobs(dashboard.address), list[dict[str, str]]()
+    monkeypatch.setattr(
+        jobs._client, "submit_job", lambda *, runtime_env, **others: sent.append(runtime_env["env_vars"])
+    )
+    jobs.submit(request_)
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    jobs.submit(request_)
+    assert {name: sent[0][name] for name in set(sent[0]) - set(sent[1])} == {
+        "MLFLOW_TRACKING_USERNAME": "me",
+        "MLFLOW_TRACKING_PASSWORD": "secret",
+    }
+
+
 def followed(address: str) -> str:
     async def collect() -> str:
         return "".join([piece async for piece in Jobs(address).follow_logs("x")])

@@ -177,6 +177,21 @@ def test_receipts_of_the_consumed_batches_add_up_to_the_expected_one(photo_shard
     assert merge_receipts(*rest) == loader.sequence.receipt(1, start_batch=2)
 
 
+@pytest.mark.parametrize("off", [1, -1])
+def test_a_receipt_is_of_what_was_read_and_not_of_what_was_planned(
+    photo_shards: Manifest, monkeypatch: pytest.MonkeyPatch, off: int
+) -> None:
+    loader = train_loader(photo_shards)
+    place = ShardReader._place
+    wrong = int(loader.sequence.batch_ids(1, 2)[1])
+    monkeypatch.setattr(ShardReader, "_place", lambda reader, i: place(reader, (i + off) % 16 if i == wrong else i))
+    batches = list(loader.epoch(1))
+    assert batches[2].sample_ids[1] == (wrong + off) % 16
+    parts = [receipt(batch.positions.numpy(), batch.sample_ids.numpy()) for batch in batches]
+    assert merge_receipts(*parts) != loader.sequence.receipt(1)
+    assert merge_receipts(*parts[:2]) == merge_receipts(loader.sequence.receipt(1), -loader.sequence.receipt(1, 2))
+
+
 @pytest.fixture
 def damaged(photo_shards: Manifest, tmp_path: Path) -> tuple[Manifest, str]:
     """A copy in which the image data of training sample 7 is overwritten, and that sample's shard and key."""
@@ -300,6 +315,7 @@ def test_a_reader_keeps_few_files_open_and_travels(photo_shards: Manifest, monke
     monkeypatch.setattr("effnet_cluster.datasets.reading.reader._MAX_OPEN", 2)
     reader = ShardReader(photo_shards, "train")
     data = [reader.read(i) for i in range(16)]
+    assert [sample_id for sample_id, _ in data] == list(range(16))
     assert len(reader._open) == 2
     copy = pickle.loads(pickle.dumps(reader))
     assert not copy._open

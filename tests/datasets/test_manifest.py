@@ -6,13 +6,17 @@ import json
 import pickle
 import shutil
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from effnet_cluster.datasets import DataError, Manifest, Shard, Split, verify_shards
+from effnet_cluster.datasets.manifest import Remote
 
 
 @pytest.fixture
@@ -44,8 +48,9 @@ def test_a_manifest_cannot_be_changed(photo_shards: Manifest) -> None:
 
 
 def test_the_digest_covers_the_data_and_not_its_name_or_place(photo_shards: Manifest) -> None:
-    elsewhere = dataclasses.replace(photo_shards, root=Path("/elsewhere"), name="other", mirror_safe=False)
+    elsewhere = dataclasses.replace(photo_shards, root=Path("/elsewhere"), name="other", remote=Remote("s3://x", 1))
     assert elsewhere.digest == photo_shards.digest
+    assert dataclasses.replace(photo_shards, mirror_safe=False).digest != photo_shards.digest  # it switches flips
     train = photo_shards.splits["train"]
     relabelled = dataclasses.replace(train, label=1 - train.label)
     reread = dataclasses.replace(
@@ -60,15 +65,91 @@ def test_the_digest_covers_the_data_and_not_its_name_or_place(photo_shards: Mani
     assert len({photo_shards.digest, *(other.digest for other in others)}) == 5
 
 
+def another(value: Any) -> Any:
+    """A value of the same kind that is not this one."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return value + "x"
+        case np.ndarray():
+            return np.concatenate([value[1:], value[:1]]) if len(set(value.tolist())) > 1 else value + 1
+        case tuple() if value and isinstance(value[0], str):
+            return value[::-1]
+    raise AssertionError(f"no other value for {value!r}")
+
+
+def test_every_field_but_name_and_place_changes_the_digest(photo_shards: Manifest) -> None:
+    train = photo_shards.splits["train"]
+    first, *rest = train.shards
+    changed = {}
+    for field in dataclasses.fields(Shard):
+        shard = dataclasses.replace(first, **{field.name: another(getattr(first, field.name))})
+        changed[f"shard.{field.name}"] = dataclasses.replace(train, shards=(shard, *rest))
+    for field in dataclasses.fields(Split):
+        if field.name == "shards":
+            changed["split.shards"] = dataclasses.replace(train, shards=(*rest, first))
+        else:
+            column = another(np.array(getattr(train, field.name)))
+            changed[f"split.{field.name}"] = dataclasses.replace(train, **{field.name: column})
+    digests = {"": photo_shards.digest}
+    for name, split in changed.items():
+        digests[name] = dataclasses.replace(photo_shards, splits={**photo_shards.splits, "train": split}).digest
+    for field in dataclasses.fields(Manifest):
+        if field.name not in ("root", "name", "remote", "splits"):
+            other = dataclasses.replace(photo_shards, **{field.name: another(getattr(photo_shards, field.name))})
+            digests[field.name] = other.digest
+    swapped = {"train": photo_shards.splits["val"], "val": train}
+    digests["splits"] = dataclasses.replace(photo_shards, splits=swapped).digest
+    assert len(digests) == 1 + 4 + 6 + 3 + 1
+    assert len(set(digests.values())) == len(digests)
+
+
+def test_manifests_of_the_first_format_are_read_and_get_the_digest_of_today(copy: Path, photo_shards: Manifest) -> None:
+    edit(copy, format=1, digest=photo_shards._digest(1))
+    assert Manifest.load(copy).digest == photo_shards.digest != photo_shards._digest(1)
+    edit(copy, format=1, digest=photo_shards.digest)
+    with pytest.raises(DataError, match="do not match their digest"):
+        Manifest.load(copy)
+
+
+def test_an_edited_flag_or_size_is_refused(copy: Path) -> None:
+    for change in ({"mirror_safe": False}, {"image_size": 32}):
+        before = (copy / "manifest.json").read_text()
+        edit(copy, **change)
+        with pytest.raises(DataError, match="do not match their digest"):
+            Manifest.load(copy)
+        (copy / "manifest.json").write_text(before)
+
+
+@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12), most=st.integers(1, 40))
+def test_the_default_block_is_as_many_shards_as_never_exceed_the_bytes(sizes: list[int], most: int) -> None:
+    shards = tuple(Shard(f"{number}.tar", size, "", 0) for number, size in enumerate(sizes))
+    nothing = np.empty(0, np.int64)
+    split = Split(shards, *(nothing.astype(kind) for kind in ("<i4", "<i8", "<i8", "<i4", "S1")))
+    manifest = Manifest(Path("/x"), "x", ("a",), 8, True, {"train": split})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("effnet_cluster.datasets.manifest.SHUFFLE_BYTES", most)
+        block = manifest.default_shuffle_block
+        assert dataclasses.replace(manifest, remote=Remote("s3://x", 1)).default_shuffle_block == block
+    sums = [max(sum(chosen) for chosen in combinations(sizes, count)) for count in range(1, len(sizes) + 1)]
+    assert block == max([count for count, total in enumerate(sums, start=1) if total <= most], default=1)
+
+
 def test_a_folder_without_manifest_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no manifest\.json; make one with: effnet-cluster data prepare"):
         Manifest.load(tmp_path)
 
 
 def test_another_version_is_refused(copy: Path) -> None:
-    edit(copy, format=2)
-    with pytest.raises(DataError, match=r"manifest\.json: format 2, this program reads 1"):
-        Manifest.load(copy)
+    for version in (3, 0, "2", None, [], 10**999):
+        edit(copy, format=version)
+        with pytest.raises(
+            DataError, match=r"manifest\.json: format .{1,40}, this program reads 1 to 2; prepare .* again$"
+        ):
+            Manifest.load(copy)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "splits": 3}', "\x00"])

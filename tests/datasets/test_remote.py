@@ -2,6 +2,7 @@
 
 import fcntl
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,19 @@ from typing import Any
 import pytest
 import torch
 
-from effnet_cluster.datasets import Batch, DataError, EvalLoader, Manifest, TrainLoader, open_dataset, verify_shards
-from effnet_cluster.datasets.reading.cache import ShardCache, default_limit
-from effnet_cluster.datasets.remote import checked_address
+from effnet_cluster.datasets import (
+    Batch,
+    DataError,
+    EvalLoader,
+    Manifest,
+    Shard,
+    TrainLoader,
+    open_dataset,
+    verify_shards,
+)
+from effnet_cluster.datasets.addresses import checked_address
+from effnet_cluster.datasets.reading.cache import ShardCache, default_limit, on_disk
+from effnet_cluster.datasets.reading.reader import ShardReader
 
 from .servers import Behaviour, http_server
 
@@ -31,6 +42,9 @@ def served(photo_shards: Manifest) -> Iterator[tuple[str, Behaviour]]:
 @pytest.fixture(autouse=True)
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effnet_cluster.datasets.remote._FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr("effnet_cluster.datasets.reading.cache._IN_USE_S", 0.2)
+    monkeypatch.setattr("effnet_cluster.datasets.reading.cache._NOTED_S", 0.05)
+    monkeypatch.setattr("effnet_cluster.datasets.reading.cache._PATIENCE_S", 1.0)
 
 
 def train_loader(manifest: Manifest, **arguments: Any) -> TrainLoader:
@@ -124,6 +138,121 @@ def test_a_remote_epoch_over_gs_is_the_local_one(
         server.stop()
 
 
+def held_on_disk(folder: Path) -> int:
+    """Bytes of the disk that files of `folder` take, with those that are unlinked and that a process has open."""
+    found = {}
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found[status.st_ino] = status.st_blocks * 512
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(link.readlink()).startswith(f"{folder}/"):
+                status = link.stat()
+                found[status.st_ino] = status.st_blocks * 512
+    return sum(found.values())
+
+
+def hold_shards(cache: ShardCache, shards: list[Shard], turn: Any, checked: Any) -> None:
+    """Open shards and keep them open, as a reader does, until all is measured."""
+    held = []
+    for shard in shards:
+        held.append(cache.open(shard))
+        held[-1].read(512)
+    turn.wait(50)
+    checked.wait(50)
+
+
+def test_the_disk_holds_no_more_than_the_limit_with_what_readers_have_open(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    shards = list(photo_shards.splits["train"].shards)
+    limit = sum(sorted(on_disk(shard.bytes) for shard in shards)[-2:])
+    folder = tmp_path / "shards"
+    cache = ShardCache(served[0], folder, limit)
+    context = multiprocessing.get_context("fork")
+    turn, checked = context.Barrier(5), context.Barrier(5)
+    readers = [
+        context.Process(target=hold_shards, args=(cache, shards[n:] + shards[:n], turn, checked)) for n in range(4)
+    ]
+    for process in readers:
+        process.start()
+    seen = []
+    while turn.n_waiting < 4:
+        if folder.exists():
+            seen.append(held_on_disk(folder))
+        assert any(process.is_alive() for process in readers)
+        time.sleep(0.005)
+    turn.wait(50)
+    seen.append(held_on_disk(folder))
+    checked.wait(50)
+    for process in readers:
+        process.join()
+    assert max(seen) <= limit
+    assert max(seen) >= min(shard.bytes for shard in shards)
+    assert {process.exitcode for process in readers} == {0}
+
+
+def test_a_shard_that_is_read_just_now_is_not_taken_away(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    one, two, three, *_ = photo_shards.splits["train"].shards
+    sizes = [on_disk(shard.bytes) for shard in (one, two, three)]
+    cache = ShardCache(served[0], tmp_path / "shards", sizes[0] + max(sizes[1:]))
+    with cache.open(one) as busy:
+        cache.open(two).close()
+        fetching = threading.Thread(target=cache.fetch, args=(three,))
+        fetching.start()
+        begun = time.monotonic()
+        while time.monotonic() - begun < 0.6:  # longer than without reading; not so long that it waits no more
+            busy.seek(0)
+            assert len(busy.read(512)) == 512
+            assert cache.is_whole(busy, one)
+            time.sleep(0.01)
+        fetching.join()
+        assert cache.is_whole(busy, one)
+    assert {path.stem for path in cache.folder.glob("*.tar")} == {one.sha256, three.sha256}
+
+
+def test_what_was_fetched_ahead_outlives_what_was_read_before(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    one, two, three, *_ = photo_shards.splits["train"].shards
+    sizes = [on_disk(shard.bytes) for shard in (one, two, three)]
+    cache = ShardCache(served[0], tmp_path / "shards", sizes[1] + max(sizes[0], sizes[2]))
+    with cache.open(one) as file:
+        cache.fetch(two)
+        file.read(512)
+        assert cache.is_whole(file, one)
+    cache.fetch(three)
+    assert {path.stem for path in cache.folder.glob("*.tar")} == {two.sha256, three.sha256}
+
+
+def test_readers_that_need_more_than_the_limit_still_come_to_their_end(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    """One reads the same shard all the time, which would keep the other one waiting for ever."""
+    one, two, *_ = photo_shards.splits["train"].shards
+    cache = ShardCache(served[0], tmp_path / "shards", on_disk(max(one.bytes, two.bytes)))
+    stop = threading.Event()
+
+    def read_on() -> None:
+        while not stop.is_set():
+            with cache.open(one) as file:
+                while not stop.is_set() and cache.is_whole(file, one):
+                    time.sleep(0.01)
+
+    reading = threading.Thread(target=read_on)
+    reading.start()
+    time.sleep(0.3)
+    begun = time.monotonic()
+    cache.open(two).close()
+    waited = time.monotonic() - begun
+    stop.set()
+    reading.join()
+    assert 0.5 < waited < 20
+
+
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Callable[[], int]]:
     """Watches the bytes in the cache folder from another thread; gives the largest sum seen."""
@@ -139,7 +268,7 @@ def watched(tmp_path: Path) -> Iterator[Callable[[], int]]:
                 for path in folder.iterdir():
                     with suppress(FileNotFoundError):
                         status = path.stat()
-                        found[status.st_ino] = status.st_size
+                        found[status.st_ino] = max(status.st_size, status.st_blocks * 512)
                 sums.append(sum(found.values()))
                 fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a forked loader worker has a copy
             time.sleep(0.001)
@@ -155,7 +284,7 @@ def watched(tmp_path: Path) -> Iterator[Callable[[], int]]:
 def test_the_cache_never_exceeds_its_limit(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, watched: Callable[[], int], workers: int
 ) -> None:
-    sizes = sorted(shard.bytes for shard in photo_shards.splits["train"].shards)
+    sizes = sorted(on_disk(shard.bytes) for shard in photo_shards.splits["train"].shards)
     limit = sum(sizes[-2:])  # exactly what a block of two may take
     remote = open_dataset(served[0], tmp_path, limit)
     for epoch in range(3):
@@ -165,7 +294,7 @@ def test_the_cache_never_exceeds_its_limit(
     with pytest.raises(DataError, match=r"3 shards read side by side: up to [\d,]+ bytes, more than the cache limit"):
         train_loader(remote, shuffle_block=3)
     with pytest.raises(DataError, match="lower shuffle_block"):
-        train_loader(remote, shuffle_block=None)  # six shards, fewer than the default block of sixteen
+        train_loader(remote, shuffle_block=None)  # all six
 
 
 def rank_epoch(address: str, cache: str, limit: int, rank: int, results: "multiprocessing.Queue[Any]") -> None:
@@ -178,7 +307,7 @@ def rank_epoch(address: str, cache: str, limit: int, rank: int, results: "multip
 def test_ranks_and_loader_workers_share_one_cache(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, watched: Callable[[], int], room: str
 ) -> None:
-    sizes = sorted(shard.bytes for shard in photo_shards.splits["train"].shards)
+    sizes = sorted(on_disk(shard.bytes) for shard in photo_shards.splits["train"].shards)
     limit = PLENTY if room == "enough" else sum(sizes[-3:])
     served[1].delay_s = 0.05
     context = multiprocessing.get_context("fork")
@@ -245,15 +374,24 @@ def test_lasting_trouble_is_told_in_one_line(
         renamed.with_suffix(".away").rename(renamed)
 
 
-def test_an_open_shard_survives_its_eviction_and_a_damaged_copy_is_fetched_again(
+def test_an_evicted_shard_is_empty_to_who_has_it_open_and_a_damaged_copy_is_fetched_again(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
 ) -> None:
     one, two, *_ = photo_shards.splits["train"].shards
-    cache = ShardCache(served[0], tmp_path / "shards", max(one.bytes, two.bytes))
+    cache = ShardCache(served[0], tmp_path / "shards", on_disk(max(one.bytes, two.bytes)))
     with cache.open(one) as held:
+        assert cache.is_whole(held, one)
+        assert held.readall() == (photo_shards.root / one.name).read_bytes()
         cache.open(two).close()
         assert [path.stem for path in (tmp_path / "shards").glob("*.tar")] == [two.sha256]
-        assert held.readall() == (photo_shards.root / one.name).read_bytes()
+        assert not cache.is_whole(held, one)
+        assert os.fstat(held.fileno()).st_blocks == 0
+    reader = ShardReader(open_dataset(served[0], tmp_path, cache.limit), "train", 1)
+    # 16 samples in six shards, of which one is there: every one is read from its new copy.
+    local = ShardReader(photo_shards, "train")
+    for sample_id in (0, 5, 1, 4):
+        assert reader.read(sample_id) == local.read(sample_id)
+    cache.open(two).close()
     (tmp_path / "shards" / f"{two.sha256}.tar").write_bytes(b"short")
     with cache.open(two) as again:
         assert again.readall() == (photo_shards.root / two.name).read_bytes()
@@ -263,7 +401,7 @@ def test_what_a_killed_download_left_is_taken_over_or_removed(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
 ) -> None:
     one, two, *_ = photo_shards.splits["train"].shards
-    cache = ShardCache(served[0], tmp_path / "shards", max(one.bytes, two.bytes))
+    cache = ShardCache(served[0], tmp_path / "shards", on_disk(max(one.bytes, two.bytes)))
     cache.folder.mkdir()
     for shard in (one, two):
         (cache.folder / f"{shard.sha256}.part").write_bytes(bytes(shard.bytes))
@@ -276,7 +414,8 @@ def test_the_least_recently_used_shard_is_evicted(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
 ) -> None:
     one, two, three, *_ = photo_shards.splits["train"].shards
-    cache = ShardCache(served[0], tmp_path / "shards", one.bytes + max(two.bytes, three.bytes))
+    sizes = [on_disk(shard.bytes) for shard in (one, two, three)]
+    cache = ShardCache(served[0], tmp_path / "shards", sizes[0] + max(sizes[1:]))
     for shard in (one, two, one, three):
         cache.open(shard).close()
     assert {path.stem for path in cache.folder.glob("*.tar")} == {one.sha256, three.sha256}
@@ -298,13 +437,20 @@ def test_shards_are_fetched_before_they_are_asked_for(
     assert sum(served[1].requests[name] for name in names) <= 4  # bounded: not the whole dataset
 
 
-def test_a_remote_dataset_is_shuffled_in_blocks_that_no_node_decides(
-    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+@pytest.mark.parametrize(("most", "block"), [(PLENTY, 6), (2**16, 2)])
+def test_the_default_order_does_not_depend_on_where_the_data_lie(
+    photo_shards: Manifest,
+    served: tuple[str, Behaviour],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    block: int,
 ) -> None:
+    monkeypatch.setattr("effnet_cluster.datasets.manifest.SHUFFLE_BYTES", most)
     remote = [open_dataset(served[0], tmp_path / str(limit), limit) for limit in (PLENTY, 2 * PLENTY)]
-    assert {manifest.default_shuffle_block for manifest in remote} == {16}
-    assert photo_shards.default_shuffle_block is None
-    assert {train_loader(manifest, shuffle_block=None).sequence.order.shuffle_block for manifest in remote} == {16}
+    sequences = [train_loader(manifest, shuffle_block=None).sequence for manifest in (photo_shards, *remote)]
+    assert {sequence.order.shuffle_block for sequence in sequences} == {block}
+    assert len({tuple(sequence.samples(1).ids.tolist()) for sequence in sequences}) == 1
 
 
 @pytest.mark.parametrize(
@@ -333,7 +479,7 @@ def test_a_file_address_is_its_folder(photo_shards: Manifest, tmp_path: Path) ->
 
 
 def test_the_default_limit_is_what_the_disk_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "held").write_bytes(bytes(1000))
-    for free, expected in ((2**40, 32 * 2**30), (9_000, 8_000)):
+    (tmp_path / "held").write_bytes(bytes(10 * 4096))
+    for free, expected in ((2**40, 32 * 2**30), (90 * 4096, 80 * 4096)):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         assert default_limit(tmp_path) == expected

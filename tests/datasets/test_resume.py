@@ -162,7 +162,12 @@ def test_a_shard_that_was_damaged_meanwhile_is_built_again(photos: Path, tmp_pat
     assert prepare(photos, tmp_path / "out", samples_per_shard=PER_SHARD).digest == undisturbed.digest
 
 
-@pytest.mark.parametrize("change", ["settings", "file", "fewer"])
+def padded(jpeg: bytes, padding: bytes) -> bytes:
+    """The same picture in other bytes: with padding at its end, or, for none, with another density in its header."""
+    return jpeg + padding if padding else jpeg[:14] + bytes([jpeg[14] ^ 1]) + jpeg[15:]
+
+
+@pytest.mark.parametrize("change", ["settings", "file", "size", "time", "fewer"])
 def test_another_source_or_other_settings_start_anew_with_a_line(photos: Path, tmp_path: Path, change: str) -> None:
     source = Path(shutil.copytree(photos, tmp_path / "photos"))
     interrupted(source, tmp_path / "out", KeyboardInterrupt)
@@ -171,6 +176,12 @@ def test_another_source_or_other_settings_start_anew_with_a_line(photos: Path, t
         options["seed"] = 3
     elif change == "file":
         shutil.copy(source / "china" / "01.jpg", source / "china" / "00.jpg")
+    elif change in ("size", "time"):
+        path = source / "china" / "00.jpg"
+        before = path.stat()
+        path.write_bytes(padded(path.read_bytes(), bytes(change == "size")))
+        assert (path.stat().st_size == before.st_size) is (change == "time")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + (change == "time")))
     else:
         for path in source.glob("*/0[2-9].jpg"):
             path.unlink()
@@ -183,13 +194,20 @@ def test_another_source_or_other_settings_start_anew_with_a_line(photos: Path, t
     assert sorted(p.name for p in resumed.root.rglob("*")) == sorted(p.name for p in fresh.root.rglob("*"))
 
 
-def test_an_archive_is_unpacked_once_and_another_one_starts_anew(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_an_archive_is_unpacked_once_and_another_one_starts_anew(photos: Path, tmp_path: Path, change: str) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "photos"), "gztar", photos.parent, "photos"))
     interrupted(archive, tmp_path / "out", KeyboardInterrupt)
     kept = next((tmp_path / ".out.partial" / "unpacked").rglob("00.jpg")).stat().st_ino
     interrupted(archive, tmp_path / "out", KeyboardInterrupt)
     assert next((tmp_path / ".out.partial" / "unpacked").rglob("00.jpg")).stat().st_ino == kept
-    os.utime(archive, (1, 1))
+    if change == "time":
+        os.utime(archive, (1, 1))
+    else:
+        changed = archive.stat().st_mtime_ns
+        with archive.open("ab") as file:
+            file.write(bytes(512))
+        os.utime(archive, ns=(changed, changed))
     notes: list[str] = []
     manifest = prepare(archive, tmp_path / "out", samples_per_shard=PER_SHARD, note=notes.append)
     assert len(notes) == 1

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import tarfile
 import zipfile
 from collections import Counter
@@ -71,6 +72,15 @@ def test_another_seed_is_another_split() -> None:
     for fraction in (0.0, 1.0, -0.1):
         with pytest.raises(DataError, match="validation fraction"):
             stratified_split(records, fraction, 0)
+
+
+def test_classes_of_a_split_are_drawn_apart() -> None:
+    """Files numbered alike in every class (frames of one scene, say) must not all go to the same side."""
+    records = [Record(f"{c}-{n:03d}", f"class{c}", nothing) for c in range(6) for n in range(100)]
+    val = stratified_split(records, 0.2, 3)[1]
+    chosen = [frozenset(r.key[2:] for r in val if r.class_name == f"class{c}") for c in range(6)]
+    assert len(set(chosen)) == 6
+    assert max(len(one & other) for one in chosen for other in chosen if one is not other) < 12  # of 20; 4 by chance
 
 
 def test_a_folder_does_not_depend_on_the_order_in_which_it_is_listed(
@@ -239,6 +249,46 @@ def test_links_in_an_archive_are_left_out_or_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unsafe member"):
         extract(tmp_path / "links.tar", tmp_path / "target")
     assert not list((tmp_path / "target").rglob("*.jpg"))
+
+
+def test_links_within_an_archive_are_left_out_too(tmp_path: Path) -> None:
+    """They point at files of the archive itself, so no filter refuses them; a picture would be counted twice."""
+    with tarfile.open(tmp_path / "links.tar", "w") as tar:
+        tar.addfile(*member("a/real.jpg"))
+        for name, kind, to in (("soft", tarfile.SYMTYPE, "real.jpg"), ("hard", tarfile.LNKTYPE, "a/real.jpg")):
+            info, _ = member(f"a/{name}.jpg", b"", kind)
+            info.linkname = to
+            tar.addfile(info)
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as zipped:
+        zipped.writestr("a/real.jpg", b"x")
+        link = zipfile.ZipInfo("a/soft.jpg")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        zipped.writestr(link, "real.jpg")
+    for name in ("links.tar", "links.zip"):
+        (target := tmp_path / f"from-{name}").mkdir()
+        extract(tmp_path / name, target)
+        assert [path.name for path in target.rglob("*.jpg")] == ["real.jpg"]
+
+
+@pytest.mark.parametrize("name", ["many.tar", "many.zip"])
+def test_an_archive_of_too_many_files_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("effnet_cluster.datasets.preparing.archives.MAX_ARCHIVE_FILES", 3)
+    for count in (3, 4):
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(tmp_path / name, "w") as zipped:
+                for number in range(count):
+                    zipped.writestr(f"a/{number}.jpg", b"")
+        else:
+            with tarfile.open(tmp_path / name, "w") as tar:
+                for number in range(count):
+                    tar.addfile(*member(f"a/{number}.jpg", b""))
+        (target := tmp_path / str(count)).mkdir()
+        if count == 3:
+            extract(tmp_path / name, target)
+        else:
+            with pytest.raises(DataError, match=rf"{name}: holds more than the 3 files allowed"):
+                extract(tmp_path / name, target)
+        assert len(list(target.rglob("*.jpg"))) == 3
 
 
 @pytest.mark.parametrize("name", ["big.tar", "big.zip", "big.tar.gz"])

@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.v2 import functional
 
-from effnet_cluster.datasets import DataError, EvalTransform, TrainTransform, decode_rgb
+from effnet_cluster.datasets import Augmentation, DataError, EvalTransform, TrainTransform, decode_rgb, philox
 
 CHINA = Image.fromarray(load_sample_image("china.jpg"))  # 640 x 427
 
@@ -137,6 +137,67 @@ def test_half_of_the_images_are_mirrored_and_none_where_that_is_not_safe() -> No
         transform = TrainTransform(16, seed=0, mirror=mirror)
         outputs = [transform(image, 0, sample)[0, 8].int() for sample in range(400)]
         assert low <= sum(bool(row[0] > row[-1]) for row in outputs) <= high
+
+
+def seen(output: torch.Tensor) -> tuple[float, float, float, float, bool]:
+    """Of a crop from `coordinates`: width, height, and the centre's column and row; and whether it is mirrored."""
+    red, green = output[0].double(), output[1].double()
+    width = (red[:, -4] - red[:, 3]).mean().item()
+    return abs(width), (green[-4] - green[3]).mean().item(), red.mean().item(), green.mean().item(), width < 0
+
+
+def correlations(first: Any, second: Any) -> Any:
+    """Absolute correlations between the columns of two tables with a row per sample."""
+    both = np.corrcoef(np.array(first, dtype=float), np.array(second, dtype=float), rowvar=False)
+    return np.abs(both[: len(first[0]), len(first[0]) :])
+
+
+SAMPLES = 1200
+INDEPENDENT = 4 / SAMPLES**0.5
+"""What the correlation of independent draws exceeds about once in 16,000 times."""
+
+
+def test_whether_an_image_is_mirrored_says_nothing_about_its_crop() -> None:
+    image = coordinates(200, 200)
+    transform = TrainTransform(16, seed=2, scale=(0.2, 0.6))
+    crops = [seen(transform(image, 0, sample)) for sample in range(SAMPLES)]
+    assert correlations([crop[:4] for crop in crops], [crop[4:] for crop in crops]).max() < INDEPENDENT
+
+
+def test_policy_and_erasing_say_nothing_about_crop_and_flip(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = coordinates(200, 200)
+    plain = TrainTransform(16, seed=2, scale=(0.2, 0.6))
+    crops = [seen(plain(image, 0, sample)) for sample in range(SAMPLES)]
+    grey = torch.full((3, 16, 16), 128, dtype=torch.uint8)
+    erasing = Augmentation(erasing=0.5)
+    boxes = [(erasing.apply(grey, 2, 0, sample) != grey).any(0) for sample in range(SAMPLES)]
+    erased = [(bool(box.any()), float(box.float().mean()), *map(float, box[[0, -1]].float().mean(1))) for box in boxes]
+    assert correlations(crops, erased).max() < INDEPENDENT
+    drawn: list[list[float]] = []
+
+    def noting(picture: Image.Image, magnitude: int, draws: list[float]) -> Image.Image:
+        drawn.append(draws)
+        return picture
+
+    monkeypatch.setattr("effnet_cluster.datasets.decoding.augmentation.rand_augment", noting)
+    for sample in range(SAMPLES):
+        Augmentation("rand").apply(grey, 2, 0, sample)
+    assert correlations(crops, drawn).max() < INDEPENDENT
+    assert correlations(erased, drawn).max() < INDEPENDENT
+
+
+@pytest.mark.parametrize("policy", ["rand", "auto", "trivial"])
+def test_no_two_choices_for_a_sample_are_made_from_the_same_words(monkeypatch: pytest.MonkeyPatch, policy: Any) -> None:
+    drawn: list[int] = []
+    original = philox.words
+
+    def noting(*key: Any) -> Any:
+        drawn.extend(original(*key).tolist())
+        return original(*key)
+
+    monkeypatch.setattr(philox, "words", noting)
+    TrainTransform(16, seed=2, augmentation=Augmentation(policy, erasing=1.0))(CHINA, 3, 4)
+    assert len(set(drawn)) == len(drawn) > 80
 
 
 def test_augmentation_depends_on_seed_epoch_and_sample_alone() -> None:

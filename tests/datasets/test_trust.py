@@ -193,7 +193,7 @@ BAD_MANIFESTS: dict[str, tuple[Edit, str]] = {
     "text for a flag": (lambda document: document.update(mirror_safe="no"), "where a bool belongs"),
     "number for a class": (lambda document: document.update(classes=[1, 2]), "where a str belongs"),
     "fewer classes": (lambda document: document.update(classes=["china"]), "a label of train has no class"),
-    "newer version": (lambda document: document.update(format=99), "format 99, this program reads 1"),
+    "newer version": (lambda document: document.update(format=99), "format 99, this program reads 1 to 2"),
     "no splits": (lambda document: document.pop("splits"), "no entry 'splits'"),
     "other digest": (lambda document: document.update(digest="0" * 64), "do not match their digest"),
 }

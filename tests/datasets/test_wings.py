@@ -11,10 +11,11 @@ import effnet_cluster.datasets as datasets
 ROOM = Path(datasets.__file__).parent
 FILES = [path.relative_to(ROOM) for path in sorted(ROOM.rglob("*.py"))]
 # What each package, and each file that stands outside of them, may import of this room besides its own files.
-BASE = {"errors", "files", "philox"}
+BASE = {"errors", "files", "philox", "addresses"}
 BELOW = {
     "errors": set(),
     "files": {"errors"},
+    "addresses": {"errors"},
     "philox": {"errors"},
     "remote": BASE,
     "decoding": BASE,

@@ -17,9 +17,10 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.nodes import alive_nodes, share_out
+from effnet_cluster.orchestration.nodes import alive_nodes, check_storage, share_out
 from effnet_cluster.orchestration.plan import Plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.training.storage import Storage
 
 from ..photos import cut_photos
 from .conftest import Cli, assert_no_step_twice, wait_for
@@ -84,6 +85,21 @@ def test_ray_places_what_is_planned_on_nodes_of_unequal_size_and_nothing_that_is
         ray.shutdown()
         for node in added:
             cluster.remove_node(node)
+
+
+def test_a_node_that_does_not_see_the_storage_is_named_before_anything_starts(cluster: Cluster, tmp_path: Path) -> None:
+    added = cluster.add_node(num_cpus=2)
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        Storage(str(tmp_path)).claim("mine")
+        check_storage(alive_nodes(), str(tmp_path), "mine")
+        assert [file.name for file in tmp_path.iterdir()] == ["effnet-uid"]
+        for storage, uid in ((tmp_path, "theirs"), (tmp_path / "elsewhere", "mine")):
+            with pytest.raises(UserError, match=r"^node [0-9.]+ cannot use the storage .*it sees .*--storage"):
+                check_storage(alive_nodes(), str(storage), uid)
+    finally:
+        ray.shutdown()
+        cluster.remove_node(added)
 
 
 # Four minutes, of which Ray waits two before it looks for new nodes and misses the lost one.

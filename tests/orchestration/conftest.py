@@ -17,8 +17,6 @@ from effnet_cluster.orchestration.training.settings import params_of
 
 from ..photos import cut_photos
 
-# A server that is not there should cost seconds; MLflow's own default is minutes.
-os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
 os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "20"
 
 

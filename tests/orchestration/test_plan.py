@@ -1,18 +1,23 @@
 """What will run: models, sizes and costs against torchvision's, and what identifies a training."""
 
+import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from effnet_cluster.datasets import DataError, Manifest
+from effnet_cluster.datasets import BatchSequence, DataError, EpochOrder, Manifest
+from effnet_cluster.datasets.manifest import Remote
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan, scaled_resolution, trial_id
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
+from effnet_cluster.orchestration.training.loaders import make_loaders
 
 # The training sizes of the paper's models.
 RESOLUTIONS = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
@@ -208,3 +213,28 @@ def test_a_plan_can_be_run_in_another_way_but_not_by_workers_that_do_not_share_i
 def test_a_trial_survives_its_trip_as_json(digits: Manifest) -> None:
     for trial in plan(digits, variants="b0-b7", activations="prelu", shortcuts="identity_conv", seeds=[7]).trials:
         assert TrialPlan.model_validate_json(trial.model_dump_json()) == trial
+
+
+def test_every_input_of_the_order_is_in_the_plan_wherever_the_data_lie(digits: Manifest, tmp_path: Path) -> None:
+    elsewhere = dataclasses.replace(digits, root=tmp_path, remote=Remote("s3://bucket/digits", 2**40))
+    for fields in ({}, {"shuffle_block": 2, "seeds": "7", "recipe": {"global_batch": 50, "tail": "carry"}}):
+        here, there = plan(digits, **fields), plan(elsewhere, **fields)
+        assert (here.trials, here.spec_digest) == (there.trials, there.spec_digest)
+        # As written down, with nothing of the manifest but what its digest covers.
+        (trial,) = Plan.model_validate_json(there.model_dump_json()).trials
+        order = EpochOrder(digits.splits["train"].shard_samples, trial.seed, trial.shuffle_block)
+        written = BatchSequence(order, trial.recipe.global_batch, trial.recipe.tail)
+        for manifest in (digits, elsewhere):
+            (planned,) = plan(manifest, **fields).trials
+            loader, _ = make_loaders(planned, Execution(), manifest, 1)
+            for epoch in (0, 1):
+                assert np.array_equal(loader.sequence.samples(epoch).ids, written.samples(epoch).ids)
+                assert loader.sequence.batches_in(epoch) == written.batches_in(epoch)
+
+
+@pytest.mark.parametrize("change", [{"seeds": "1"}, {"shuffle_block": 2}, {"global_batch": 64}, {"tail": "carry"}])
+def test_a_change_of_any_input_of_the_order_is_another_training(digits: Manifest, change: dict[str, Any]) -> None:
+    fields = change if change.keys() <= {"seeds", "shuffle_block"} else {"recipe": change}
+    assert plan(digits, **fields).spec_digest != plan(digits).spec_digest
+    unmirrored = dataclasses.replace(digits, mirror_safe=not digits.mirror_safe)
+    assert plan(unmirrored).spec_digest != plan(digits).spec_digest

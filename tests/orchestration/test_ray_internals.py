@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray import tune
@@ -89,6 +90,10 @@ def train_and_report(config: dict[str, Any]) -> None:
     for number in range(2):
         ray.train.report({"rank": context.get_world_rank(), "sum": ranks.item(), "number": number, "pid": os.getpid()})
     if config["inside"]:
+        # Whatever interface the machine's name stands for; both ranks are on this node.
+        for library in ("GLOO", "NCCL"):
+            addresses = psutil.net_if_addrs()[os.environ[f"{library}_SOCKET_IFNAME"]]
+            assert "127.0.0.1" in {found.address for found in addresses}
         assert not ray_internals.is_preempted()
     assert ray.train.get_preemption_info() is None
 

@@ -8,7 +8,7 @@ import pytest
 from effnet_cluster.datasets import Batch, Manifest, TrainLoader, merge_receipts, receipt
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.tracking.metric_log import MetricLog
+from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
 from effnet_cluster.orchestration.tracking.receipts import EpochCheck, check_receipts
 from effnet_cluster.orchestration.tracking.records import TrialRecord
 from effnet_cluster.orchestration.tracking.runs import Tracker
@@ -44,7 +44,7 @@ def train(tracker: Tracker, plan: Plan, manifest: Manifest, *, skip_in: int = 0,
             parts.append(consumed(batches))
         value = merge_receipts(*parts)
         halves = {"receipt/high": float(value >> 32), "receipt/low": float(value & 0xFFFFFFFF)}
-        log.log(epoch + 1, {"epoch": float(epoch + 1), **halves})
+        log.log([MetricPoints(epoch, [(epoch + 1, {"epoch": float(epoch + 1), **halves})])])
     (record,) = tracker.trials()
     return record
 

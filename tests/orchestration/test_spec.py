@@ -355,3 +355,11 @@ def test_a_range_without_such_a_number_is_refused() -> None:
 def test_an_elastic_trial_never_has_another_number(cores: int, count: int) -> None:
     policy = ElasticWorkers((2, 4), ScalingConfig(num_workers=(2, 4)))
     assert policy._count_possible_workers({"node": {"CPU": cores}}) == count
+
+
+@pytest.mark.parametrize("method", ["mixup", "cutmix"])
+def test_mixing_takes_a_global_batch_of_two(method: str) -> None:
+    fields = {"name": "x", "variants": "b0", "recipe": {method: 0.2, "global_batch": 1}}
+    with pytest.raises(UserError, match="take two images to mix; use a global_batch of at least 2"):
+        ExperimentSpec.parse(fields)
+    assert ExperimentSpec.parse({**fields, "recipe": {method: 0.2, "global_batch": 2}}).recipe.mixes

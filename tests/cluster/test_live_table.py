@@ -1,0 +1,148 @@
+"""Following an experiment: each change of a trial is told once, and the last look comes after the job's end."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from effnet_cluster.cluster import live_table
+from effnet_cluster.cluster.live_table import follow
+from effnet_cluster.datasets import Manifest
+from effnet_cluster.orchestration.errors import EngineError
+from effnet_cluster.orchestration.plan import Plan, make_plan
+from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
+
+FIRST, SECOND = "photos-b0-silu-s0", "photos-b0-silu-s1"
+
+
+@pytest.fixture(scope="module")
+def plan(shards: Manifest) -> Plan:
+    recipe = {"global_batch": 4, "epochs": 2}
+    return make_plan(ExperimentSpec.parse({"name": "x", "variants": "b0", "seeds": [0, 1], "recipe": recipe}), shards)
+
+
+def trial(name: str, epochs: int = 0, outcome: Outcome = Outcome.RUNNING) -> TrialRecord:
+    record = TrialRecord(
+        *(name, f"run of {name}", outcome, "", None, "b0", "silu", "residual", 0, 32, 1, 1, 4, None, "drop", "0" * 64)
+    )
+    return replace(record, epochs_done=epochs, epoch_loss=0.5, top1=0.25) if epochs else record
+
+
+@dataclass
+class Engines:
+    """A job that runs for as long as there are looks but the last, each of which finds these trials; None: no server.
+
+    It is the experiment, its jobs and its tracker in one.
+    """
+
+    looks: list[Sequence[TrialRecord] | None]
+    end: str = "SUCCEEDED"
+    job: str = "x"
+    asked: list[str] = field(default_factory=list)
+    _last: Sequence[TrialRecord] = ()
+
+    @property
+    def tracker(self) -> Engines:
+        return self
+
+    def is_active(self, job: str) -> bool:
+        self.asked.append(job)
+        found = self.looks.pop(0)
+        self._last = found or ()
+        self.away = found is None
+        return bool(self.looks)
+
+    def status(self, job: str) -> str:
+        assert not self.looks, "the job runs"
+        return self.end
+
+    def trials(self) -> Sequence[TrialRecord]:
+        if self.away:
+            raise EngineError("MLflow server http://x: no answer")
+        return self._last
+
+    def running_trials(self) -> Sequence[TrialRecord]:
+        return [record for record in self.trials() if not record.outcome.is_terminal]
+
+    def trial(self, run_id: str) -> TrialRecord:
+        return next(record for record in self._last if record.run_id == run_id)
+
+
+def followed(plan: Plan, engines: Engines, terminal: bool = False) -> tuple[bool, str]:
+    out: Any = io.StringIO()
+    engine: Any = engines
+    return follow(engine, plan, engine, Console(file=out, force_terminal=terminal, width=160)), out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds between looks, which nobody waits; a minute passes with each."""
+    taken: list[float] = []
+    clock = SimpleNamespace(sleep=taken.append, monotonic=lambda: 60.0 * len(taken))
+    monkeypatch.setattr(live_table, "time", clock)
+    return taken
+
+
+def test_each_change_of_a_trial_is_one_line_and_the_last_comes_after_the_jobs_end(plan: Plan) -> None:
+    engines = Engines(
+        [
+            [],
+            [trial(FIRST)],
+            [trial(FIRST)],
+            [trial(FIRST, 1)],
+            [trial(FIRST, 2, Outcome.COMPLETED), trial(SECOND)],
+            [trial(FIRST, 2, Outcome.COMPLETED), trial(SECOND, 2, Outcome.FAILED)],
+        ]
+    )
+    succeeded, said = followed(plan, engines)
+    assert succeeded
+    assert said.splitlines() == [
+        f"{FIRST}  running  epoch 0/2",
+        f"{FIRST}  running  epoch 1/2  loss 0.5000  val top-1 0.2500",
+        f"{FIRST}  completed  epoch 2/2  loss 0.5000  val top-1 0.2500",
+        f"{SECOND}  running  epoch 0/2",
+        f"{SECOND}  failed  epoch 2/2  loss 0.5000  val top-1 0.2500",
+    ]
+    assert set(engines.asked) == {"x"}
+
+
+@pytest.mark.parametrize("end", ["FAILED", "STOPPED"])
+def test_a_job_that_did_not_succeed_is_told_as_such(plan: Plan, end: str) -> None:
+    assert followed(plan, Engines([[trial(FIRST)]], end)) == (False, f"{FIRST}  running  epoch 0/2\n")
+
+
+def test_a_server_that_is_away_is_told_once_and_the_trials_are_followed_again(plan: Plan) -> None:
+    looks = [[trial(FIRST)], None, None, [trial(FIRST, 1)], None, [trial(FIRST, 2, Outcome.COMPLETED)]]
+    succeeded, said = followed(plan, Engines(looks))
+    assert succeeded
+    away = "MLflow server http://x: no answer; the experiment goes on"
+    lines = said.splitlines()
+    assert [line == away for line in lines] == [False, True, False, True, False]
+    assert [line.split()[3] for line in lines if line != away] == ["0/2", "1/2", "2/2"]
+
+
+def test_a_server_that_is_away_at_the_jobs_end_is_an_error(plan: Plan) -> None:
+    with pytest.raises(EngineError, match="no answer"):
+        followed(plan, Engines([[trial(FIRST)], None]))
+
+
+def test_on_a_terminal_a_table_shows_every_trial_of_the_plan(plan: Plan) -> None:
+    succeeded, said = followed(plan, Engines([[], [trial(FIRST, 1)], [trial(FIRST, 2, Outcome.COMPLETED)]]), True)
+    assert succeeded
+    for words in (FIRST, SECOND, "waiting", "2/2", "0.2500", "completed"):
+        assert words in said
+
+
+def test_looks_become_rarer_and_never_too_rare(plan: Plan, naps: list[float]) -> None:
+    followed(plan, Engines([[trial(FIRST)]] * 10))
+    assert naps[0] == 2
+    assert naps == sorted(naps)
+    assert naps[-1] == 10
+    assert len(naps) == 9  # none after the job's end
