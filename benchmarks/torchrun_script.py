@@ -112,6 +112,7 @@ def _train(task: Task, rank: int, world_size: int) -> None:
         torch.backends.cudnn.benchmark = True
     manifest = open_dataset(task.data, Path(task.cache))
     shared: dict[str, Any] = {"rank": rank, "world_size": world_size, "image_size": task.image_size}
+    shared["pin_memory"] = device.type == "cuda"
     batches = TrainLoader(
         manifest,
         global_batch=task.global_batch,

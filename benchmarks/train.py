@@ -147,7 +147,12 @@ def _measure(
             "data": settings.data,
             "variants": settings.variant,
             "image_size": settings.image_size,
-            "execution": {"workers": workers, "cpus_per_worker": threads, "device": settings.device},
+            "execution": {
+                "workers": workers,
+                "cpus_per_worker": threads,
+                "device": settings.device,
+                "loader_workers": 0,
+            },
             "recipe": {
                 "epochs": settings.epochs,
                 "global_batch": settings.global_batch,

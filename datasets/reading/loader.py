@@ -31,6 +31,7 @@ class TrainLoader:
         seed: of the order and of the augmentation.
         tail: whether the samples at an epoch's end that fill no batch are dropped or begin the next epoch.
         loader_workers: processes that read and decode ahead; 0 does it in this process. Never changes what comes out.
+        pin_memory: whether batches lie where a GPU can copy them from while it computes; needs CUDA.
         shuffle_block: shards that are shuffled together; None is `Manifest.default_shuffle_block`: all, or as many as
             hold 4 GiB. Remote shards of a block must fit the node's cache; if two blocks do, the next one is fetched
             while one is read.
@@ -62,6 +63,7 @@ class TrainLoader:
         seed: int = 0,
         tail: Tail = "drop",
         loader_workers: int = 0,
+        pin_memory: bool = False,
         shuffle_block: int | None = None,
         crop_scale: Scale = DEFAULT_CROP_SCALE,
         crop_ratio: Scale = DEFAULT_CROP_RATIO,
@@ -87,7 +89,7 @@ class TrainLoader:
         self._reader = ShardReader(manifest, TRAIN, block)
         self._labels = split.label
         self._image_size = image_size
-        self._workers = _checked_workers(loader_workers)
+        self._workers, self._pin_memory = _checked_workers(loader_workers), pin_memory
         self._on_corrupt = on_corrupt
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
@@ -110,7 +112,7 @@ class TrainLoader:
             self._image_size,
             self._on_corrupt,
             replace=True,
-        ).batches(self._workers)
+        ).batches(self._workers, self._pin_memory)
 
 
 class EvalLoader:
@@ -121,7 +123,7 @@ class EvalLoader:
     Args:
         image_size, resize: in pixels, see `EvalTransform`.
         batch_size: samples of a batch on one rank.
-        loader_workers: see `TrainLoader`.
+        loader_workers, pin_memory: see `TrainLoader`.
         on_corrupt: "skip" masks a sample out that cannot be decoded and lists it; see `TrainLoader`.
 
     Raises:
@@ -139,6 +141,7 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
         loader_workers: int = 0,
+        pin_memory: bool = False,
         on_corrupt: OnCorrupt = "stop",
     ) -> None:
         samples = manifest.split(split)
@@ -149,7 +152,7 @@ class EvalLoader:
         self._batches = EpochReader(
             self.layout, 0, ids, samples.label, reader, transform, image_size, on_corrupt, replace=False
         )
-        self._workers = _checked_workers(loader_workers)
+        self._workers, self._pin_memory = _checked_workers(loader_workers), pin_memory
 
     @property
     def batches(self) -> int:
@@ -160,7 +163,7 @@ class EvalLoader:
         return self.layout.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._batches.batches(self._workers)
+        return self._batches.batches(self._workers, self._pin_memory)
 
 
 @dataclass(frozen=True)

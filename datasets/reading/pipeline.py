@@ -79,8 +79,10 @@ class EpochReader:
     on_corrupt: OnCorrupt
     replace: bool
 
-    def batches(self, workers: int) -> Iterator[Batch]:
+    def batches(self, workers: int, pin_memory: bool) -> Iterator[Batch]:
         """The batches from `start_batch` on, made by `workers` processes, or by this one if there are none.
+
+        `pin_memory` is for whoever trains on a GPU: it uses CUDA in this process.
 
         Raises:
             DataError: a sample cannot be read.
@@ -89,7 +91,7 @@ class EpochReader:
             DataPipeline(self._places, self._read, self._decode, self._batch, self._deliver),
             batch_size=None,
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin_memory,
             # torch draws the workers' seed; from its global generator that would shift the numbers which dropout sees.
             generator=torch.Generator(),
         )

@@ -60,7 +60,11 @@ class Execution(BaseModel):
     device: Annotated[
         Literal["auto", "cpu", "gpu"], Field(description="what trials compute on"), Shown(common=True)
     ] = "auto"
-    loader_workers: Annotated[int, Field(ge=0, description="loader processes per DDP worker")] = 0
+    loader_workers: Annotated[
+        int | None,
+        Field(ge=0, description="loader processes per DDP worker"),
+        Shown(default="0 on CPUs; on GPUs one less than the worker's cores, 1 to 16"),
+    ] = None
     max_concurrent: Annotated[
         int | None, Field(ge=1, description="trials that run at a time"), Shown(default="what fits")
     ] = None

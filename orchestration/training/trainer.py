@@ -84,7 +84,7 @@ class Trainer:
         saved = self._checkpointer.latest()
         self.parts: TrainingParts = assemble(job, world, manifest.classes, saved)
         self._train_loader, self._val_loader = make_loaders(
-            self.trial, job.execution, manifest, self.parts.micro_batch, rank=world.rank, world_size=world.size
+            self.trial, job.execution, manifest, self.parts.micro_batch, world
         )
         self._sequence = self._train_loader.sequence
         self.progress, self._corrupt = TrainingProgress(), list[Corrupt]()

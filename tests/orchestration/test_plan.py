@@ -19,6 +19,8 @@ from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 from effnet_cluster.orchestration.training.loaders import make_loaders
 
+from .trainings import ALONE
+
 # The training sizes of the paper's models.
 RESOLUTIONS = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 
@@ -226,7 +228,7 @@ def test_every_input_of_the_order_is_in_the_plan_wherever_the_data_lie(digits: M
         written = BatchSequence(order, trial.recipe.global_batch, trial.recipe.tail)
         for manifest in (digits, elsewhere):
             (planned,) = plan(manifest, **fields).trials
-            loader, _ = make_loaders(planned, Execution(), manifest, 1)
+            loader, _ = make_loaders(planned, Execution(), manifest, 1, ALONE)
             for epoch in (0, 1):
                 assert np.array_equal(loader.sequence.samples(epoch).ids, written.samples(epoch).ids)
                 assert loader.sequence.batches_in(epoch) == written.batches_in(epoch)
