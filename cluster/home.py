@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ..datasets import locked
+from ..datasets import DIGITS, locked
 from ..orchestration.errors import UserError
 
 
@@ -47,6 +47,12 @@ class Home:
     def cache(self) -> Path:
         """Embedded data sets, written when first used."""
         return self.root / "cache"
+
+    def cache_for(self, data: str) -> Path:
+        """The cache, in a home that is made where it is needed: by all data but those of a local folder."""
+        if data == DIGITS or "://" in data:
+            self.make()
+        return self.cache
 
     @property
     def logs(self) -> Path:

@@ -51,6 +51,11 @@ _ENVIRONMENT = {
 }
 
 
+def dashboard_address(text: str) -> str:
+    """The address that `--address` names, without slashes at its end. Raises `UserError` if it is none."""
+    return named_server("--address", text, "the Ray dashboard's, such as http://head-node:8265")
+
+
 class Jobs:
     """A client of the Ray Jobs API at a dashboard's address, such as `http://127.0.0.1:8265`.
 
@@ -60,7 +65,7 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = named_server("--address", address, "the Ray dashboard's, such as http://head-node:8265")
+        self.address = dashboard_address(address)
         use_token()
         with _engine_errors(self.address):
             from ray.job_submission import JobSubmissionClient

@@ -47,7 +47,7 @@ def ray_tasks(address: str | None) -> Iterator[Mapper]:
 def _require_listener(address: str | None) -> None:
     """Ray itself waits for minutes where nobody listens."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not (port.isascii() and port.isdigit()):
         return  # "auto", "local": no address of a machine
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()

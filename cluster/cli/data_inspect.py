@@ -25,7 +25,7 @@ _SHOWN_CLASSES = 20
 @click.option("--split", default="train", show_default=True, help="Split that the contact sheet shows.")
 def command(dataset: str, as_json: bool, sheet: Path | None, split: str) -> None:
     """Show classes, counts, sizes and balance of DATASET, a folder or an address."""
-    manifest = open_dataset(dataset, Home.default().make().cache)
+    manifest = open_dataset(dataset, Home.default().cache_for(dataset))
     found = inspect_dataset(manifest)
     if sheet is not None:
         picture = contact_sheet(manifest, split)

@@ -8,14 +8,22 @@ from contextlib import contextmanager
 
 import click
 
-from ...datasets import EffnetClusterError
+from ...datasets import EffnetClusterError, one_line
+
+_SHOWN_CHARACTERS = 200
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an error of ours as one line, `error: …`, and exit with its code."""
+    """Print an error of ours, or the system's about a file, as one line, `error: …`, and exit with its code."""
     try:
         yield
     except EffnetClusterError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # click's to handle: whoever read the output has gone
+        raise
+    except OSError as error:
+        file = f"{str(error.filename)[:_SHOWN_CHARACTERS]}: " if error.filename else ""
+        click.echo(f"error: {file}{error.strerror or one_line(error)}", err=True)
+        sys.exit(1)

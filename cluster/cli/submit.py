@@ -18,6 +18,7 @@ from ...orchestration.spec import ExperimentSpec, slug
 from ..engines import ensure_engines
 from ..experiments import Experiments
 from ..home import Home
+from ..jobs import dashboard_address
 from ..lifecycle import launch
 from ..live_table import plan_table
 from .console import print_addresses, print_data, stderr_console
@@ -57,8 +58,9 @@ def command(
     experiments = Experiments(home)
     fields = _fields(spec_file, flags)
     # Before the data are opened, which may take a while: a typing mistake should be told at once.
+    _check_storage(address, storage)
     spec = ExperimentSpec.parse({"name": _UNNAMED, **fields})
-    manifest = open_dataset(spec.data, home.make().cache, spec.execution.cache_limit)
+    manifest = open_dataset(spec.data, home.cache_for(spec.data), spec.execution.cache_limit)
     # The job runs in another folder; relative ones are made absolute.
     facts = {} if spec.data == "digits" else {"data": manifest.location}
     if "name" not in fields:
@@ -71,7 +73,6 @@ def command(
         print_data(plan_table(plan))
         return
     # Before services are started; `launch` checks again.
-    _check_storage(address, storage)
     experiments.require_free(spec.name)
     stderr_console().print(plan_table(plan))
     engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
@@ -102,7 +103,10 @@ def _default_name(variants: str | Sequence[str], manifest: Manifest) -> str:
 
 def _check_storage(address: str | None, storage: str | None) -> None:
     """Another machine's nodes do not see this one's home."""
-    if address and not storage and urlsplit(address).hostname not in _THIS_MACHINE:
+    if not address or storage:
+        return
+    host = urlsplit(dashboard_address(address)).hostname
+    if host not in _THIS_MACHINE:
         raise UserError(f"--address {address} needs --storage: a folder or URL that all nodes of that cluster see")
 
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from ...datasets import Tail
 
-# In place of a number: all shards are shuffled together.
-_ALL = "all"
-
 
 class Outcome(StrEnum):
     """How a trial stands. MLflow's own statuses cannot tell a cancelled run from one that a scheduler stopped.
@@ -82,7 +79,7 @@ class TrialRecord:
     params: int
     macs: int
     global_batch: int
-    shuffle_block: int | None
+    shuffle_block: int
     tail: Tail
     data_digest: str
     epochs_done: int = 0
@@ -117,7 +114,7 @@ class TrialRecord:
                 params=int(given["params"]),
                 macs=int(given["macs"]),
                 global_batch=int(given["global_batch"]),
-                shuffle_block=None if given["shuffle_block"] == _ALL else int(given["shuffle_block"]),
+                shuffle_block=int(given["shuffle_block"]),
                 tail=given["tail"],
                 data_digest=given["data_digest"],
                 epochs_done=int(measured.get(metrics.EPOCH, 0)),
@@ -147,7 +144,6 @@ def trial_params(job: TrainingJob) -> dict[str, Any]:
         **params_of(job.execution),
         **params_of(trial.recipe),
         **trial.model_dump(exclude={"trial_id", "model", "recipe"}),
-        "shuffle_block": trial.shuffle_block or _ALL,
         "activation": model.activation,
         "shortcut": model.shortcut,
         "width": model.width,

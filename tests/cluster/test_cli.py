@@ -518,3 +518,32 @@ def test_counts_are_short(number: int, text: str) -> None:
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("submit", "--variants", "b0", "--data", "x" * 5000),
+        ("data", "inspect", "x" * 5000),
+        ("data", "verify", "x" * 5000),
+        ("data", "index", "x" * 5000),
+        ("data", "prepare", "x" * 5000, "out"),
+        ("logs", "x" * 5000),
+        ("resume", "x" * 5000),
+    ],
+    ids=lambda arguments: " ".join(arguments)[:20],
+)
+def test_what_the_system_refuses_is_one_line_too(cli: Cli, arguments: tuple[str, ...]) -> None:
+    result = cli(*arguments)
+    is_one_line(result, 1, "File name too long")
+    assert len(result.stderr) < 400
+
+
+@pytest.mark.parametrize("address", ["http://[abc/x", "[::1]", "http://", "http://x:0", "x" * 3000])
+def test_an_address_that_is_none_is_one_line_also_without_a_storage(cli: Cli, shards: Manifest, address: str) -> None:
+    is_one_line(cli("submit", "--data", shards.root, "--variants", "b0", "--address", address), 2, "--address")
+
+
+def test_another_machine_needs_a_storage_that_it_sees(cli: Cli, shards: Manifest) -> None:
+    result = cli("submit", "--data", shards.root, "--variants", "b0", "--address", "http://head-node:8265")
+    is_one_line(result, 2, "--address http://head-node:8265 needs --storage")

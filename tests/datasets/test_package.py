@@ -37,3 +37,11 @@ def test_the_room_imports_nothing_from_above_or_beside() -> None:
                 assert node.level <= len(path.relative_to(ROOM).parts), path
             elif isinstance(node, ast.ImportFrom):
                 assert (node.module or "").split(".")[0] in allowed_here, path
+
+
+def test_another_system_is_told_at_import() -> None:
+    code = "import sys; sys.platform = 'win32'; import effnet_cluster.datasets"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    told = "ImportError: effnet-cluster runs on Linux alone, not on win32; use a Linux machine or container"
+    assert run.stderr.splitlines()[-1] == told
