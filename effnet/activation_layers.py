@@ -1,7 +1,8 @@
 """Activations that torch lacks, or has in a form that keeps two tensors for the backward pass; these keep one or none.
 
 Each works element by element on a tensor of any shape; ``Swish`` has one parameter per channel. Scripting and exporting
-see plain torch operators: what is saved for a gradient is nothing that a deployed file needs.
+see plain torch operators: what is saved for a gradient is nothing that a deployed file needs. Backward passes work in
+place: with checkpointed activations, their temporary tensors would be the peak of a step's memory.
 """
 
 from typing import Any
@@ -50,8 +51,8 @@ class _SoftsignFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        slope: Tensor = (1 - y.abs()).square()
-        return gradient * slope
+        slope: Tensor = y.abs().neg_().add_(1).square_()
+        return slope.mul_(gradient)
 
 
 class _LogSigmoidFunction(torch.autograd.Function):
@@ -59,7 +60,9 @@ class _LogSigmoidFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = F.logsigmoid(x)
+        # torch's kernel copies what is not contiguous, and its output would no longer be channels last.
+        turned = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        y = F.logsigmoid(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if turned else F.logsigmoid(x)
         ctx.save_for_backward(y)
         return y
 
@@ -67,8 +70,8 @@ class _LogSigmoidFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        slope: Tensor = -y.expm1()
-        return gradient * slope
+        slope: Tensor = y.expm1().neg_()
+        return slope.mul_(gradient)
 
 
 class _SwishFunction(torch.autograd.Function):
@@ -83,10 +86,10 @@ class _SwishFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, beta = ctx.saved_tensors
-        gate = torch.sigmoid(x * beta)
-        slope = gate * (1 - gate) * x  # of x · gate, but for a factor: β for x, x for β
-        for_beta = (gradient * slope * x).sum_to_size(beta.shape)
-        return gradient * (gate + slope * beta), for_beta
+        gate = (x * beta).sigmoid_()
+        slope = (1 - gate).mul_(gate).mul_(x)  # of x · gate, but for a factor: β for x, x for β
+        for_beta = (gradient * slope).mul_(x).sum_to_size(beta.shape)
+        return slope.mul_(beta).add_(gate).mul_(gradient), for_beta
 
 
 def _swish(x: Tensor, beta: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class ActivationSpec:
         layer: name of the class in ``torch.nn``, or in ``activation_layers`` if ``own``.
         kept: activation-sized tensors that autograd keeps for the backward pass besides the output.
         reads_output: whether the derivative is computed from the output, which the next layer mostly keeps anyway.
+        backward: activation-sized tensors that its backward pass makes for a moment, besides the gradient it returns.
         per_channel: whether the activation learns one parameter per channel.
         options: further keyword arguments of the class, as pairs.
         own: whether the class is ours.
@@ -30,6 +31,7 @@ class ActivationSpec:
     layer: str
     kept: int = 1
     reads_output: bool = False
+    backward: int = 0
     per_channel: bool = False
     options: tuple[tuple[str, bool | float | str], ...] = ()
     own: bool = False
@@ -54,11 +56,11 @@ _FROM_OUTPUT: Any = {"kept": 0, "reads_output": True}
 ACTIVATIONS: Mapping[str, ActivationSpec] = MappingProxyType(
     {
         "silu": ActivationSpec("SiLU", own=True),
-        "swish": ActivationSpec("Swish", per_channel=True, own=True),
+        "swish": ActivationSpec("Swish", backward=2, per_channel=True, own=True),
         "relu": ActivationSpec("ReLU", **_FROM_OUTPUT, options=_INPLACE),
         "relu6": ActivationSpec("ReLU6"),
         "leaky_relu": ActivationSpec("LeakyReLU", **_FROM_OUTPUT, options=_INPLACE),
-        "prelu": ActivationSpec("PReLU", per_channel=True),
+        "prelu": ActivationSpec("PReLU", backward=1, per_channel=True),
         "rrelu": ActivationSpec("RReLU", reads_output=True, own=True),
         "elu": ActivationSpec("ELU", **_FROM_OUTPUT, options=_INPLACE),
         "celu": ActivationSpec("CELU", **_FROM_OUTPUT, options=_INPLACE),
@@ -71,7 +73,7 @@ ACTIVATIONS: Mapping[str, ActivationSpec] = MappingProxyType(
         "softsign": ActivationSpec("Softsign", **_FROM_OUTPUT, own=True),
         "softshrink": ActivationSpec("Softshrink"),
         "hardshrink": ActivationSpec("Hardshrink"),
-        "tanhshrink": ActivationSpec("Tanhshrink"),
+        "tanhshrink": ActivationSpec("Tanhshrink", backward=1),
         "tanh": ActivationSpec("Tanh", **_FROM_OUTPUT),
         "hardtanh": ActivationSpec("Hardtanh"),
         "sigmoid": ActivationSpec("Sigmoid", **_FROM_OUTPUT),

@@ -1,5 +1,6 @@
 """Parameters, multiply-accumulates and training memory of a network, by arithmetic on its config alone."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .activations import ActivationSpec, activation_spec
@@ -63,14 +64,31 @@ class Complexity:
 
 @dataclass(frozen=True)
 class _Cost:
-    """Parameters, multiply-accumulates and kept floats of one image; costs add up."""
+    """Parameters, multiply-accumulates and floats of one image.
+
+    ``kept`` is what autograd keeps for the backward pass; ``passing`` what the layer's step of it needs besides: the
+    gradients of its output and of its input, and tensors for a moment. All but the last add up over layers.
+    """
 
     params: int = 0
     macs: int = 0
     kept: int = 0
+    passing: int = 0
 
-    def __add__(self, other: "_Cost") -> "_Cost":
-        return _Cost(self.params + other.params, self.macs + other.macs, self.kept + other.kept)
+
+def _total(layers: Iterable[_Cost]) -> _Cost:
+    layers = list(layers)
+    params, macs, kept = (sum(getattr(layer, name) for layer in layers) for name in ("params", "macs", "kept"))
+    return _Cost(params, macs, kept)
+
+
+def _backward_peak(layers: Sequence[_Cost]) -> int:
+    """The most floats in the backward pass of layers, which runs from the last to the first and frees what was kept."""
+    most = live = 0
+    for layer in layers:
+        live += layer.kept
+        most = max(most, live + layer.passing)
+    return most
 
 
 def complexity(config: EfficientNetConfig, image_size: int | Size | None = None) -> Complexity:
@@ -88,31 +106,33 @@ def complexity(config: EfficientNetConfig, image_size: int | Size | None = None)
     blocks = config.blocks
 
     stem = _stem(config, act, size)
-    rows = [_row(1, _stem_operator(config), size, config.scaled_stem_channels, 1, stem)]
+    rows = [_row(1, _stem_operator(config), size, config.scaled_stem_channels, 1, _total(stem))]
     size = _stem_size(config, size)
     # Of the floats that a checkpointed pass holds: what stays throughout, and the most at any step.
-    inputs, most = stem.kept, 0
+    inputs, most = _total(stem).kept, _backward_peak(stem)
 
     for number, stage in enumerate(config.stages):
         own = [block for block in blocks if block.stage == number]
-        stage_size, cost = size, _Cost()
+        stage_size, layers = size, list[_Cost]()
         for block in own:
             out_size, following = _down(size, block.stride), (*blocks, None)[block.index + 1]
             of_block = _block(block, act, size, config.padding, read=_reads(config, following, out_size))
-            cost += of_block
-            most = max(most, inputs + of_block.kept + _passing(block, size, out_size))
+            layers += of_block
+            # The gradient of the block's output waits for the shortcut.
+            waiting = block.out_channels * _area(out_size) if block.has_shortcut else 0
+            most = max(most, inputs + _backward_peak(of_block) + waiting)
             inputs += block.in_channels * _area(size)
             size = out_size
-        rows.append(_row(len(rows) + 1, _operator(stage), stage_size, own[-1].out_channels, len(own), cost))
+        rows.append(_row(len(rows) + 1, _operator(stage), stage_size, own[-1].out_channels, len(own), _total(layers)))
 
-    cost = _head(config, act, blocks[-1].out_channels, size)
+    head = _head(config, act, blocks[-1].out_channels, size)
     operator = "Conv1x1 & Pooling & FC" if config.head_channels else "Pooling & FC"
-    rows.append(_row(len(rows) + 1, operator, size, config.scaled_head_channels, 1, cost))
+    rows.append(_row(len(rows) + 1, operator, size, config.scaled_head_channels, 1, _total(head)))
     return Complexity(
         params=sum(row.params for row in rows),
         macs=sum(row.macs for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
-        checkpointed_bytes=_FLOAT_BYTES * max(most, inputs + cost.kept),
+        checkpointed_bytes=_FLOAT_BYTES * max(most, inputs + _backward_peak(head)),
         stages=tuple(rows),
     )
 
@@ -178,32 +198,45 @@ def _conv(
     padding: Padding = "symmetric",
 ) -> _Cost:
     weights = out_channels * (in_channels // groups) * kernel**2
+    out_area, kept = _area(_down(size, stride)), in_channels * _area(_padded(size, kernel, stride, padding))
     return _Cost(
         params=weights + out_channels * bias,
-        macs=weights * _area(_down(size, stride)),
-        kept=in_channels * _area(_padded(size, kernel, stride, padding)),
+        macs=weights * out_area,
+        kept=kept,
+        passing=kept + out_channels * out_area,
     )
 
 
 def _norm(channels: int, size: Size) -> _Cost:
-    return _Cost(params=2 * channels, kept=channels * _area(size))
+    floats = channels * _area(size)
+    return _Cost(params=2 * channels, kept=floats, passing=2 * floats)
 
 
 def _act(activation: ActivationSpec, channels: int, size: Size, read: bool = True) -> _Cost:
     """``read``: whether the next layer keeps the output. An activation that reads its output keeps it itself if not."""
+    floats = channels * _area(size)
     kept = activation.kept + (activation.reads_output and not read)
-    return _Cost(params=activation.parameters(channels), kept=kept * channels * _area(size))
+    # An output that the next layer keeps outlives that layer's step.
+    passing = 2 + activation.backward + (activation.reads_output and read)
+    return _Cost(params=activation.parameters(channels), kept=kept * floats, passing=passing * floats)
 
 
-def _stem(config: EfficientNetConfig, activation: ActivationSpec, size: Size) -> _Cost:
+def _stem(config: EfficientNetConfig, activation: ActivationSpec, size: Size) -> list[_Cost]:
     channels, out_size = config.scaled_stem_channels, _down(size, 2)
-    cost = _conv(3, channels, size, config.stem_kernel, stride=2, padding=config.padding) + _norm(channels, out_size)
+    layers = [
+        _conv(3, channels, size, config.stem_kernel, stride=2, padding=config.padding),
+        _norm(channels, out_size),
+    ]
     if not config.stem_pool:
-        return cost + _act(activation, channels, out_size, read=_reads(config, config.blocks[0], out_size))
-    pooled = _padded(out_size, 3, 2, config.padding)
-    cost += _act(activation, channels, out_size, read=pooled == out_size)
+        return [*layers, _act(activation, channels, out_size, read=_reads(config, config.blocks[0], out_size))]
+    pooled, pool_size = _padded(out_size, 3, 2, config.padding), _stem_size(config, size)
     # Besides what it reads, the pooling keeps where each maximum was: integers of 8 bytes, two floats.
-    return cost + _Cost(kept=channels * (_area(pooled) + 2 * _area(_stem_size(config, size))))
+    kept, passing = _area(pooled) + 2 * _area(pool_size), _area(pooled) + _area(pool_size)
+    return [
+        *layers,
+        _act(activation, channels, out_size, read=pooled == out_size),
+        _Cost(kept=channels * kept, passing=channels * passing),
+    ]
 
 
 def _reads(config: EfficientNetConfig, block: BlockConfig | None, size: Size) -> bool:
@@ -219,42 +252,35 @@ def _copies_input(block: BlockConfig, size: Size, padding: Padding) -> bool:
     return first and _padded(size, block.kernel, block.stride, padding) != size
 
 
-def _block(block: BlockConfig, activation: ActivationSpec, size: Size, padding: Padding, read: bool) -> _Cost:
+def _block(block: BlockConfig, activation: ActivationSpec, size: Size, padding: Padding, read: bool) -> list[_Cost]:
     """``read``: whether the next layer keeps the block's output."""
     inner, out_size = block.expanded_channels, _down(size, block.stride)
     mbconv = block.kind == "mbconv"
-    cost = _Cost()
+    layers: list[_Cost] = []
     if block.expand > 1 or not mbconv:
         unpadded = _padded(size, block.kernel, block.stride, padding) == size
-        cost += _conv(block.in_channels, inner, size) + _norm(inner, size)
-        cost += _act(activation, inner, size, read=unpadded)
+        layers += [_conv(block.in_channels, inner, size), _norm(inner, size)]
+        layers += [_act(activation, inner, size, read=unpadded)]
     groups = inner if mbconv else 1
-    cost += _conv(inner, inner, size, block.kernel, block.stride, groups, padding=padding)
-    cost += _norm(inner, out_size) + _act(activation, inner, out_size)
+    layers += [_conv(inner, inner, size, block.kernel, block.stride, groups, padding=padding)]
+    layers += [_norm(inner, out_size), _act(activation, inner, out_size)]
     if block.squeeze_channels:
-        cost += _squeeze_excitation(inner, block.squeeze_channels, activation, out_size)
-    cost += _conv(inner, block.out_channels, out_size) + _norm(block.out_channels, out_size)
+        layers += [_squeeze_excitation(inner, block.squeeze_channels, activation, out_size)]
+    layers += [_conv(inner, block.out_channels, out_size), _norm(block.out_channels, out_size)]
     if block.has_shortcut:
-        cost += _shortcut(block, size, padding)
+        layers += [_shortcut(block, size, padding)]
     if not mbconv:
-        cost += _act(activation, block.out_channels, out_size, read)
+        layers += [_act(activation, block.out_channels, out_size, read)]
     # The mask of stochastic depth: one number per image.
-    return cost + _Cost(kept=1) if block.drop_rate else cost
-
-
-def _passing(block: BlockConfig, size: Size, out_size: Size) -> int:
-    """Floats of the gradients in a block's backward pass at its widest: before and after the convolution inside, and
-    the output's, which waits for the shortcut."""
-    widest = block.expanded_channels * (_area(size) + _area(out_size))
-    return widest + (block.out_channels * _area(out_size) if block.has_shortcut else 0)
+    return [*layers, _Cost(kept=1)] if block.drop_rate else layers
 
 
 def _squeeze_excitation(channels: int, squeeze: int, activation: ActivationSpec, size: Size) -> _Cost:
-    pixel = (1, 1)
-    cost = _conv(channels, squeeze, pixel, bias=True) + _act(activation, squeeze, pixel)
-    cost += _conv(squeeze, channels, pixel, bias=True)
-    # The product keeps both factors: the features and the gate.
-    return cost + _Cost(kept=channels * _area(size) + channels)
+    pixel, floats = (1, 1), channels * _area(size)
+    gate = [_conv(channels, squeeze, pixel, bias=True), _act(activation, squeeze, pixel)]
+    cost = _total([*gate, _conv(squeeze, channels, pixel, bias=True)])
+    # The product keeps both factors: the features and the gate. The gate's gradient is the sum of a third gradient.
+    return _Cost(cost.params, cost.macs, cost.kept + floats + channels, passing=3 * floats)
 
 
 def _shortcut(block: BlockConfig, size: Size, padding: Padding) -> _Cost:
@@ -262,21 +288,22 @@ def _shortcut(block: BlockConfig, size: Size, padding: Padding) -> _Cost:
     out_size = _down(size, block.stride)
     if block.projects:
         conv = _conv(block.in_channels, block.out_channels, size, stride=block.stride)
-        return _Cost(conv.params, conv.macs) + _norm(block.out_channels, out_size)
+        norm = _norm(block.out_channels, out_size)
+        return _Cost(conv.params + norm.params, conv.macs, norm.kept, norm.passing)
     copied = _copies_input(block, size, padding)  # so the stride exceeds 1, and the pooling is the one that keeps it
-    cost = _Cost(kept=block.in_channels * _area(size)) if copied else _Cost()
+    kept = block.in_channels * _area(size) if copied else 0
     if block.in_channels == block.out_channels:
-        return cost
+        return _Cost(kept=kept)
     conv = _conv(block.in_channels, block.out_channels, out_size)
-    return cost + (conv if block.stride > 1 else _Cost(conv.params, conv.macs))
+    return _Cost(conv.params, conv.macs, kept + (conv.kept if block.stride > 1 else 0), conv.passing)
 
 
-def _head(config: EfficientNetConfig, activation: ActivationSpec, in_channels: int, size: Size) -> _Cost:
-    channels, cost = config.scaled_head_channels, _Cost()
+def _head(config: EfficientNetConfig, activation: ActivationSpec, in_channels: int, size: Size) -> list[_Cost]:
+    channels, layers = config.scaled_head_channels, list[_Cost]()
     if config.head_channels:
-        cost += _conv(in_channels, channels, size) + _norm(channels, size)
-        cost += _act(activation, channels, size, read=False)  # the mean over the pixels keeps nothing
+        layers += [_conv(in_channels, channels, size), _norm(channels, size)]
+        layers += [_act(activation, channels, size, read=False)]  # the mean over the pixels keeps nothing
     # The classifier keeps its input, and dropout its mask.
     kept = channels * (2 if config.dropout else 1)
     weights = channels * config.num_classes
-    return cost + _Cost(params=weights + config.num_classes, macs=weights, kept=kept)
+    return [*layers, _Cost(params=weights + config.num_classes, macs=weights, kept=kept)]

@@ -71,6 +71,18 @@ def test_ours_equal_torchs_far_out_too(name: str) -> None:
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ACTIVATION_NAMES)
+def test_the_memory_format_stays(name: str) -> None:
+    x = torch.randn(2, 4, 5, 6)
+    last = x.to(memory_format=torch.channels_last)
+    module = make_activation(name, 4).train()
+    torch.manual_seed(0)
+    actual = module(last.clone().requires_grad_().mul(1))
+    assert actual.is_contiguous(memory_format=torch.channels_last)
+    if name != "rrelu":  # its slopes are drawn in the order of the memory
+        torch.testing.assert_close(actual.contiguous(), module(x.clone().requires_grad_().mul(1)))
+
+
 def drop_in_activations() -> set[str]:
     """Modules of `torch.nn` that, built without arguments, map a tensor element by element; found by trying all."""
     x = torch.randn(2, 3, 4, 5)
