@@ -23,8 +23,20 @@ class NormAct(NamedTuple):
 def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
     """Pad (N, C, H, W) with ``value`` as TensorFlow's "SAME" would for a kernel and a stride."""
     height, width = x.shape[-2:]
+    if torch.compiler.is_exporting() and stride <= kernel:
+        return F.pad(x, (*_constant_sum(width, kernel, stride), *_constant_sum(height, kernel, stride)), value=value)
     pads = (*same_padding(width, kernel, stride), *same_padding(height, kernel, stride))
     return F.pad(x, pads, value=value) if any(pads) else x
+
+
+def _constant_sum(edge: int, kernel: int, stride: int) -> tuple[int, int]:
+    """``same_padding`` with zeros after the last pixel that no window reaches, so that it adds ``kernel - 1`` in all.
+
+    Exporters know an edge as a symbol. A sum that depends on it would double the formulas of sizes at every stride, and
+    five strides would never be through.
+    """
+    before = (kernel - 1 - (edge - 1) % stride) // 2
+    return before, kernel - 1 - before
 
 
 class SameConv2d(nn.Conv2d):

@@ -49,11 +49,22 @@ class Budget:
 
 @dataclass(frozen=True)
 class Grid:
-    """Factors of width, depth and resolution, each ascending."""
+    """Factors of width, depth and resolution; they are put in ascending order, each once.
+
+    Raises:
+        ValueError: a dimension has no factor, or one that is not positive.
+    """
 
     widths: tuple[float, ...] = tuple(round(1 + 0.1 * step, 1) for step in range(15))
     depths: tuple[float, ...] = tuple(round(1 + 0.2 * step, 1) for step in range(15))
     resolutions: tuple[float, ...] = tuple(round(1 + 0.1 * step, 1) for step in range(21))
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "depths", "resolutions"):
+            factors = getattr(self, name)
+            if not factors or not all(factor > 0 for factor in factors):
+                raise ValueError(f"the grid's {name} must be positive numbers, not {factors!r}")
+            object.__setattr__(self, name, tuple(sorted(set(factors))))
 
 
 def phis() -> tuple[float, ...]:

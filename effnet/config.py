@@ -267,7 +267,8 @@ class EfficientNetConfig:
     def scaled(self, width: float, depth: float, resolution: int) -> "EfficientNetConfig":
         """Return this architecture with other coefficients (which replace, not multiply, the present ones).
 
-        ``eval_resize`` keeps its ratio to the resolution, and the name tells the coefficients. All else stays.
+        ``eval_resize`` keeps its ratio to the resolution. The name tells the coefficients, in pixels for the
+        resolution, and is none that ``variant`` takes: there, factors multiply. All else stays.
 
         Raises:
             ValueError: a coefficient is out of range.
@@ -275,7 +276,7 @@ class EfficientNetConfig:
         check_number("resolution", resolution, COUNT)
         return replace(
             self,
-            name=f"{self.name}-w{width}-d{depth}-r{resolution}",
+            name=f"{self.name}-w{width}-d{depth}-{resolution}px",
             width=width,
             depth=depth,
             resolution=resolution,

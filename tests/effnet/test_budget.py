@@ -116,6 +116,20 @@ def test_nothing_that_fits_is_none_and_everything_the_last() -> None:
     assert [p.config.name for p in largest_on_grid(Budget(), SMALL)] == ["b0-w1.7-d2.2-r1.6"]
 
 
+def test_a_grid_in_any_order_gives_the_same() -> None:
+    shuffled = Grid((1.7, 0.6, 1.3, 1.0, 1.3), (2.2, 0.5, 1.4, 1.0), (1.6, 1.0, 0.5, 1.2))
+    assert shuffled == SMALL
+    expected = largest_on_grid(Budget(macs=1e9), SMALL)
+    assert expected
+    assert largest_on_grid(Budget(macs=1e9), shuffled) == expected
+
+
+@pytest.mark.parametrize("factors", [(), (1.0, 0.0), (-1.0,), (math.nan,)])
+def test_a_grid_of_nothing_or_of_no_factors_is_refused(factors: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^the grid's depths must be positive numbers, not \("):
+        Grid(depths=factors)
+
+
 def test_the_largest_of_some_is_the_one_that_computes_most() -> None:
     for macs, expected in ((0.39e9, "b0"), (1.0e9, "b2"), (5e9, "b4"), (math.inf, "b7")):
         found = largest_of([f"b{size}" for size in range(8)], Budget(macs))

@@ -76,6 +76,16 @@ def test_scaled_replaces_the_coefficients_and_nothing_else() -> None:
     assert replace(scaled, name="b0", width=1.0, depth=1.0, resolution=224, eval_resize=256) == base
 
 
+@pytest.mark.parametrize("base", ["b0", "b4", "b0-w1.4"])
+def test_the_name_of_a_scaled_config_is_no_other_models(base: str) -> None:
+    """As `b0-w1.4-d1.2-r64` it would read back as a model for images of 64 times as many pixels."""
+    scaled = variant(base).scaled(1.4, 1.2, 64)
+    assert scaled.name == f"{base}-w1.4-d1.2-64px"
+    for config in (scaled, variant(base).compound_scaled(2), variant(base).compound_scaled(0)):
+        with pytest.raises(ValueError, match=r"is no factor|is given twice"):
+            variant(config.name)
+
+
 def test_a_config_is_frozen_and_hashable() -> None:
     with pytest.raises(FrozenInstanceError):
         VARIANTS["b0"].width = 2.0  # type: ignore[misc]

@@ -141,6 +141,19 @@ def test_the_interface_is_in_the_onnx_file(tmp_path: Path) -> None:
         torch.testing.assert_close(run("onnx", path, images, "pixels"), network(images), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_same_padding_exports_with_any_height_and_width(form: Format, tmp_path: Path) -> None:
+    """Three strides of the stages' after the stem's: formulas of sizes that double at each would take minutes."""
+    config = variant("tf_b0", width=0.25, depth=0.1)
+    network = make_network(replace(config, stages=config.stages[:4]))
+    interface = Interface(dynamic={0: "batch", 2: "height", 3: "width"})
+    path, sizes = tmp_path / f"model.{form}", ((1, 40, 64), (2, 33, 34), (5, 64, 35), (2, 47, 49))
+    export_model(network, path, form, [make_images(3), *(make_images(*size) for size in sizes)], interface)
+    images = make_images(4, 38, 57)
+    with torch.no_grad():
+        torch.testing.assert_close(run(form, path, images), network(images), atol=TOLERANCE, rtol=0)
+
+
 def test_notes_are_in_the_pt2_file(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     export_model(
