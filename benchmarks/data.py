@@ -6,6 +6,7 @@ contestant of its own, as is what we take when the same core has to normalise to
 with torchvision's ranges and a flip; evaluation is Resize(256, bicubic) and CenterCrop(224).
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 
 from ..datasets import EvalLoader, Manifest, TrainLoader, prepare
-from .pairing import Ratio, rate, ratio, take_turns
+from .pairing import Progress, Ratio, rate, ratio, take_turns
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROP_SCALE = (0.08, 1.0)
@@ -45,14 +46,23 @@ class Row:
     ours_normalised: Ratio
 
 
-def measure(images: int = 2048, rounds: int = 9, photos: str = GENERATED) -> list[Row]:
+def measure(
+    images: int = 2048,
+    rounds: int = 9,
+    photos: str = GENERATED,
+    *,
+    budget_s: float = math.inf,
+    progress: Progress = lambda done, total, what: None,
+) -> list[Row]:
     """Measure all contestants, in training and in evaluation.
 
     Args:
         images: files to make, in two classes, a multiple of the batch; each contestant reads all of them in each round.
-        rounds: measured rounds, after one of warm-up.
+        rounds: measured rounds at most, after one of warm-up.
         photos: "generated", blends of crops of scikit-learn's two photographs, 500x375, 35 to 80 kB; or
             "scikit-learn", these photographs themselves over and over, 640x427, 140 to 200 kB.
+        budget_s: seconds of each of the two tasks after which no further round begins.
+        progress: told of every file written and every contestant's turn.
 
     Raises:
         ValueError: `images` is no multiple of the batch, so that not everyone would read the same number.
@@ -61,18 +71,23 @@ def measure(images: int = 2048, rounds: int = 9, photos: str = GENERATED) -> lis
         raise ValueError(f"images must be a multiple of {BATCH}, got {images}")
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         root = Path(folder)
-        write_photos(root / "photos", images, photos)
+        write_photos(root / "photos", images, photos, progress)
         manifest = prepare(root / "photos", root / "shards", samples_per_shard=512)
         rows = []
         for task, contestants in (("train", _training(root, manifest)), ("eval", _evaluation(root, manifest))):
-            seconds = take_turns(contestants, rounds)
+            turns = partial(_named, progress, task)
+            seconds = take_turns(contestants, rounds, budget_s=budget_s, progress=turns)
             for name in contestants:
                 ours, normalised = (ratio(seconds[own], seconds[name]) for own in (OURS, OURS_NORMALISED))
                 rows.append(Row(task, name, rate(images, seconds[name]), ours, normalised))
         return rows
 
 
-def write_photos(root: Path, count: int, photos: str) -> list[int]:
+def _named(progress: Progress, task: str, done: int, total: int, what: str) -> None:
+    progress(done, total, f"{task}: {what}")
+
+
+def write_photos(root: Path, count: int, photos: str, progress: Progress = lambda done, total, what: None) -> list[int]:
     """Write `count` JPEGs as ROOT/{train,val}/{a,b}/*.jpg, the validation files being links; return their sizes in
     bytes."""
     from sklearn.datasets import load_sample_images
@@ -84,6 +99,7 @@ def write_photos(root: Path, count: int, photos: str) -> list[int]:
             (root / split / name).mkdir(parents=True)
     random = np.random.default_rng(0)
     for number in range(count):
+        progress(number, count, "writing photographs")
         if photos == SCIKIT_LEARN:
             data = Path(sample.filenames[number % 2]).read_bytes()
         else:

@@ -7,11 +7,12 @@ The same memory format, type, threads, batch and optimizer for all; random weigh
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .pairing import Ratio, rate, ratio, take_turns
+from .pairing import Progress, Ratio, rate, ratio, take_turns
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +30,8 @@ class ModelBench:
     Attributes:
         image_size: edge in pixels.
         batch: images per step; by default it depends on the variant.
-        rounds: measured rounds.
+        rounds: measured rounds at most.
+        budget_s: seconds of each variant and task after which no further round begins.
         threads: of torch on the CPU; by default torch's own choice.
         device: ``cpu`` or ``cuda``.
         dtype: ``float32``, or ``bfloat16`` for autocast.
@@ -43,6 +45,7 @@ class ModelBench:
     device: str = "cpu"
     dtype: str = "float32"
     channels_last: bool = True
+    budget_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,17 @@ class ModelBenchResult:
     ratios: dict[str, Ratio]
 
 
-def measure(variants: tuple[str, ...] = ("b0", "b4"), settings: ModelBench | None = None) -> Iterator[ModelBenchResult]:
+def measure(
+    variants: tuple[str, ...] = ("b0", "b4"),
+    settings: ModelBench | None = None,
+    progress: Progress = lambda done, total, what: None,
+) -> Iterator[ModelBenchResult]:
     """Yield a result for every variant and task; libraries that are not installed are left out.
+
+    Args:
+        variants: names from b0 to b7.
+        settings: what all contestants share.
+        progress: told of every contestant's turn.
 
     Raises:
         ValueError: a variant is none of b0 to b7.
@@ -74,7 +86,11 @@ def measure(variants: tuple[str, ...] = ("b0", "b4"), settings: ModelBench | Non
         batch = settings.batch or _BATCHES[name]
         for task in TASKS:
             calls = {library: _call(build(name), task, batch, settings) for library, build in _libraries().items()}
-            seconds = take_turns(calls, settings.rounds, warmup=3)
+
+            def turns(done: int, total: int, library: str, what: str = f"{name} {task}") -> None:
+                progress(done, total, f"{what}: {library}")
+
+            seconds = take_turns(calls, settings.rounds, warmup=3, budget_s=settings.budget_s, progress=turns)
             yield ModelBenchResult(
                 name,
                 task,

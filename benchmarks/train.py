@@ -28,7 +28,7 @@ from ..orchestration.spec import ExperimentSpec
 from ..orchestration.tracking.runs import Tracker
 from ..orchestration.training import metrics
 from ..orchestration.training.job import TrialPlan
-from .pairing import Ratio, rate, ratio, take_turns
+from .pairing import Progress, Ratio, rate, ratio, take_turns
 from .torchrun_script import Epoch, Task
 
 OURS, TORCHRUN = "effnet-cluster", "torchrun"
@@ -108,13 +108,16 @@ class TrainBenchResult:
 
 
 def measure(
-    engines: Callable[[], AbstractContextManager[Platform]], settings: TrainBench | None = None
+    engines: Callable[[], AbstractContextManager[Platform]],
+    settings: TrainBench | None = None,
+    progress: Progress = lambda done, total, what: None,
 ) -> Iterator[TrainBenchResult]:
     """Yield a result for every number of workers.
 
     Args:
         engines: starts Ray and MLflow for one training of ours and stops them after it.
         settings: what is trained.
+        progress: told of every training.
 
     Raises:
         ValueError: fewer than two epochs, more workers than cores, or several variants.
@@ -131,7 +134,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         for workers in settings.workers:
             threads = settings.cpus_per_worker or cores // workers
-            yield _measure(engines, settings, workers, threads, Path(folder, str(workers)))
+            yield _measure(engines, settings, workers, threads, Path(folder, str(workers)), progress)
 
 
 def _measure(
@@ -140,6 +143,7 @@ def _measure(
     workers: int,
     threads: int,
     folder: Path,
+    progress: Progress,
 ) -> TrainBenchResult:
     spec = ExperimentSpec.parse(
         {
@@ -187,7 +191,10 @@ def _measure(
         task = task_of(trial, spec, cache, folder / "torchrun.pt")
         trainings[TORCHRUN].append(summarise(run_torchrun(task, workers, threads, folder)))
 
-    take_turns({OURS: ours, TORCHRUN: theirs}, settings.rounds, warmup=0)
+    def turns(done: int, total: int, what: str) -> None:
+        progress(done, total, f"{workers} workers: {what}")
+
+    take_turns({OURS: ours, TORCHRUN: theirs}, settings.rounds, warmup=0, progress=turns)
     odd = {run.threads for runs in trainings.values() for run in runs} - {threads}
     if odd:
         raise EngineError(f"a rank ran on {odd.pop()} threads instead of {threads}: the comparison would be unfair")

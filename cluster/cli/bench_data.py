@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 
 import click
 from rich.table import Table
 
 from ...orchestration.errors import UserError
-from .console import print_data
+from .bar import progress_bar
+from .console import print_data, stderr_console
 
 
 @click.command("data")
 @click.option(
     "--images", type=click.IntRange(min=64), default=2048, show_default=True, help="JPEGs to read, a multiple of 64."
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Measured rounds.")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Measured rounds, at most.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="After so long in a task, begin no further round.")
 @click.option(
     "--photos",
     type=click.Choice(["generated", "scikit-learn"]),
@@ -25,7 +28,7 @@ from .console import print_data
     help="Where their pictures come from.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def command(images: int, rounds: int, photos: str, as_json: bool) -> None:
+def command(images: int, rounds: int, seconds: float | None, photos: str, as_json: bool) -> None:
     """Measure decoding and augmenting on one core.
 
     Compares with ImageFolder, webdataset and bare libjpeg-turbo (extra `bench`).
@@ -33,7 +36,10 @@ def command(images: int, rounds: int, photos: str, as_json: bool) -> None:
     from ...benchmarks import data  # with torch, which `bench -h` need not wait for
 
     try:
-        rows = data.measure(images, rounds, photos)
+        with progress_bar(stderr_console(), "writing photographs") as show:
+            rows = data.measure(
+                images, rounds, photos, budget_s=math.inf if seconds is None else seconds, progress=show
+            )
     except ValueError as error:
         raise UserError(str(error)) from None
     except ImportError as error:
@@ -41,12 +47,13 @@ def command(images: int, rounds: int, photos: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    title = f"{images} {photos} JPEGs, one core; ours to theirs: median of {rounds} rounds' ratios [quartiles]"
+    title = f"{images} {photos} JPEGs, one core; ours to theirs: median of the rounds' ratios [quartiles]"
     table = Table(title=title, title_justify="left")
     for header in ("task", "reader"):
         table.add_column(header)
-    for header in ("images/s", "ours to it", "normalised"):
+    for header in ("images/s", "ours to it", "normalised", "rounds"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row.task, row.name, f"{row.images_per_second:,.0f}", str(row.ours), str(row.ours_normalised))
+        rate, ours = f"{row.images_per_second:,.0f}", row.ours
+        table.add_row(row.task, row.name, rate, str(ours), str(row.ours_normalised), str(ours.rounds))
     print_data(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from ...benchmarks.model import OURS, ModelBench, ModelBenchResult, measure
 from ...orchestration.errors import UserError
+from .bar import progress_bar
 from .console import print_data, stderr_console
 
 
@@ -18,7 +20,8 @@ from .console import print_data, stderr_console
 @click.option("--variants", default="b0,b4", show_default=True, help="Networks from b0 to b7.")
 @click.option("--image-size", type=click.IntRange(min=32), default=224, show_default=True, help="Input side in pixels.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images per step.  [default: by variant]")
-@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Measured rounds.")
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Measured rounds, at most.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="After so long in a row, begin no further round.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's]")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to compute."
@@ -37,6 +40,7 @@ def command(
     image_size: int,
     batch: int | None,
     rounds: int,
+    seconds: float | None,
     threads: int | None,
     device: str,
     dtype: str,
@@ -47,12 +51,14 @@ def command(
 
     Compares with the same networks of timm and torchvision (extra `bench`).
     """
-    settings = ModelBench(image_size, batch, rounds, threads, device, dtype, channels_last)
-    results = []
+    budget = math.inf if seconds is None else seconds
+    settings = ModelBench(image_size, batch, rounds, threads, device, dtype, channels_last, budget)
+    results, console = [], stderr_console()
     try:
-        for result in measure(tuple(name.strip() for name in variants.split(",")), settings):
-            stderr_console().print(f"measured {result.variant} {result.task}", highlight=False)
-            results.append(result)
+        with progress_bar(console, "building networks") as show:
+            for result in measure(tuple(name.strip() for name in variants.split(",")), settings, show):
+                console.print(f"measured {result.variant} {result.task}", highlight=False)
+                results.append(result)
     except ValueError as error:
         raise UserError(str(error)) from None
     if as_json:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ...orchestration.errors import UserError
 from ...orchestration.training.recipes import RECIPES
+from .bar import progress_bar
 from .console import print_data, stderr_console
 
 
@@ -46,13 +47,15 @@ def command(
 
     given = {"epochs": epochs, "global_batch": global_batch}
     changed = {name: value for name, value in given.items() if value is not None}
-    runs = []
+    runs, names, console = [], [name.strip() for name in recipes.split(",")], stderr_console()
     try:
-        for name in recipes.split(","):
-            fields = changed | {"name": name.strip()}
-            for run in measure(data, variant, fields, range(seeds), image_size=image_size):
-                stderr_console().print(f"{run.recipe}, seed {run.seed}: {run.last:.4f}", highlight=False)
-                runs.append(run)
+        with progress_bar(console, "trainings") as show:
+            show(0, len(names) * seeds)
+            for name in names:
+                for run in measure(data, variant, changed | {"name": name}, range(seeds), image_size=image_size):
+                    console.print(f"{run.recipe}, seed {run.seed}: {run.last:.4f}", highlight=False)
+                    runs.append(run)
+                    show(len(runs), len(names) * seeds)
     except ImportError as error:
         raise UserError(f"bench recipes needs a package that is not installed: {error}") from None
     if as_json:

@@ -23,6 +23,7 @@ from ..engines import ensure_engines
 from ..home import Home
 from ..jobs import Jobs
 from ..services import Services
+from .bar import progress_bar
 from .console import print_data, stderr_console
 
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ def command(
     place = data if data == DIGITS else str(Path(data).absolute())
     settings = TrainBench(variant, ranks, epochs, rounds, cpus_per_worker, image_size, global_batch, place, device)
     results: list[TrainBenchResult] = []
+    console = stderr_console()
     try:
-        for result in measure(_engines, settings):
-            stderr_console().print(f"measured {result.workers} workers", highlight=False)
-            results.append(result)
+        with progress_bar(console, "training") as show:
+            for result in measure(_engines, settings, show):
+                console.print(f"measured {result.workers} workers", highlight=False)
+                results.append(result)
     except ValueError as error:
         raise UserError(str(error)) from None
     if as_json:

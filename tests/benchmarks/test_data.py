@@ -13,7 +13,10 @@ from effnet_cluster.datasets import EvalLoader, prepare
 
 def test_every_contestant_is_measured_against_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "BATCH", 4)
-    rows = data.measure(images=8, rounds=2)
+    told: list[str] = []
+    rows = data.measure(images=8, rounds=2, progress=lambda done, total, what: told.append(what))
+    assert told[:8] == ["writing photographs"] * 8
+    assert set(told[8:]) == {f"{row.task}: {row.name}" for row in rows}
     for task in ("train", "eval"):
         names = [row.name for row in rows if row.task == task]
         assert names[0] == data.OURS

@@ -2,6 +2,7 @@
 
 import pytest
 
+from effnet_cluster.benchmarks import pairing
 from effnet_cluster.benchmarks.pairing import rate, ratio, take_turns
 
 
@@ -13,6 +14,30 @@ def test_each_is_called_once_a_round_and_no_one_always_leads() -> None:
     assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
     assert {names[0] for names in rounds[2:]} == {"a", "b", "c"}
     assert {name: len(times) for name, times in seconds.items()} == {"a": 6, "b": 6, "c": 6}
+
+
+def test_no_round_begins_after_the_time_is_over_and_one_is_always_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+
+    def wait() -> None:
+        nonlocal clock
+        clock += 1
+
+    monkeypatch.setattr(pairing.time, "perf_counter", lambda: clock)
+    contestants = {"a": wait, "b": wait}
+    for budget_s, rounds in ((0.0, 1), (4.0, 1), (4.5, 2), (11.0, 5), (1e9, 6)):
+        clock = 0.0
+        seconds = take_turns(contestants, rounds=6, warmup=1, budget_s=budget_s)
+        assert seconds == {"a": [1.0] * rounds, "b": [1.0] * rounds}
+
+
+def test_every_call_is_announced() -> None:
+    told: list[tuple[int, int, str]] = []
+    called: list[str] = []
+    contestants = {name: lambda name=name: called.append(name) for name in "ab"}
+    take_turns(contestants, rounds=2, warmup=1, progress=lambda *news: told.append(news))
+    assert [what for _, _, what in told] == called
+    assert [(done, total) for done, total, _ in told] == [(number, 6) for number in range(6)]
 
 
 def test_what_slows_a_whole_round_leaves_the_ratio_alone() -> None:

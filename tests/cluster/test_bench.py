@@ -29,3 +29,16 @@ def test_an_unknown_variant_is_told_in_one_line() -> None:
     result = CliRunner().invoke(main, ["bench", "model", "--variants", "b9", *SMALL])
     assert result.exit_code == 2
     assert result.stderr == "error: unknown variant 'b9'; this benchmark has b0, b1, b2, b3, b4, b5, b6, b7\n"
+
+
+def test_rounds_end_with_the_time_that_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    from effnet_cluster.benchmarks import data
+
+    monkeypatch.setattr(data, "BATCH", 16)
+    monkeypatch.setattr(data, "SIZE", 32)
+    monkeypatch.setattr(data, "RESIZE", 36)
+    result = CliRunner().invoke(main, ["bench", "data", "--images", "64", "--seconds", "0", "--json"])
+    assert result.exit_code == 0, result.output
+    assert {row["ours"]["rounds"] for row in json.loads(result.stdout)} == {1}
+    assert result.stderr == "", "a bar where there is no terminal"
