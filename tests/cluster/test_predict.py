@@ -1,5 +1,6 @@
 """`predict` and `export`: from a model that the trainer wrote to what a user sees."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -112,6 +113,21 @@ def test_predict_says_what_validation_computes(
     assert f"{best['class']}" in table.stdout
     assert f"{best['probability']:.4f}" in table.stdout
     assert sum(name in table.stdout for name in CLASSES) == 1
+
+
+def test_cam_writes_no_picture_of_a_map_that_points_nowhere_and_says_so(
+    trained: TrainedModel, photos: list[Path], tmp_path: Path
+) -> None:
+    network = copy.deepcopy(trained.network)
+    torch.nn.init.zeros_(network.classifier.weight)  # no pixel speaks for or against a class
+    save(tmp_path, TrainedModel("here", network, trained.facts), trained.facts.to_dict())
+    model, out = tmp_path / "epoch-000001-batch-000000000.pt", tmp_path / "maps"
+    result = call(tmp_path, "predict", photos[0], "--model", model, "--cam", "--class", "oak", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"no picture of {photos[0]}: its map for oak is the same everywhere" in result.stderr
+    found = json.loads(call(tmp_path, "predict", photos[0], "--model", model, "--cam", "--out", out, "--json").stdout)
+    assert [entry["cam"] for entry in found] == [None]
+    assert not out.exists()
 
 
 def test_cam_writes_a_picture_an_image(saved: Path, photos: list[Path], tmp_path: Path) -> None:
