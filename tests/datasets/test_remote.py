@@ -24,6 +24,8 @@ from effnet_cluster.datasets import (
     verify_shards,
 )
 from effnet_cluster.datasets.addresses import checked_address
+from effnet_cluster.datasets.files import locked
+from effnet_cluster.datasets.reading import cache as cache_module
 from effnet_cluster.datasets.reading.cache import ShardCache, default_limit, on_disk
 from effnet_cluster.datasets.reading.reader import ShardReader
 
@@ -164,8 +166,10 @@ def hold_shards(cache: ShardCache, shards: list[Shard], turn: Any, checked: Any)
 
 
 def test_the_disk_holds_no_more_than_the_limit_with_what_readers_have_open(
-    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cache_module, "_IN_USE_S", 0.2)
+    monkeypatch.setattr(cache_module, "_PATIENCE_S", 1.0)
     shards = list(photo_shards.splits["train"].shards)
     limit = sum(sorted(on_disk(shard.bytes) for shard in shards)[-2:])
     folder = tmp_path / "shards"
@@ -180,9 +184,11 @@ def test_the_disk_holds_no_more_than_the_limit_with_what_readers_have_open(
     seen = []
     while turn.n_waiting < 4:
         if folder.exists():
-            seen.append(held_on_disk(folder))
+            # Between two looks at files one may be removed and another made; nobody does so without this lock.
+            with locked(folder / ".lock"):
+                seen.append(held_on_disk(folder))
         assert any(process.is_alive() for process in readers)
-        time.sleep(0.005)
+        time.sleep(0.02)
     turn.wait(50)
     seen.append(held_on_disk(folder))
     checked.wait(50)
