@@ -68,7 +68,7 @@ def test_metric_curves_have_every_epoch_once(cli: Cli, demo: subprocess.Complete
 def test_ray_tune_was_told_of_every_epoch(cli: Cli, demo: subprocess.CompletedProcess[str]) -> None:
     """A scheduler that ends poor trials early would decide by these."""
     for trial, run in cli.trial_runs(DEMO).items():
-        file = cli.home / "experiments" / DEMO / "tune" / trial / "result.json"
+        file = cli.home / "experiments" / DEMO / "tune" / DEMO / trial / "result.json"
         told = [json.loads(line) for line in file.read_text().splitlines()]
         assert [result["epoch"] for result in told] == list(range(1, DEMO_EPOCHS + 1))
         logged = cli.client().get_metric_history(run.info.run_id, "val/top1")

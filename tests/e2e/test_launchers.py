@@ -51,5 +51,5 @@ def test_a_trial_runs_without_rays_insides(cli: Cli) -> None:
     assert run.data.tags["outcome"] == "completed"
     assert (run.data.metrics["epoch"], run.data.metrics["run/workers"]) == (1, 2)
     assert cli("verify", name, "--no-shards").returncode == 0
-    told = (cli.home / "experiments" / name / "tune" / TRIAL / "result.json").read_text().splitlines()
+    told = (cli.home / "experiments" / name / "tune" / name / TRIAL / "result.json").read_text().splitlines()
     assert [json.loads(line)["val/top1"] for line in told] == [run.data.metrics["val/top1"]]
