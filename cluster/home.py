@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ..datasets import DIGITS, locked
+from ..datasets import DIGITS, Manifest, locked, open_dataset
 from ..orchestration.errors import UserError
 
 
@@ -48,11 +48,12 @@ class Home:
         """Embedded data sets, written when first used."""
         return self.root / "cache"
 
-    def cache_for(self, data: str) -> Path:
-        """The cache, in a home that is made where it is needed: by all data but those of a local folder."""
-        if data == DIGITS or "://" in data:
+    def open_dataset(self, data: str, cache_limit: int | None = None) -> Manifest:
+        """The manifest of a data set, as `datasets.open_dataset` opens it, with this home for what it keeps."""
+        manifest = open_dataset(data, self.cache, cache_limit)
+        if data == DIGITS or "://" in data:  # now, or when its shards are read
             self.make()
-        return self.cache
+        return manifest
 
     @property
     def logs(self) -> Path:

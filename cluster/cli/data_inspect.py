@@ -9,7 +9,7 @@ import click
 from rich.filesize import decimal
 from rich.table import Table
 
-from ...datasets import Inspection, contact_sheet, inspect_dataset, open_dataset
+from ...datasets import Inspection, contact_sheet, inspect_dataset
 from ..home import Home
 from .console import print_data
 
@@ -25,7 +25,7 @@ _SHOWN_CLASSES = 20
 @click.option("--split", default="train", show_default=True, help="Split that the contact sheet shows.")
 def command(dataset: str, as_json: bool, sheet: Path | None, split: str) -> None:
     """Show classes, counts, sizes and balance of DATASET, a folder or an address."""
-    manifest = open_dataset(dataset, Home.default().cache_for(dataset))
+    manifest = Home.default().open_dataset(dataset)
     found = inspect_dataset(manifest)
     if sheet is not None:
         picture = contact_sheet(manifest, split)

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ...datasets import open_dataset, verify_shards
+from ...datasets import verify_shards
 from ..home import Home
 from .bar import progress_bar
 from .console import stderr_console
@@ -20,7 +20,7 @@ def command(dataset: str) -> None:
     DATASET is a folder or an address. Compares sizes and sha256, and lists the shards that are missing or differ.
     Exit code 1 if there are any.
     """
-    manifest = open_dataset(dataset, Home.default().cache_for(dataset))
+    manifest = Home.default().open_dataset(dataset)
     shards = {shard.name for split in manifest.splits.values() for shard in split.shards}
     with progress_bar(stderr_console(), "verifying", of_bytes=True) as show:
         bad = list(verify_shards(manifest, show))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 import cloup
 
-from ...datasets import Manifest, open_dataset
+from ...datasets import Manifest
 from ...orchestration.errors import UserError
 from ...orchestration.plan import make_plan
 from ...orchestration.spec import ExperimentSpec, slug
@@ -60,7 +60,7 @@ def command(
     # Before the data are opened, which may take a while: a typing mistake should be told at once.
     _check_storage(address, storage)
     spec = ExperimentSpec.parse({"name": _UNNAMED, **fields})
-    manifest = open_dataset(spec.data, home.cache_for(spec.data), spec.execution.cache_limit)
+    manifest = home.open_dataset(spec.data, spec.execution.cache_limit)
     # The job runs in another folder; relative ones are made absolute.
     facts = {} if spec.data == "digits" else {"data": manifest.location}
     if "name" not in fields:

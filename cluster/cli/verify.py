@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from ...datasets import BadShard, Manifest, open_dataset, verify_shards
+from ...datasets import BadShard, Manifest, verify_shards
 from ...orchestration.errors import UserError
 from ...orchestration.tracking.receipts import EpochCheck, check_receipts
 from ...orchestration.tracking.records import TrialRecord
@@ -54,7 +54,7 @@ def command(experiment: str, trial: str | None, shards: bool, as_json: bool) -> 
     if not trials:
         raise UserError(f"{experiment}: no trial {trial or ''} has started yet".replace("  ", " "))
     spec = record.request.spec
-    manifest = open_dataset(spec.data, home.cache_for(spec.data), spec.execution.cache_limit)
+    manifest = home.open_dataset(spec.data, spec.execution.cache_limit)
     verdicts = [_Verdict(t.trial_id, tuple(check_receipts(record.tracker, t, manifest))) for t in trials]
     bad_shards = list(verify_shards(manifest)) if shards else []
     if as_json:

@@ -58,6 +58,14 @@ def test_the_home_is_closed_to_other_users_whatever_it_was(tmp_path: Path) -> No
         assert root.stat().st_mode & 0o777 == 0o700
 
 
+def test_opening_data_makes_the_home_for_those_alone_that_are_kept_there(tmp_path: Path, shards: Manifest) -> None:
+    home = Home(tmp_path / "home")
+    assert home.open_dataset(str(shards.root)).digest == shards.digest
+    assert not home.root.exists()
+    assert len(home.open_dataset("digits").classes) == 10
+    assert home.root.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_home_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "home"):
