@@ -202,7 +202,8 @@ class Services:
         """Wait until a service answers. One that does not, or that is waited for in vain, is ended."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         try:
-            while not _answers(service.url + _HEALTH[service.name]):
+            # Another's server may have taken the port meanwhile, and answer.
+            while not (_listens(service) and _answers(service.url + _HEALTH[service.name])):
                 if not service.process or time.monotonic() > deadline:
                     log = Path(service.log)
                     raise EngineError(f"{service.name} did not start: {_last_line(log)} (whole log: {log})")
@@ -268,6 +269,19 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def _listens(service: Service) -> bool:
+    process = service.process
+    if process is None:
+        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == service.port
+            for member in (process, *process.children(recursive=True))
+            for connection in member.net_connections("tcp")
+        )
+    return False
 
 
 def _answers(url: str) -> bool:

@@ -1,12 +1,14 @@
 """Services: whose process is whose, and ports that are taken. What runs here is real: sockets and processes."""
 
 import contextlib
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -279,6 +281,22 @@ def test_a_service_whose_command_was_killed_at_its_start_is_known_and_waited_for
     assert (adopted.pid, adopted.ready) == (family(home)[0], True)
     assert services.stop("mlflow")
     assert not any(is_alive(pid) for pid in family(home))
+
+
+def test_what_another_server_answers_at_the_port_is_no_start_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HEALTH", {"mlflow": "/"})
+    stranger = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=stranger.serve_forever, daemon=True).start()
+    services, url = Services(Home(tmp_path).make()), f"http://127.0.0.1:{stranger.server_port}"
+    assert module._answers(url)
+    try:
+        with pytest.raises(EngineError, match="^mlflow did not start"):
+            services._start("mlflow", [sys.executable, "-c", "import time; time.sleep(1)"], {}, url)
+    finally:
+        stranger.shutdown()
+        stranger.server_close()
 
 
 def test_a_record_of_another_version_is_told_in_one_line(tmp_path: Path) -> None:
