@@ -292,7 +292,7 @@ def test_what_another_server_answers_at_the_port_is_no_start_of_ours(
     services, url = Services(Home(tmp_path).make()), f"http://127.0.0.1:{stranger.server_port}"
     assert module._answers(url)
     try:
-        with pytest.raises(EngineError, match="^mlflow did not start"):
+        with pytest.raises(EngineError, match=r"^mlflow did not start"):
             services._start("mlflow", [sys.executable, "-c", "import time; time.sleep(1)"], {}, url)
     finally:
         stranger.shutdown()
