@@ -83,12 +83,10 @@ def _reserve(home: Home, plan: Plan, engines: Engines, storage: str | None, take
         if experiment.local_ray:  # else the driver does; this machine need not see the storage
             Storage(request.storage).claim(request.uid)
         experiment.tracker.claim()
-    except NameTakenError as error:
-        _withdraw(home, experiment, claimed=False)
-        error.name = name
-        raise
-    except BaseException:
+    except BaseException as error:
         _withdraw(home, experiment)
+        if isinstance(error, NameTakenError):
+            error.name = name
         raise
     return experiment
 
@@ -101,22 +99,21 @@ def _storage(given: str | None, experiments: Experiments, name: str) -> str:
 
 
 def _may_be_known(jobs: Jobs, job: str) -> bool:
-    """Whether the cluster has a job whose submission failed here, or does not say so."""
+    """Whether the cluster has a job whose submission failed here; yes where it does not answer."""
     try:
         return jobs.status(job) != "UNKNOWN"
     except EngineError:
-        return False
+        return True
 
 
-def _withdraw(home: Home, experiment: Experiment, *, claimed: bool = True) -> None:
-    """Undo `_reserve`, as far as the engines let it."""
+def _withdraw(home: Home, experiment: Experiment) -> None:
+    """Undo `_reserve`, as far as the engines let it. What is another's stays."""
     storage = Storage(experiment.request.storage)
     with contextlib.suppress(OSError):
         if storage.read(OWNER_FILE).decode() == experiment.request.uid:
             storage.delete(OWNER_FILE)
-    if claimed:
-        with contextlib.suppress(EngineError, UserError):
-            experiment.tracker.release()
+    with contextlib.suppress(EngineError, UserError):
+        experiment.tracker.release()
     Experiments(home).remove(experiment.name)
 
 
@@ -132,10 +129,10 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
         UserError: there is no such experiment, it still runs, or `execution` does not fit it.
     """
     experiments = Experiments(home)
-    reconnect(home, experiments.load(name))
+    found = reconnect(home, experiments.load(name))  # which may take a while; others need not wait for it
+    jobs = Jobs(found.address)
     with home.locked(_LOCK):
-        experiment = reconnect(home, experiments.load(name))
-        jobs = Jobs(experiment.address)
+        experiment = _at(experiments.load(name), found.address, found.request.tracking_uri)
         if jobs.is_active(experiment.job):
             raise UserError(f"experiment '{name}' is running; `effnet-cluster logs {name} -f` follows it")
         fresh = next_job(experiment)

@@ -89,11 +89,13 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     Returns:
         Whether every trial completed.
     """
-    for record in tracker.trials():
-        if not record.outcome.is_terminal:
-            lost = errors.get(record.trial_id) or "the trial's process was lost"
-            tracker.finish(record.run_id, Outcome.FAILED, reason=lost)
     records = tracker.trials()
+    lost = [record for record in records if not record.outcome.is_terminal]
+    for record in lost:
+        reason = errors.get(record.trial_id) or "the trial's process was lost"
+        tracker.finish(record.run_id, Outcome.FAILED, reason)
+    if lost:
+        records = tracker.trials()
     done = [record for record in records if record.outcome is Outcome.COMPLETED]
     best = max(done, key=lambda record: record.best_top1 or 0.0, default=None)
     if best is not None and best.model_uri:

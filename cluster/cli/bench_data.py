@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 
 import click
@@ -12,6 +11,7 @@ from rich.table import Table
 from ...orchestration.errors import UserError
 from .bar import progress_bar
 from .console import print_data, stderr_console
+from .options import seconds_option
 
 
 @click.command("data")
@@ -19,7 +19,7 @@ from .console import print_data, stderr_console
     "--images", type=click.IntRange(min=64), default=2048, show_default=True, help="JPEGs to read, a multiple of 64."
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Measured rounds, at most.")
-@click.option("--seconds", type=click.FloatRange(min=0), help="After so long in a task, begin no further round.")
+@seconds_option
 @click.option(
     "--photos",
     type=click.Choice(["generated", "scikit-learn"]),
@@ -28,7 +28,7 @@ from .console import print_data, stderr_console
     help="Where their pictures come from.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def command(images: int, rounds: int, seconds: float | None, photos: str, as_json: bool) -> None:
+def command(images: int, rounds: int, seconds: float, photos: str, as_json: bool) -> None:
     """Measure decoding and augmenting on one core.
 
     Compares with ImageFolder, webdataset and bare libjpeg-turbo (extra `bench`).
@@ -37,9 +37,7 @@ def command(images: int, rounds: int, seconds: float | None, photos: str, as_jso
 
     try:
         with progress_bar(stderr_console(), "writing photographs") as show:
-            rows = data.measure(
-                images, rounds, photos, budget_s=math.inf if seconds is None else seconds, progress=show
-            )
+            rows = data.measure(images, rounds, photos, budget_s=seconds, progress=show)
     except ValueError as error:
         raise UserError(str(error)) from None
     except ImportError as error:

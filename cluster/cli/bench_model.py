@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -14,6 +13,7 @@ from ...benchmarks.model import OURS, ModelBench, ModelBenchResult, measure
 from ...orchestration.errors import UserError
 from .bar import progress_bar
 from .console import print_data, stderr_console
+from .options import seconds_option
 
 
 @click.command("model")
@@ -21,7 +21,7 @@ from .console import print_data, stderr_console
 @click.option("--image-size", type=click.IntRange(min=32), default=224, show_default=True, help="Input side in pixels.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images per step.  [default: by variant]")
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Measured rounds, at most.")
-@click.option("--seconds", type=click.FloatRange(min=0), help="After so long in a row, begin no further round.")
+@seconds_option
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's]")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to compute."
@@ -40,7 +40,7 @@ def command(
     image_size: int,
     batch: int | None,
     rounds: int,
-    seconds: float | None,
+    seconds: float,
     threads: int | None,
     device: str,
     dtype: str,
@@ -51,8 +51,7 @@ def command(
 
     Compares with the same networks of timm and torchvision (extra `bench`).
     """
-    budget = math.inf if seconds is None else seconds
-    settings = ModelBench(image_size, batch, rounds, threads, device, dtype, channels_last, budget)
+    settings = ModelBench(image_size, batch, rounds, threads, device, dtype, channels_last, seconds)
     results, console = [], stderr_console()
     try:
         with progress_bar(console, "building networks") as show:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,15 @@ import cloup
 from .help_pages import PagedOption
 
 _PORT = click.IntRange(1, 65535)
+
+
+seconds_option = click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=math.inf,
+    show_default=False,
+    help="After so long in a task, begin no further round.",
+)
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:

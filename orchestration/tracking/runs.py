@@ -89,10 +89,12 @@ class Tracker:
             raise self._taken("an experiment") from None
 
     def release(self) -> None:
-        """Give the name back on the server, where nothing was run under it."""
-        # MLflow keeps what is deleted, and its name with it.
-        self.client.rename_experiment(self.experiment_id, f"{self.experiment}-{self.uid}")
-        self.client.delete_experiment(self.experiment_id)
+        """Give the name back, where nothing was run under it. Raises `NameTakenError` if it is another's."""
+        found = self._find_experiment()
+        if found is not None:
+            # MLflow keeps what is deleted, and its name with it.
+            self.client.rename_experiment(found, f"{self.experiment}-{self.uid}")
+            self.client.delete_experiment(found)
 
     def check_model_name(self) -> bool:
         """Whether the registered model of this experiment's name is there already.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from effnet_cluster.cluster.engines import Engines
 from effnet_cluster.cluster.experiments import Experiment, Experiments
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.cluster.lifecycle import launch, note_end, resume, stop
-from effnet_cluster.cluster.services import Services
 from effnet_cluster.orchestration.errors import EngineError, NameTakenError, UserError
 from effnet_cluster.orchestration.plan import Plan
 from effnet_cluster.orchestration.request import ExperimentRequest
@@ -35,7 +32,7 @@ class Cluster:
         self.jobs: dict[str, str] = {}
         self.requests: list[ExperimentRequest] = []
         self.error: BaseException | None = None
-        self.takes_it_all_the_same = False
+        self.takes_it_all_the_same = self.is_gone = False
 
     def __call__(self, address: str) -> Cluster:
         return self
@@ -49,6 +46,8 @@ class Cluster:
             raise self.error
 
     def status(self, job: str) -> str:
+        if self.is_gone:
+            raise EngineError("Ray at http://127.0.0.1:1: no answer")
         return self.jobs.get(job, "UNKNOWN")
 
     def is_active(self, job: str) -> bool:
@@ -56,18 +55,6 @@ class Cluster:
 
     def stop(self, job: str) -> None:
         self.jobs[job] = "STOPPED"
-
-
-@pytest.fixture(scope="module")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    services = Services(Home(tmp_path_factory.mktemp("services")))
-    try:
-        yield services.ensure_mlflow(port).url
-    finally:
-        services.stop("mlflow")
 
 
 @pytest.fixture
@@ -142,6 +129,18 @@ def test_a_job_that_the_cluster_took_although_it_failed_here_can_be_stopped(
     cluster.error, cluster.takes_it_all_the_same = error, True
     with pytest.raises(type(error)):
         launch(home, plan(name), engines)
+    assert stop(home, name)
+    assert cluster.jobs == {name: "STOPPED"}
+
+
+def test_a_cluster_that_no_longer_answers_may_have_the_job_whose_record_stays(
+    tmp_path: Path, cluster: Cluster, engines: Engines, name: str
+) -> None:
+    home = Home(tmp_path)
+    cluster.error, cluster.takes_it_all_the_same, cluster.is_gone = EngineError("timed out"), True, True
+    with pytest.raises(EngineError, match="timed out"):
+        launch(home, plan(name), engines)
+    cluster.is_gone = False
     assert stop(home, name)
     assert cluster.jobs == {name: "STOPPED"}
 

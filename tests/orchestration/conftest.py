@@ -2,13 +2,9 @@
 
 import itertools
 import os
-import socket
-from collections.abc import Iterator
 
 import pytest
 
-from effnet_cluster.cluster.home import Home
-from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest, prepare, prepare_digits
 from effnet_cluster.orchestration.plan import Plan
 from effnet_cluster.orchestration.tracking.runs import Tracker
@@ -30,19 +26,6 @@ def large_photos(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Photographs whose shorter side is at least B0's 224 pixels."""
     root = tmp_path_factory.mktemp("large")
     return prepare(cut_photos(root / "photos", (230, 300), 5), root / "shards")
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real MLflow server over SQLite, as the command line starts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    services = Services(Home(tmp_path_factory.mktemp("home")))
-    try:
-        yield services.ensure_mlflow(port).url
-    finally:
-        services.stop("mlflow")
 
 
 _numbers = itertools.count()
