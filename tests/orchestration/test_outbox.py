@@ -22,6 +22,7 @@ class Server:
 
     def __init__(self) -> None:
         self.has: list[Entry] = []
+        self.received = 0
         self.away = self.took_unconfirmed = False
         self.refusal: Exception | None = None
 
@@ -30,6 +31,7 @@ class Server:
             raise self.refusal
         if self.away:
             raise UnreachableError("MLflow server http://x: no answer")
+        self.received += len(entries)
         self.has += [entry for entry in entries if entry not in self.has]
         if self.took_unconfirmed:
             self.took_unconfirmed = False
@@ -66,6 +68,7 @@ def test_entries_arrive_in_order_and_leave_no_file(make: Callable[..., Outbox], 
         outbox.put(entry)
     outbox.drain(30)
     assert server.has == entries(1, 500)
+    assert server.received == 500, "what was confirmed was sent again"
     assert outbox.unsent() == []
     assert list((tmp_path / "unsent").iterdir()) == []
 
