@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .errors import DataError, EffnetClusterError, one_line
     from .files import locked, write_atomically
     from .manifest import Manifest, Shard, Split
+    from .preparing.account import ACCOUNT_FILE, Account
     from .preparing.assemble import PreparingProgress
     from .preparing.contact_sheet import contact_sheet
     from .preparing.csv_source import Columns
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from .verify import BadShard, verify_shards
 
 __all__ = [
+    "ACCOUNT_FILE",
     "DIGITS",
+    "Account",
     "Augmentation",
     "BadShard",
     "Batch",
@@ -92,6 +95,7 @@ _HOMES = {
     "errors": ("DataError", "EffnetClusterError", "one_line"),
     "files": ("locked", "write_atomically"),
     "manifest": ("Manifest", "Shard", "Split"),
+    "preparing.account": ("ACCOUNT_FILE", "Account"),
     "preparing.assemble": ("PreparingProgress",),
     "preparing.contact_sheet": ("contact_sheet",),
     "preparing.csv_source": ("Columns",),
