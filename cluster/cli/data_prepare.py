@@ -9,10 +9,8 @@ from pathlib import Path
 import click
 
 from ...datasets import (
-    ACCOUNT_FILE,
     Account,
     Columns,
-    Duplicates,
     Mapper,
     Reencoding,
     Understanding,
@@ -25,8 +23,7 @@ from ...datasets import PreparingProgress as Step
 from ...orchestration.errors import UserError
 from .bar import progress_bar
 from .console import stderr_console
-
-_NAMED_DUPLICATES = 5
+from .data_report import print_account, print_duplicates
 
 
 @click.command("prepare")
@@ -129,11 +126,11 @@ def command(
             mapper=mapper,
             progress=step,
             note=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-            report=_tell,
+            report=lambda found: print_duplicates(found, "--drop-duplicates leaves them out of train"),
             accounted=accounts.append,
         )
     for account in accounts:
-        click.echo(f"{account.line()}; each is named in {out / ACCOUNT_FILE}" if account.left else account.line(), err=True)
+        print_account(account, out)
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
     click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {out}")
 
@@ -155,15 +152,3 @@ def _mapper(workers: int | None, ray: bool, address: str | None) -> Iterator[Map
 
     with ray_tasks(address) as mapper:
         yield mapper
-
-
-def _tell(found: list[Duplicates]) -> None:
-    for duplicates in found:
-        if not duplicates.groups:
-            continue
-        count = len(duplicates.groups)
-        named = "; ".join(" = ".join(group) for group in duplicates.groups[:_NAMED_DUPLICATES])
-        more = "" if count <= _NAMED_DUPLICATES else f"; and {count - _NAMED_DUPLICATES:,} more"
-        images = "image is" if count == 1 else "images are"
-        line = f"warning: {count:,} {images} in more than one split, by the same {duplicates.same}: {named}{more}"
-        click.echo(f"{line} (--drop-duplicates leaves them out of train)", err=True)

@@ -14,7 +14,7 @@ _NAMED_DUPLICATES = 5
 
 def print_account(account: Account, folder: Path) -> None:
     """Say what became of every file, and where the names of those that are no samples stand."""
-    listed = f"; listed in {folder / ACCOUNT_FILE}" if account.ignored or account.damaged else ""
+    listed = f"; listed in {folder / ACCOUNT_FILE}" if account.left else ""
     click.echo(f"{account.line()}{listed}", err=True)
 
 

@@ -27,9 +27,8 @@ MAX_IMAGE_PIXELS = 89_478_485
 SHARD_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 """Extensions of the image members of a shard."""
 
-SOURCE_EXTENSIONS = SHARD_EXTENSIONS | frozenset(
-    "jpe jfif mpo bmp dib gif tif tiff ppm pgm pbm pnm avif avifs heic heif hif jp2 j2k".split()
-)
+_OTHER_EXTENSIONS = "jpe jfif mpo bmp dib gif tif tiff ppm pgm pbm pnm avif avifs heic heif hif jp2 j2k"
+SOURCE_EXTENSIONS = SHARD_EXTENSIONS | frozenset(_OTHER_EXTENSIONS.split())
 """Extensions of the files of a source that are taken for images; with any other name the content decides."""
 
 _SHARD_FORMATS = ("JPEG", "PNG", "WEBP")

@@ -46,7 +46,7 @@ DuplicatesCallback = Callable[[list[Duplicates]], None]
 
 @dataclass(frozen=True)
 class Built:
-    """What was built: the manifest, which is not saved yet, equal images, and why damaged ones were left out, by file."""
+    """What was built: the manifest, not saved yet; equal images; and by file why damaged ones were left out."""
 
     manifest: Manifest
     duplicates: list[Duplicates]

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..decoding.images import EncodedImage, decode_rgb
+from ..errors import DataError
 from ..manifest import TRAIN
 from .processes import Mapper
 from .sources import Record
+from .splitting import several_values
 
 _DIGEST_BYTES = 32
 _RECORDS_PER_TASK = 1024
@@ -127,8 +129,16 @@ class _Task(NamedTuple):
 
 def _hash_task(task: _Task) -> tuple[str, int, ImageHashes]:
     # One image at a time: a thousand large ones would not fit the memory.
-    parts = [ImageHashes.of([record.read()], task.pixels) for record in task.records]
+    parts = [_hashes(record, task.pixels) for record in task.records]
     return task.split, task.begin, ImageHashes.join(parts)
+
+
+def _hashes(record: Record, pixels: bool) -> ImageHashes:
+    try:
+        return ImageHashes.of([record.read()], pixels)
+    except DataError:  # told when it is to be stored; until then it equals no other
+        alone = _array([hashlib.sha256(f"damaged: {record.key}".encode()).digest()])
+        return ImageHashes(alone, alone if pixels else _array([]))
 
 
 def _array(digests: Sequence[bytes]) -> NDArray[np.uint8]:
@@ -154,15 +164,6 @@ def _duplicates(
     repeated = np.bincount(numbers) > 1
     kinds = (in_splits, in_classes, repeated & ~in_splits & ~in_classes)
     return Duplicates(same, *(_groups(numbers, names, wanted) for wanted in kinds))
-
-
-def several_values(numbers: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each number 0, 1, ... whether the rows with it differ in their value; both arguments have shape (rows,)."""
-    count = numbers.max(initial=-1) + 1
-    least, most = np.full(count, np.iinfo(np.int64).max), np.full(count, np.iinfo(np.int64).min)
-    np.minimum.at(least, numbers, values)
-    np.maximum.at(most, numbers, values)
-    return least < most
 
 
 def _groups(numbers: NDArray[np.int64], names: Sequence[str], wanted: NDArray[np.bool_]) -> tuple[Group, ...]:

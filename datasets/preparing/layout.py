@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..manifest import TEST, TRAIN, VAL
 from .names import class_name, is_text, printable, split_called, split_within
-from .tree import Folder, Ignored, ImageFile
+from .tree import Folder, ImageFile
 
 NO_CLASS, NO_SPLIT, UNLABELLED = "in no class folder", "outside the splits", "without a class"
 
@@ -180,7 +180,9 @@ def _at(folder: Folder, path: str) -> Folder | None:
 
 def _class_of(folder: Folder) -> str:
     if not is_text(folder.name):
-        raise DataError(f"{printable(str(folder.path))}: the name is not UTF-8, so it can be no class; rename the folder")
+        raise DataError(
+            f"{printable(str(folder.path))}: the name is not UTF-8, so it can be no class; rename the folder"
+        )
     return class_name(folder.name)
 
 
@@ -218,7 +220,9 @@ def _ambiguous(root: Folder, top: Folder, problem: str) -> DataError:
         for folder in top.with_images
         if (split := split_within(folder.name)) is not None
     )
-    lines.append(f"say what is what: --splits {example or 'train=FOLDER,val=FOLDER'}, or --splits none if each is a class")
+    lines.append(
+        f"say what is what: --splits {example or 'train=FOLDER,val=FOLDER'}, or --splits none if each is a class"
+    )
     return DataError("\n".join(lines))
 
 

@@ -19,9 +19,9 @@ from PIL import Image
 from ..decoding.images import SOURCE_EXTENSIONS, EncodedImage, encode_file
 from ..errors import DataError
 from ..manifest import TRAIN, VAL
-from ..philox import Domain, permutation
 from .layout import Splits, understand
 from .names import class_order, is_hidden, is_system
+from .splitting import choose_validation
 from .tree import ImageFile, walk
 
 LEFT_OUT = "left out by the class map"
@@ -115,39 +115,27 @@ def require_fraction(fraction: float) -> None:
 def stratified_split(
     records: Sequence[Record], fraction: float, seed: int, same: Mapping[str, int] | None = None
 ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Split into (train, val): of each class `fraction` goes to val, rounded, at least one to either side where it has
-    two.
+    """Split into (train, val): of each class `fraction` goes to val (see `choose_validation`).
 
-    A pure function of its arguments; both parts keep the order of `records`.
+    A pure function of keys, class names and the other arguments; both parts keep the order of `records`.
 
     Args:
-        same: a number for each key, equal where the images are. They go to the same side: a class is then divided by
-            its different images, those that another class has too by the first class that has them.
+        same: a number from 0 for each key, equal where the images are; they go to the same side.
 
     Raises:
         DataError: fraction is not strictly between 0 and 1.
     """
     require_fraction(fraction)
-    first: dict[int, str] = {}
-    stands_for = {r.key: first.setdefault(same[r.key], r.key) if same else r.key for r in sorted(records, key=_by_key)}
-    by_class: dict[str, list[str]] = {}
-    for record in records:
-        if stands_for[record.key] == record.key:
-            by_class.setdefault(record.class_name, []).append(record.key)
-    chosen: set[str] = set()
-    for number, class_name in enumerate(sorted({record.class_name for record in records})):
-        keys = sorted(by_class.get(class_name, ()))
-        share = min(max(round(fraction * len(keys)), 1), len(keys) - 1)
-        order = permutation(len(keys), Domain.SPLIT, seed, minor=number)
-        chosen.update(keys[i] for i in order[: max(share, 0)])
+    by_key = sorted(records, key=lambda record: record.key)
+    classes = {name: number for number, name in enumerate(sorted({record.class_name for record in records}))}
+    labels = np.array([classes[record.class_name] for record in by_key], dtype=np.int64)
+    groups = np.array([same[r.key] for r in by_key] if same else range(len(by_key)), dtype=np.int64)
+    val = choose_validation(labels, groups, fraction, seed)
+    chosen = {record.key for record, taken in zip(by_key, val, strict=True) if taken}
     return (
-        tuple(record for record in records if stands_for[record.key] not in chosen),
-        tuple(record for record in records if stands_for[record.key] in chosen),
+        tuple(record for record in records if record.key not in chosen),
+        tuple(record for record in records if record.key in chosen),
     )
-
-
-def _by_key(record: Record) -> str:
-    return record.key
 
 
 def digits_source() -> Source:

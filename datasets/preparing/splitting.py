@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..philox import Domain, permutation
-from .duplicates import several_values
 
 
 def choose_validation(
@@ -48,3 +47,12 @@ def _whole_groups(in_order: list[int], fixed: Collection[int], count: int) -> li
     if not taken and movable and len(sizes) > 1:
         return [min(movable, key=sizes.__getitem__)]
     return taken
+
+
+def several_values(numbers: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each number 0, 1, ... whether the rows with it differ in their value; both arguments have shape (rows,)."""
+    count = numbers.max(initial=-1) + 1
+    least, most = np.full(count, np.iinfo(np.int64).max), np.full(count, np.iinfo(np.int64).min)
+    np.minimum.at(least, numbers, values)
+    np.maximum.at(most, numbers, values)
+    return least < most

@@ -72,7 +72,9 @@ def walk(root: Path) -> tuple[Folder, Ignored]:
     try:
         _walk(tree, "", ignored, None, [_identity(root)])
     except RecursionError as error:
-        raise DataError(f"{root}: its folders are nested hundreds of levels deep; lay them out as CLASS/*.jpg") from error
+        raise DataError(
+            f"{root}: its folders are nested hundreds of levels deep; lay them out as CLASS/*.jpg"
+        ) from error
     return tree, ignored
 
 

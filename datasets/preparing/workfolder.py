@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..manifest import MANIFEST_FILE
 from ..files import is_at, lock, unlock, write_atomically
+from ..manifest import MANIFEST_FILE
 from .archives import Left, extract
 
 _INSIDE = ".partial"
