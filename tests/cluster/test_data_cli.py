@@ -77,7 +77,11 @@ def test_an_index_says_what_it_decided_and_where_every_member_ended(cli: Cli, tm
     for split, numbers in (("train", range(4)), ("validation", (4, 5, 0))):
         with tarfile.open(tmp_path / f"x-{split}-0.tar", "w") as tar:
             for place, number in enumerate(numbers):
-                for name, data in (("png", pictures[number].getvalue()), ("cls", b"%d" % (place % 3)), ("txt", b"[a] b")):
+                for name, data in (
+                    ("png", pictures[number].getvalue()),
+                    ("cls", b"%d" % (place % 3)),
+                    ("txt", b"[a] b"),
+                ):
                     info = tarfile.TarInfo(f"[b]img.{place}.{name}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
