@@ -15,7 +15,9 @@ from .data_report import print_account, print_duplicates
 @click.command("index")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the data set.  [default: the folder's]")
-@click.option("--train", metavar="PATTERN", help="Shards of train below FOLDER.  [default: by their or a folder's name]")
+@click.option(
+    "--train", metavar="PATTERN", help="Shards of train below FOLDER.  [default: by their or a folder's name]"
+)
 @click.option("--val", metavar="PATTERN", help="Shards of val.  [default: by name; without any, a part of train]")
 @click.option("--test", metavar="PATTERN", help="Shards of test.  [default: by name, if there are any]")
 @click.option("--label", default="cls", show_default=True, help="Member with the label: an extension, or json:FIELD.")

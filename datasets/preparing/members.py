@@ -90,8 +90,8 @@ def is_class_number(label: str) -> bool:
 class ShardMembers(NamedTuple):
     """What a tar holds: its samples, in the order of their images, and the names of all other members by kind.
 
-    Kinds are "folder", "hidden", "left by a system", an extension such as ".txt", and "extra .png" for an image beside a
-    sample's own.
+    Kinds are "folder", "hidden", "left by a system", an extension such as ".txt", and "extra .png" for an image beside
+    that of a sample.
     """
 
     rows: list[Row]

@@ -102,7 +102,7 @@ def test_splits_of_distinct_images_share_none(tmp_path: Path) -> None:
         pixels = np.full((2, 2), number, dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     found: list[list[Duplicates]] = []
-    prepare(tmp_path / "raw", tmp_path / "out", report=found.append, pixel_duplicates=True)
+    prepare(tmp_path / "raw", tmp_path / "out", report=found.append, pixel_duplicates=True, one_class=True)
     assert found == [[Duplicates("bytes", ()), Duplicates("pixels", ())]]
 
 
@@ -179,7 +179,9 @@ def shards(root: Path, *samples: tuple[str, int, int]) -> Path:
 
 def test_existing_shards_are_searched_too(tmp_path: Path) -> None:
     unique = [("train", n % 2, 100 + n) for n in range(4)]
-    root = shards(tmp_path, *unique, ("train", 0, 1), ("val", 0, 1), ("val", 1, 2), ("val", 0, 2), ("val", 1, 3), ("val", 1, 3))
+    root = shards(
+        tmp_path, *unique, ("train", 0, 1), ("val", 0, 1), ("val", 1, 2), ("val", 0, 2), ("val", 1, 3), ("val", 1, 3)
+    )
     found: list[list[Duplicates]] = []
     index_existing(root, report=found.append)
     assert found == [

@@ -49,7 +49,10 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         ["train/x-train-0.tar", "val/x-validation-0.tar"],
         {"train": ["train/x-train-0.tar"], "val": ["val/x-validation-0.tar"]},
     ),
-    "folders in a folder": (["all/train/a/0.tar", "all/val/0.tar"], {"train": ["all/train/a/0.tar"], "val": ["all/val/0.tar"]}),
+    "folders in a folder": (
+        ["all/train/a/0.tar", "all/val/0.tar"],
+        {"train": ["all/train/a/0.tar"], "val": ["all/val/0.tar"]},
+    ),
     "named in other folders": (["a/x-train.tar", "b/x-val.tar"], {"train": ["a/x-train.tar"], "val": ["b/x-val.tar"]}),
     "no split's name": (["00000.tar", "00001.tar"], {"train": ["00000.tar", "00001.tar"]}),
     "a split's letters within a word": (["latest-0.tar", "strain-0.tar"], {"train": ["latest-0.tar", "strain-0.tar"]}),
@@ -57,7 +60,7 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         ["train/0.tar", "train/._0.tar", ".old/0.tar", "__MACOSX/0.tar", "val/0.tar", "val/stats.json", "README"],
         {"train": ["train/0.tar"], "val": ["val/0.tar"]},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", UNDERSTOOD)
@@ -139,7 +142,9 @@ def test_no_shards_is_an_error_and_compressed_ones_are_told(tmp_path: Path) -> N
         (("train/0.tar", "test/0.tar"), {"train": 2, "test": 4, "val": 2}),  # test is never what is chosen on
     ],
 )
-def test_the_index_has_each_image_in_its_own_split(tmp_path: Path, names: tuple[str, ...], sizes: dict[str, int]) -> None:
+def test_the_index_has_each_image_in_its_own_split(
+    tmp_path: Path, names: tuple[str, ...], sizes: dict[str, int]
+) -> None:
     for number, name in enumerate(names):
         members = {}
         for n in range(4):

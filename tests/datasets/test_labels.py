@@ -40,11 +40,20 @@ CASES: dict[str, tuple[list[object], str, list[str] | None, list[str], list[str]
     "indices with gaps": ([1, 3], "cls", None, ["0", "1", "2", "3"], ["1", "3"], "2 of them have no image"),
     "indices of names": ([0, 1], "cls", ["cat", "dog"], ["cat", "dog"], ["cat", "dog"], "of the 2 given classes"),
     "indices of names that are numbers": (
-        [0, 1, 2, 3], "cls", ["1", "2", "10", "11"], ["1", "2", "10", "11"], ["1", "2", "10", "11"], "are indices",
+        [0, 1, 2, 3],
+        "cls",
+        ["1", "2", "10", "11"],
+        ["1", "2", "10", "11"],
+        ["1", "2", "10", "11"],
+        "are indices",
     ),
     "indices of names that repeat": (
-        [0, 1, 2], "cls", ["crane", "tench", "crane"],
-        ["crane (0)", "tench", "crane (2)"], ["crane (0)", "tench", "crane (2)"], "are indices",
+        [0, 1, 2],
+        "cls",
+        ["crane", "tench", "crane"],
+        ["crane (0)", "tench", "crane (2)"],
+        ["crane (0)", "tench", "crane (2)"],
+        "are indices",
     ),
     "indices with leading zeros": ([0, "01"], "cls", None, ["0", "1"], ["0", "1"], "are indices"),
     "one index unused": ([0, 2], "cls", None, ["0", "1", "2"], ["0", "2"], "1 of them has no image"),
@@ -52,24 +61,50 @@ CASES: dict[str, tuple[list[object], str, list[str] | None, list[str], list[str]
     "names of a list": (["dog", "cat"], "json:l", ["dog", "cat"], ["dog", "cat"], ["dog", "cat"], "json:l are names"),
     "years": ([2021, 2019], "json:year", None, ["2019", "2021"], ["2021", "2019"], "the names of 2 classes"),
     "names that are numbers": (
-        [1, 2, 10, 11], "json:l", None, ["1", "2", "10", "11"], ["1", "2", "10", "11"], "in natural order",
+        [1, 2, 10, 11],
+        "json:l",
+        None,
+        ["1", "2", "10", "11"],
+        ["1", "2", "10", "11"],
+        "in natural order",
     ),
     "numbers in text": (["1", "2", "10"], "txt", None, ["1", "2", "10"], ["1", "2", "10"], "in natural order"),
     "numbers from 0": ([0, 1, 2], "json:l", None, ["0", "1", "2"], ["0", "1", "2"], "the names of 3 classes"),
     "numbers and names": (["10", "9", "x"], "txt", None, ["9", "10", "x"], ["10", "9", "x"], "the names of 3 classes"),
     "numbers into a list of other names": ([1, 0], "json:l", ["a", "b"], ["a", "b"], ["b", "a"], "json:l are indices"),
     "numbers that are names of the list": (
-        [10, 2], "json:l", ["2", "10"], ["2", "10"], ["10", "2"], "names of the 2 given classes",
+        [10, 2],
+        "json:l",
+        ["2", "10"],
+        ["2", "10"],
+        ["10", "2"],
+        "names of the 2 given classes",
     ),
     "two spellings of one name": (
-        ["Ko\u0308ln", "K\u00f6ln", "Bonn"], "txt", None, ["Bonn", "K\u00f6ln"],
-        ["K\u00f6ln", "K\u00f6ln", "Bonn"], "2 classes",
+        ["Ko\u0308ln", "K\u00f6ln", "Bonn"],
+        "txt",
+        None,
+        ["Bonn", "K\u00f6ln"],
+        ["K\u00f6ln", "K\u00f6ln", "Bonn"],
+        "2 classes",
     ),
     "a list spelled the other way": (
-        ["K\u00f6ln", "Bonn"], "txt", ["Ko\u0308ln", "Bonn"], ["K\u00f6ln", "Bonn"], ["K\u00f6ln", "Bonn"], "names of",
+        ["K\u00f6ln", "Bonn"],
+        "txt",
+        ["Ko\u0308ln", "Bonn"],
+        ["K\u00f6ln", "Bonn"],
+        ["K\u00f6ln", "Bonn"],
+        "names of",
     ),
-    "a mark and spaces in the text": (["\ufeffcat ", " dog\n"], "txt", None, ["cat", "dog"], ["cat", "dog"], "2 classes"),
-}  # fmt: skip
+    "a mark and spaces in the text": (
+        ["\ufeffcat ", " dog\n"],
+        "txt",
+        None,
+        ["cat", "dog"],
+        ["cat", "dog"],
+        "2 classes",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -84,7 +119,12 @@ def test_labels_mean_what_is_said(tmp_path: Path, case: str) -> None:
 
 REFUSED: dict[str, tuple[list[object], str, list[str] | None, str]] = {
     "an index above the list": ([0, 2], "cls", ["a", "b"], "has label 2, but there are 2 classes without it"),
-    "an index that is the name of a class": ([2019], "cls", ["2019", "2020"], "has label 2019, but there are 2 classes"),
+    "an index that is the name of a class": (
+        [2019],
+        "cls",
+        ["2019", "2020"],
+        "has label 2019, but there are 2 classes",
+    ),
     "a name that is not listed": (["cat", "cow"], "txt", ["cat", "dog"], "has label cow, but there are 2 classes"),
     "names and indices mixed": ([0, 1], "json:l", ["1", "2"], "has label 0, but there are 2 classes"),
     "a name that is listed twice": (["cat"], "txt", ["cat", "dog", "cat"], "class 'cat' is given twice"),
@@ -132,7 +172,12 @@ def test_a_list_of_classes_holds_names_and_nothing_else(tmp_path: Path, case: st
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"caf\xe9\n", "not a text in UTF-8"), (b"c\0a\0t\0\n\0", "zero bytes"), (b"\n\n", "no class names"), (None, "read")],
+    [
+        (b"caf\xe9\n", "not a text in UTF-8"),
+        (b"c\0a\0t\0\n\0", "zero bytes"),
+        (b"\n\n", "no class names"),
+        (None, "read"),
+    ],
 )
 def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path, data: bytes | None, message: str) -> None:
     if data is not None:
