@@ -9,7 +9,7 @@ import click
 from ...datasets import Account, index_existing, read_class_names
 from .bar import progress_bar
 from .console import stderr_console
-from .data_report import print_account, print_duplicates
+from .data_report import print_account, print_duplicates, print_result
 
 
 @click.command("index")
@@ -68,5 +68,4 @@ def command(
         )
     for account in accounts:
         print_account(account, folder)
-    sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
-    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {folder}")
+    print_result(manifest, folder)
