@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from .errors import DataError, EffnetClusterError, one_line
     from .files import locked, write_atomically
     from .manifest import Manifest, Shard, Split
+    from .preparing.account import ACCOUNT_FILE, Account
     from .preparing.assemble import PreparingProgress
+    from .preparing.class_map import read_class_map
     from .preparing.contact_sheet import contact_sheet
     from .preparing.csv_source import Columns
     from .preparing.duplicates import Duplicates
     from .preparing.indexing import index_existing, index_shards
     from .preparing.inspection import Inspection, inspect_dataset
+    from .preparing.layout import parse_splits
+    from .preparing.opening import Understanding
     from .preparing.prepare import DIGITS, open_dataset, prepare, prepare_digits
     from .preparing.processes import Mapper, processes
     from .preparing.reencode import Reencoding
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
     from .verify import BadShard, verify_shards
 
 __all__ = [
+    "ACCOUNT_FILE",
     "DIGITS",
+    "Account",
     "Augmentation",
     "BadShard",
     "Batch",
@@ -65,6 +71,7 @@ __all__ = [
     "Tail",
     "TrainLoader",
     "TrainTransform",
+    "Understanding",
     "contact_sheet",
     "decode_rgb",
     "index_existing",
@@ -74,9 +81,11 @@ __all__ = [
     "merge_receipts",
     "one_line",
     "open_dataset",
+    "parse_splits",
     "prepare",
     "prepare_digits",
     "processes",
+    "read_class_map",
     "read_rgb",
     "receipt",
     "server_address",
@@ -93,12 +102,16 @@ _HOMES = {
     "errors": ("DataError", "EffnetClusterError", "one_line"),
     "files": ("locked", "write_atomically"),
     "manifest": ("Manifest", "Shard", "Split"),
+    "preparing.account": ("ACCOUNT_FILE", "Account"),
     "preparing.assemble": ("PreparingProgress",),
+    "preparing.class_map": ("read_class_map",),
     "preparing.contact_sheet": ("contact_sheet",),
     "preparing.csv_source": ("Columns",),
     "preparing.duplicates": ("Duplicates",),
     "preparing.indexing": ("index_existing", "index_shards"),
     "preparing.inspection": ("Inspection", "inspect_dataset"),
+    "preparing.layout": ("parse_splits",),
+    "preparing.opening": ("Understanding",),
     "preparing.prepare": ("DIGITS", "open_dataset", "prepare", "prepare_digits"),
     "preparing.processes": ("Mapper", "processes"),
     "preparing.reencode": ("Reencoding",),

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import click
 
-from ...datasets import Columns, Duplicates, Mapper, Reencoding, prepare, processes
+from ...datasets import (
+    Account,
+    Columns,
+    Mapper,
+    Reencoding,
+    Understanding,
+    parse_splits,
+    prepare,
+    processes,
+    read_class_map,
+)
 from ...datasets import PreparingProgress as Step
 from ...orchestration.errors import UserError
 from .bar import progress_bar
 from .console import stderr_console
-
-_NAMED_DUPLICATES = 5
+from .data_report import print_account, print_duplicates
 
 
 @click.command("prepare")
@@ -30,6 +39,26 @@ _NAMED_DUPLICATES = 5
     "--pixel-duplicates", is_flag=True, help="Compare the splits by pixels too, not only by bytes; three times slower."
 )
 @click.option("--drop-duplicates", is_flag=True, help="Leave images out of train that are in val or test too.")
+@click.option(
+    "--splits",
+    metavar="SPLIT=FOLDER,…",
+    help="Which folders are splits, where their names leave doubt: train=Train,val=Test, */NAME for a folder in each "
+    "class, or none.",
+)
+@click.option(
+    "--class-map",
+    type=click.Path(path_type=Path),
+    help="CSV with the columns from,to: new class names, in the order of the labels; no name leaves a class out.",
+)
+@click.option("--one-class", is_flag=True, help="Allow a single class.")
+@click.option(
+    "--on-corrupt",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="Whether damaged images end the command, when all are found, or are left out.",
+)
+@click.option("--name-encoding", metavar="NAME", help="Encoding of the names in a .zip, such as gbk.  [default: UTF-8]")
 @click.option("--path-column", default="path", show_default=True, help="Column of a .csv with paths.")
 @click.option("--label-column", default="label", show_default=True, help="Column with labels.")
 @click.option("--split-column", default="split", show_default=True, help="Column with splits, if any.")
@@ -47,6 +76,11 @@ def command(
     quality: int,
     pixel_duplicates: bool,
     drop_duplicates: bool,
+    splits: str | None,
+    class_map: Path | None,
+    one_class: bool,
+    on_corrupt: str,
+    name_encoding: str | None,
     path_column: str,
     label_column: str,
     split_column: str,
@@ -56,13 +90,16 @@ def command(
 ) -> None:
     """Write the images of SOURCE to OUT as shards. Called again after Ctrl-C or a crash, it continues.
 
-    SOURCE is a folder of class folders; an archive of one (.tgz, .tar, .zip); a .csv with the columns path, label and,
-    optionally, split; or torchvision:NAME@FOLDER, a data set whose files are in FOLDER already, NAME being CIFAR10,
-    CIFAR100, Flowers102, StanfordCars, FGVCAircraft, OxfordIIITPet, Food101 or ImageNet. Shards that exist already
-    need no preparing: see `data index`.
+    SOURCE is a folder of class folders, perhaps in folders for train, val and test; an archive of one (tar, also
+    compressed, or zip); a .csv with the columns path, label and, optionally, split; or torchvision:NAME@FOLDER, a data
+    set whose files are in FOLDER already, NAME being CIFAR10, CIFAR100, Flowers102, StanfordCars, FGVCAircraft,
+    OxfordIIITPet, Food101 or ImageNet. Shards that exist already need no preparing: see `data index`.
+
+    Every file ends as a sample, ignored for a reason that is told, or damaged.
     """
     console = stderr_console()
     reencoding = None if max_side is None else Reencoding(max_side, quality)
+    accounts: list[Account] = []
     with _mapper(workers, ray, address) as mapper, progress_bar(console, "preparing") as show:
 
         def step(now: Step) -> None:
@@ -75,15 +112,25 @@ def command(
             val_fraction=val_fraction,
             seed=seed,
             reencoding=reencoding,
-            columns=Columns(path_column, label_column, split_column),
+            understanding=Understanding(
+                splits=None if splits is None else parse_splits(splits),
+                columns=Columns(path_column, label_column, split_column),
+                name_encoding=name_encoding,
+            ),
+            class_map=None if class_map is None else read_class_map(class_map),
+            one_class=one_class,
+            skip_damaged=on_corrupt == "skip",
             pixel_duplicates=pixel_duplicates,
             drop_duplicates=drop_duplicates,
             mirror_safe=mirror,
             mapper=mapper,
             progress=step,
             note=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-            report=_tell,
+            report=lambda found: print_duplicates(found, "--drop-duplicates leaves them out of train"),
+            accounted=accounts.append,
         )
+    for account in accounts:
+        print_account(account, out)
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
     click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {out}")
 
@@ -105,15 +152,3 @@ def _mapper(workers: int | None, ray: bool, address: str | None) -> Iterator[Map
 
     with ray_tasks(address) as mapper:
         yield mapper
-
-
-def _tell(found: list[Duplicates]) -> None:
-    for duplicates in found:
-        if not duplicates.groups:
-            continue
-        count = len(duplicates.groups)
-        named = "; ".join(" = ".join(group) for group in duplicates.groups[:_NAMED_DUPLICATES])
-        more = "" if count <= _NAMED_DUPLICATES else f"; and {count - _NAMED_DUPLICATES:,} more"
-        images = "image is" if count == 1 else "images are"
-        line = f"warning: {count:,} {images} in more than one split, by the same {duplicates.same}: {named}{more}"
-        click.echo(f"{line} (--drop-duplicates leaves them out of train)", err=True)

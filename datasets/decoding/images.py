@@ -4,6 +4,8 @@ Only the formats named here are ever opened; Pillow's EPS plug-in, for one, woul
 counts are capped before anything is decoded. Every failure of a decoder comes out as one `DataError`.
 """
 
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,14 +27,24 @@ MAX_IMAGE_PIXELS = 89_478_485
 SHARD_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 """Extensions of the image members of a shard."""
 
-SOURCE_EXTENSIONS = SHARD_EXTENSIONS | {"jpe", "jfif", "bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm"}
-"""Extensions of the files of a source that are taken for images."""
+_OTHER_EXTENSIONS = "jpe jfif mpo bmp dib gif tif tiff ppm pgm pbm pnm avif avifs heic heif hif jp2 j2k"
+SOURCE_EXTENSIONS = SHARD_EXTENSIONS | frozenset(_OTHER_EXTENSIONS.split())
+"""Extensions of the files of a source that are taken for images; with any other name the content decides."""
 
 _SHARD_FORMATS = ("JPEG", "PNG", "WEBP")
-_SOURCE_FORMATS = (*_SHARD_FORMATS, "BMP", "DIB", "GIF", "TIFF", "PPM")
+_SOURCE_FORMATS = (*_SHARD_FORMATS, "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
+_HEIC = re.compile(rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
+_HEAD_BYTES = 64
+# What may be decoded to be made smaller: a scan of 23,000 x 23,000 pixels, 1.6 GB as RGB.
+_MAX_LARGE_BYTES = 2**30
+_MAX_LARGE_PIXELS = 2**29
 # A JPEG with several pictures (cameras write them) is opened by Pillow as MPO; its bytes are a JPEG file all the same.
 _STORED_AS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+
+
+class TooLargeError(DataError):
+    """An image that is in order, but larger than the caps."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +64,10 @@ def encode_file(path: Path) -> EncodedImage:
     The image is decoded once to find a damaged file now rather than in the middle of a training run.
 
     Raises:
-        DataError: the file cannot be read or decoded, or exceeds a cap; the message names it.
+        TooLargeError: it exceeds a cap; `decode_large` reads it all the same.
+        DataError: the file cannot be read or decoded. All messages name the file.
     """
-    try:
-        if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
-            raise DataError(f"{path}: {size:,} bytes, more than the {MAX_IMAGE_BYTES:,} allowed for one image")
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    data = _file_bytes(path, MAX_IMAGE_BYTES)
     try:
         with _opened(data, _SOURCE_FORMATS) as image:
             width, height = image.size
@@ -68,8 +76,48 @@ def encode_file(path: Path) -> EncodedImage:
                 image.load()
                 return EncodedImage(data, extension, width, height)
             return _as_png(image)
+    except TooLargeError as error:
+        raise TooLargeError(f"{path}: {error}; make it smaller (--max-side) or remove the file") from error
     except DataError as error:
         raise DataError(f"{path}: {error}; repair or remove the file") from error
+
+
+def decode_large(path: Path, side: int) -> Image.Image:
+    """Decode an image file above the caps that is to be made smaller, to mode RGB and upright.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, as long as its longer side keeps `side` pixels.
+
+    Raises:
+        DataError: the file cannot be read or decoded, or is larger than 1 GiB or 2^29 pixels; the message names it.
+    """
+    data = _file_bytes(path, _MAX_LARGE_BYTES)
+    try:
+        with _opened(data, _SOURCE_FORMATS, math.inf) as image:
+            scale = max(image.size) / side
+            image.draft(None, (int(image.width / scale), int(image.height / scale)))
+            _require_pixels(image, _MAX_LARGE_PIXELS)
+            image.load()
+            return _to_rgb(_upright(image))
+    except DataError as error:
+        raise DataError(f"{path}: {error}; repair or remove the file") from error
+
+
+def is_image(path: Path) -> bool:
+    """Whether the content of a file is an image of a known format, whatever its name; only its header is read.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        if _HEIC.match(file.read(_HEAD_BYTES)):
+            return True
+        try:
+            with Image.open(file, formats=_SOURCE_FORMATS):
+                return True
+        except Image.DecompressionBombError:
+            return True
+        except Exception:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error, ... on other files
+            return False
 
 
 def decode_rgb(data: bytes) -> Image.Image:
@@ -117,15 +165,23 @@ def dimensions(data: bytes) -> tuple[int, int]:
         return image.size
 
 
-@contextmanager
-def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Open with every check that the header allows; whatever Pillow raises inside the block becomes a DataError."""
+def _file_bytes(path: Path, limit: int) -> bytes:
     try:
-        with Image.open(BytesIO(data), formats=formats) as image:
-            if (pixels := image.width * image.height) > MAX_IMAGE_PIXELS:
-                raise DataError(f"{image.width}x{image.height} pixels, more than the {MAX_IMAGE_PIXELS:,} allowed")
-            if pixels == 0:
-                raise DataError("an image without pixels")
+        if (size := path.stat().st_size) > limit:
+            raise TooLargeError(f"{path}: {size:,} bytes, more than the {limit:,} allowed for one image")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _opened(data: bytes, formats: tuple[str, ...], max_pixels: float | None = None) -> Iterator[Image.Image]:
+    """Open with every check that the header allows; whatever Pillow raises inside the block becomes a DataError."""
+    if "HEIF" in formats and _HEIC.match(data):
+        _use_heif()
+    try:
+        with _pillows_cap_off(), Image.open(BytesIO(data), formats=formats) as image:
+            _require_pixels(image, MAX_IMAGE_PIXELS if max_pixels is None else max_pixels)
             yield image
     except DataError:
         raise
@@ -133,6 +189,32 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
         raise DataError(f"not an image that can be read ({'/'.join(formats)})") from error
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error, ... on damaged input
         raise DataError(f"damaged image: {one_line(error)}") from error
+
+
+def _require_pixels(image: Image.Image, limit: float) -> None:
+    pixels = image.width * image.height
+    if pixels > limit:
+        raise TooLargeError(f"{image.width}x{image.height} pixels, more than the {limit:,} allowed")
+    if pixels == 0:
+        raise DataError("an image without pixels")
+
+
+@contextmanager
+def _pillows_cap_off() -> Iterator[None]:
+    """Pillow's own cap would end the opening of a large image with an error that looks like damage."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _use_heif() -> None:
+    try:
+        import pillow_heif  # optional
+    except ImportError as error:
+        raise DataError("HEIC needs a plugin: pip install 'effnet-cluster[prepare]'") from error
+    pillow_heif.register_heif_opener()
 
 
 def _upright(image: Image.Image) -> Image.Image:

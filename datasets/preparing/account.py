@@ -30,10 +30,14 @@ class Account:
     unit: str = "files"
 
     @property
+    def left(self) -> int:
+        """Number of files that are no sample."""
+        return sum(map(len, self.ignored.values())) + len(self.damaged)
+
+    @property
     def seen(self) -> int:
         """Number of all files."""
-        ignored = sum(map(len, self.ignored.values()))
-        return sum(self.samples.values()) * self.files_per_sample + ignored + len(self.damaged)
+        return sum(self.samples.values()) * self.files_per_sample + self.left
 
     def line(self) -> str:
         """All numbers in one line."""

@@ -10,19 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decoding.images import EncodedImage
+from ..decoding.images import EncodedImage, TooLargeError
 from ..errors import DataError
 from ..files import replacing
 from ..manifest import Shard, Split
 from .duplicates import ImageHashes
 from .members import LabelMember, read_members
+from .names import printable
 from .reencode import Reencoding
 from .shards import write_shard
 from .sources import Record
 
 _CLS = LabelMember("cls")
 _UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
-_COLUMNS = ("offset", "size", "label", "keys", "short_side")
+_COLUMNS = ("offset", "size", "label", "keys", "short_side", "damaged")
 
 
 class ShardTask(NamedTuple):
@@ -58,6 +59,7 @@ class BuiltShard:
         offset, size: int64 (N,); label: int32 (N,); keys: bytes (N,): as in `Split`.
         short_side: int32 (N,), shorter side of the stored images in pixels.
         hashes: of the source's images.
+        damaged: str (D, 2), for each image that could not be used where it is from, and why; the shard lacks it.
     """
 
     number: int
@@ -69,6 +71,7 @@ class BuiltShard:
     keys: NDArray[np.bytes_]
     short_side: NDArray[np.int32]
     hashes: ImageHashes
+    damaged: NDArray[np.str_]
 
     def save(self, path: Path) -> None:
         """Write it to `path` in one step."""
@@ -97,11 +100,11 @@ class BuiltShard:
 def build_shard(task: ShardTask) -> BuiltShard:
     """Read a task's images, write its tar, and read the tar's headers back for the index.
 
-    The result is saved beside the tar. A shard with a saved result for the same inputs, and whose tar is still what
-    that says, is not written again.
+    Damaged images are left out and listed. The result is saved beside the tar. A shard with a saved result for the same
+    inputs, and whose tar is still what that says, is not written again.
 
     Raises:
-        DataError: an image is damaged, or the tar on the disk does not hold what was written.
+        DataError: the tar on the disk does not hold what was written.
         OSError: the disk is full or the folder cannot be written.
     """
     return _finished(task) or _build(task)
@@ -123,14 +126,19 @@ def _build(task: ShardTask) -> BuiltShard:
     hashes: list[ImageHashes] = []
     short_sides: list[int] = []
     written: list[tuple[str, int, str]] = []
+    labels: list[int] = []
+    damaged: list[tuple[str, str]] = []
 
     def samples() -> Iterator[tuple[str, EncodedImage, int]]:
         # One image after the other: as many shards are built at once as there are cores, and the memory is one.
         for record, label in zip(task.records, task.labels, strict=True):
-            image = record.read()
-            hashes.append(ImageHashes.of([image], task.pixels))
-            if task.reencoding is not None:
-                image = task.reencoding.apply(image)
+            try:
+                image, hashed = _read(record, task)
+            except DataError as error:
+                damaged.append((printable(record.origin), printable(str(error)).replace("\0", " ")))
+                continue
+            hashes.append(hashed)
+            labels.append(label)
             short_sides.append(min(image.width, image.height))
             written.append((record.key, len(image.data), str(label)))
             yield record.key, image, label
@@ -150,17 +158,30 @@ def _build(task: ShardTask) -> BuiltShard:
             Shard(task.name, fresh.stat().st_size, digest, len(rows)),
             offset=np.array([row.offset for row in rows], dtype=np.int64),
             size=np.array([row.size for row in rows], dtype=np.int64),
-            label=np.array(task.labels, dtype=np.int32),
+            label=np.array(labels, dtype=np.int32),
             keys=np.array([row.key.encode() for row in rows], dtype=np.bytes_),
             short_side=np.array(short_sides, dtype=np.int32),
-            hashes=ImageHashes.join(hashes),
+            hashes=ImageHashes.join([ImageHashes.of([], task.pixels), *hashes]),
+            damaged=np.array(damaged, dtype=np.str_).reshape(-1, 2),
         )
     built.save(task.completion)
     return built
 
 
+def _read(record: Record, task: ShardTask) -> tuple[EncodedImage, ImageHashes]:
+    try:
+        image = record.read()
+    except TooLargeError:
+        if task.reencoding is None or record.path is None:
+            raise
+        image = task.reencoding.apply_large(record.path)
+    hashed = ImageHashes.of([image], task.pixels)
+    return (image if task.reencoding is None else task.reencoding.apply(image)), hashed
+
+
 def join_shards(built: Sequence[BuiltShard]) -> Split:
-    """The split that these shards make in this order."""
+    """The split that these shards make in this order; one of which every image was damaged is left out."""
+    built = [one for one in built if one.shard.samples]
     counts = [one.shard.samples for one in built]
     return Split(
         shards=tuple(one.shard for one in built),

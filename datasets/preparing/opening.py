@@ -1,13 +1,30 @@
 """Opening a source of images: a folder, an archive, a CSV file or a data set of torchvision."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import DataError
-from .archives import archive_stem, is_archive
+from .archives import ARCHIVE_SUFFIXES, archive_stem, is_archive
 from .csv_source import Columns, csv_source, is_csv
+from .layout import Splits
 from .sources import Source, folder_source
 from .torchvision_source import is_torchvision, torchvision_source
 from .workfolder import Note, WorkFolder
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """What a user says about a source that does not say it itself.
+
+    Attributes:
+        splits: which folders are splits (see `layout.understand`); default: those that are called so.
+        columns: of a .csv.
+        name_encoding: of the names in a .zip, such as gbk; default: UTF-8.
+    """
+
+    splits: Splits | None = None
+    columns: Columns | None = None
+    name_encoding: str | None = None
 
 
 def require_source(reference: str) -> None:
@@ -16,7 +33,7 @@ def require_source(reference: str) -> None:
         raise DataError(f"{reference}: no such file or folder to prepare")
 
 
-def open_source(reference: str, work: WorkFolder, name: str | None, columns: Columns | None, note: Note) -> Source:
+def open_source(reference: str, work: WorkFolder, name: str | None, meaning: Understanding, note: Note) -> Source:
     """The source at a folder, an archive (unpacked into `work`), a .csv or torchvision:NAME@FOLDER.
 
     Raises:
@@ -26,9 +43,17 @@ def open_source(reference: str, work: WorkFolder, name: str | None, columns: Col
         return torchvision_source(reference, name)
     path = Path(reference).absolute()  # another process may have another working directory
     if path.is_dir():
-        return folder_source(path, name)
+        return _folder(path, name, meaning)
     if is_archive(path):
-        return folder_source(work.unpack(path, note), name or archive_stem(path))
+        left = work.unpack(path, meaning.name_encoding, note)
+        source = _folder(work.unpacked, name or archive_stem(path), meaning)
+        ignored = {**source.ignored, **{why: tuple(files) for why, files in left.items() if files}}
+        return replace(source, ignored=ignored)
     if is_csv(path):
-        return csv_source(path, columns, name)
-    raise DataError(f"{path}: neither a folder nor a .tgz, .tar.gz, .tar or .zip archive, nor a .csv")
+        return csv_source(path, meaning.columns, name)
+    kinds = ", ".join(ARCHIVE_SUFFIXES)
+    raise DataError(f"{path}: neither a folder nor an archive ({kinds}), nor a .csv; unpack other archives first")
+
+
+def _folder(path: Path, name: str | None, meaning: Understanding) -> Source:
+    return folder_source(path, name, meaning.splits)

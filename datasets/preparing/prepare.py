@@ -1,7 +1,7 @@
 """Preparing a dataset from a source, whole or not at all; and opening a prepared one by its name."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,15 +10,23 @@ from ..errors import DataError
 from ..manifest import MANIFEST_FILE, Manifest
 from ..philox import require_word
 from ..reading.cache import default_limit
+from .account import ACCOUNT_FILE, Account
 from .archives import archive_stem, is_archive
-from .assemble import DuplicatesCallback, PreparingProgress, ProgressCallback, ShardSettings, build, without_duplicates
-from .csv_source import Columns
-from .opening import open_source, require_source
+from .assemble import (
+    DuplicatesCallback,
+    PreparingProgress,
+    ProgressCallback,
+    ShardSettings,
+    build,
+    with_validation,
+    without_duplicates,
+)
+from .opening import Understanding, open_source, require_source
 from .processes import Mapper, serially
 from .reencode import Reencoding
 from .shards import BYTES_PER_SHARD, SAMPLES_PER_SHARD, require_limits
 from .sources import digits_source, looks_like_classes, require_fraction
-from .workfolder import Note, occupied, publish, require_free, working_aside, working_on
+from .workfolder import Note, occupied, publish, require_free, resolved, working_aside, working_on
 
 __all__ = ["DIGITS", "PreparingProgress", "open_dataset", "prepare", "prepare_digits"]
 
@@ -26,6 +34,8 @@ DIGITS = "digits"
 _DIGITS_FOLDER = "digits-v1"
 _DIGITS_PER_SHARD = 256
 _SHARDS_FOLDER = "shards"
+
+AccountCallback = Callable[[Account], None]
 
 
 def prepare(
@@ -38,7 +48,10 @@ def prepare(
     samples_per_shard: int = SAMPLES_PER_SHARD,
     bytes_per_shard: int = BYTES_PER_SHARD,
     reencoding: Reencoding | None = None,
-    columns: Columns | None = None,
+    understanding: Understanding | None = None,
+    class_map: Mapping[str, str] | None = None,
+    one_class: bool = False,
+    skip_damaged: bool = False,
     pixel_duplicates: bool = False,
     drop_duplicates: bool = False,
     mirror_safe: bool = True,
@@ -46,8 +59,9 @@ def prepare(
     progress: ProgressCallback | None = None,
     note: Note | None = None,
     report: DuplicatesCallback | None = None,
+    accounted: AccountCallback | None = None,
 ) -> Manifest:
-    """Write a source as shards and manifest into `out_dir`.
+    """Write a source as shards and manifest into `out_dir`, with an account of what became of each file.
 
     The work is done in a folder beside `out_dir` that is renamed at the end, so `out_dir` is complete or untouched.
     Once a shard is finished that folder is kept when the work is killed, interrupted or fails, and the next call goes
@@ -55,28 +69,32 @@ def prepare(
     (with `reencoding`: on every one with the same release of Pillow).
 
     Args:
-        source: ROOT/CLASS/*.jpg or ROOT/{train,val}/CLASS/*.jpg; a .tgz, .tar.gz, .tar or .zip of either; a .csv (see
+        source: ROOT/CLASS/*.jpg or ROOT/SPLIT/CLASS/*.jpg; a tar (also compressed) or .zip of either; a .csv (see
             `csv_source`); or torchvision:NAME@FOLDER (see `torchvision_source`).
         name: dataset name; default: that of the source.
         val_fraction: part of each class for validation, where the source has no splits of its own.
         seed: of the validation split and of the order in which samples are written.
         samples_per_shard, bytes_per_shard: a shard ends at whichever comes first, by the sizes of the source's files.
         reencoding: makes large images smaller; default: every image is stored as it is.
-        columns: of a .csv.
-        pixel_duplicates: look for images in several splits by their pixels too, not only by their bytes; decodes every
-            image in full, which takes about three times as long.
+        understanding: what the source itself does not say.
+        class_map: new class names by those of the source, in the order of the labels (see `Source.mapped`).
+        one_class: whether a single class is what is meant.
+        skip_damaged: leave images out that cannot be used, rather than stop when all have been found.
+        pixel_duplicates: look for equal images by their pixels too, not only by their bytes; decodes every image in
+            full, which takes about three times as long.
         drop_duplicates: leave out of "train" what is in "val" or "test" too; reads every image twice.
         mirror_safe: whether mirrored images keep their class.
         mapper: where shards are built; default: one after the other in this process (see `processes`).
         progress: called with `PreparingProgress` after every shard.
         note: told in a line when work is kept for later, or earlier work is not used.
-        report: called with the images that several splits share.
+        report: called with the images that are there more than once.
+        accounted: called with the account, which is also written beside the manifest (`account.json`).
 
     Raises:
         DataError: `out_dir` exists and is not empty, or is being prepared by another process; the source is missing,
             damaged or not of these forms; or the disk is full.
     """
-    source, out_dir, note = str(source), Path(out_dir).absolute(), note or _unheard
+    source, out_dir, note = str(source), resolved(out_dir), note or _unheard
     # Before an archive is unpacked for minutes, everything that can be wrong with the call.
     require_fraction(val_fraction)
     require_word("seed", seed)
@@ -85,16 +103,38 @@ def prepare(
     require_free(out_dir)
     settings = ShardSettings(seed, samples_per_shard, bytes_per_shard, reencoding, pixel_duplicates)
     with working_on(out_dir, note) as work, _named_after(source, work.unpacked):
-        found = open_source(source, work, name, columns, note).with_validation(val_fraction, seed)
+        found = open_source(source, work, name, understanding or Understanding(), note)
+        if class_map is not None:
+            found = found.mapped(class_map)
+        if len(found.classes) == 1 and not one_class:
+            problem = f"a single class, {found.classes[0]!r}, is nothing to tell apart"
+            raise DataError(f"{source}: {problem}; give the folder of the class folders, or allow it (--one-class)")
+        found = with_validation(found, val_fraction, seed, pixel_duplicates, mapper, progress)
         if drop_duplicates:
             found = without_duplicates(found, pixel_duplicates, mapper, progress)
-        manifest, duplicates = build(found, work, settings, mirror_safe, mapper, progress, note)
+        built = build(found, work, settings, mirror_safe, mapper, progress, note, skip_damaged=skip_damaged)
         if report is not None:
-            report(duplicates)
-        manifest.save()
-        if not publish(work.built, out_dir):
+            report(built.duplicates)
+        roots = (str(work.unpacked), str(Path(source).absolute()))
+        account = Account(
+            samples={split: len(of_split) for split, of_split in built.manifest.splits.items()},
+            ignored={why: tuple(_below(roots, file) for file in files) for why, files in found.ignored.items()},
+            damaged={_below(roots, file): _below(roots, why) for file, why in built.damaged.items()},
+        )
+        account.save(work.built / ACCOUNT_FILE)
+        if accounted is not None:
+            accounted(account)
+        built.manifest.save()
+        if not publish(work, out_dir):
             raise occupied(out_dir)
     return Manifest.load(out_dir)
+
+
+def _below(roots: Sequence[str], text: str) -> str:
+    """A file's name, or a line about it, relative to the source."""
+    for root in roots:
+        text = text.removeprefix(f"{root}/")
+    return text
 
 
 def prepare_digits(out_dir: Path, *, progress: ProgressCallback | None = None) -> Manifest:
@@ -103,7 +143,7 @@ def prepare_digits(out_dir: Path, *, progress: ProgressCallback | None = None) -
     Raises:
         DataError: `out_dir` exists and is not empty, or cannot be written.
     """
-    out_dir = Path(out_dir).absolute()
+    out_dir = resolved(out_dir)
     require_free(out_dir)
     if not _build_digits(out_dir, progress):
         raise occupied(out_dir)
@@ -175,9 +215,9 @@ def _build_digits(folder: Path, progress: ProgressCallback | None) -> bool:
     source = digits_source().with_validation(0.2, seed=0)
     settings = ShardSettings(0, _DIGITS_PER_SHARD, BYTES_PER_SHARD, None, False)
     with working_aside(folder) as work:
-        manifest, _ = build(source, work, settings, False, serially, progress, _unheard)
-        manifest.save()
-        return publish(work.built, folder)
+        built = build(source, work, settings, False, serially, progress, _unheard, skip_damaged=False)
+        built.manifest.save()
+        return publish(work, folder)
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image
 
-from ..decoding.images import EncodedImage, decode_rgb
+from ..decoding.images import EncodedImage, decode_large, decode_rgb
 from ..errors import DataError
 
 
@@ -34,11 +35,21 @@ class Reencoding:
         Raises:
             DataError: it cannot be decoded.
         """
-        longest = max(image.width, image.height)
-        if longest <= self.max_side:
+        if max(image.width, image.height) <= self.max_side:
             return image
-        rgb = decode_rgb(image.data)  # turned upright, hence its own size
-        width, height = (max(1, round(side * self.max_side / longest)) for side in rgb.size)
+        return self._smaller(decode_rgb(image.data))  # turned upright, hence its own size
+
+    def apply_large(self, path: Path) -> EncodedImage:
+        """The smaller form of an image file that is above the caps for what is stored.
+
+        Raises:
+            DataError: it cannot be decoded, or is above the caps of `decode_large` too.
+        """
+        return self._smaller(decode_large(path, self.max_side))
+
+    def _smaller(self, rgb: Image.Image) -> EncodedImage:
+        scale = min(1.0, self.max_side / max(rgb.size))
+        width, height = (max(1, round(side * scale)) for side in rgb.size)
         buffer = BytesIO()
         rgb.resize((width, height), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=self.quality)
         return EncodedImage(buffer.getvalue(), "jpg", width, height)

@@ -5,11 +5,11 @@ The order of a source's records depends on names alone, never on the order in wh
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ from PIL import Image
 
 from ..decoding.images import SOURCE_EXTENSIONS, EncodedImage, encode_file
 from ..errors import DataError
-from ..manifest import TEST, TRAIN, VAL
-from ..philox import Domain, permutation
+from ..manifest import TRAIN, VAL
+from .layout import Splits, understand
+from .names import class_order, is_hidden, is_system
+from .splitting import choose_validation
+from .tree import ImageFile, walk
 
-_VAL_NAMES = ("val", "valid", "validation")
-_SPLIT_NAMES = frozenset({TRAIN, TEST, *_VAL_NAMES})
+LEFT_OUT = "left out by the class map"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Record:
         read: gives the image as it will be stored; raises DataError.
         bytes: size of its file, or about what it will take; decides where a shard ends.
         stamp: when its file was last changed, in ns; 0 where there is no file.
+        path: its file, if it has one of its own.
     """
 
     key: str
@@ -42,28 +45,65 @@ class Record:
     read: Callable[[], EncodedImage]
     bytes: int = 0
     stamp: int = 0
+    path: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people: its file, or its key."""
+        return self.key if self.path is None else str(self.path)
 
 
 @dataclass(frozen=True)
 class Source:
-    """All records of a source by split, its class names in the order of their labels, and its files that are no images.
+    """All records of a source by split, and its class names in the order of their labels.
 
-    Sources that come without splits have only "train"; `with_validation` takes "val" from it.
+    Sources that come without "val" get it from `with_validation`.
+
+    Attributes:
+        ignored: its files that are none of the data, relative to it, by the reason in a few words.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[Record, ...]]
-    ignored: int = 0
+    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def with_validation(self, fraction: float, seed: int) -> "Source":
-        """This source, or, when it has no "val", the one with a stratified part of "train" as "val"."""
+    def with_validation(self, fraction: float, seed: int, same: Mapping[str, int] | None = None) -> "Source":
+        """This source, or, when it has no "val", the one with a stratified part of "train" as "val".
+
+        Args:
+            same: a number for each key, equal where the images are; equal images go to the same side.
+        """
         if VAL in self.splits:
             return self
-        train, val = stratified_split(self.splits[TRAIN], fraction, seed)
+        train, val = stratified_split(self.splits[TRAIN], fraction, seed, same)
         if not val:
             raise DataError(f"{self.name}: no class has the two images that a validation split takes; add images")
-        return Source(self.name, self.classes, {**self.splits, TRAIN: train, VAL: val}, self.ignored)
+        rest = {split: records for split, records in self.splits.items() if split != TRAIN}
+        return replace(self, splits={TRAIN: train, VAL: val, **rest})
+
+    def mapped(self, new_names: Mapping[str, str]) -> "Source":
+        """The source with other class names, in the order of the mapping; classes of one new name are merged.
+
+        Args:
+            new_names: the new name of each class; an empty one leaves its images out.
+
+        Raises:
+            DataError: the mapping lacks a class, names one that is not there, or leaves none.
+        """
+        if unknown := sorted(set(self.classes) ^ set(new_names)):
+            problem = "is not in the class map" if unknown[0] in self.classes else "of the class map is not in the data"
+            raise DataError(f"{self.name}: class {unknown[0]!r} {problem}; map each class once (to nothing: left out)")
+        classes = tuple(dict.fromkeys(new for new in new_names.values() if new))
+        if not classes:
+            raise DataError(f"{self.name}: the class map leaves no class")
+        kept = {
+            split: tuple(replace(r, class_name=new_names[r.class_name]) for r in records if new_names[r.class_name])
+            for split, records in self.splits.items()
+        }
+        out = tuple(r.origin for records in self.splits.values() for r in records if not new_names[r.class_name])
+        ignored = {**self.ignored, LEFT_OUT: out} if out else self.ignored
+        return replace(self, classes=classes, splits=kept, ignored=ignored)
 
 
 def require_fraction(fraction: float) -> None:
@@ -73,26 +113,25 @@ def require_fraction(fraction: float) -> None:
 
 
 def stratified_split(
-    records: Sequence[Record], fraction: float, seed: int
+    records: Sequence[Record], fraction: float, seed: int, same: Mapping[str, int] | None = None
 ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Split into (train, val): of each class `fraction` goes to val, rounded, at least one to either side where it has
-    two.
+    """Split into (train, val): of each class `fraction` goes to val (see `choose_validation`).
 
-    A pure function of the keys, the class names, `fraction` and `seed`; both parts keep the order of `records`.
+    A pure function of keys, class names and the other arguments; both parts keep the order of `records`.
+
+    Args:
+        same: a number from 0 for each key, equal where the images are; they go to the same side.
 
     Raises:
         DataError: fraction is not strictly between 0 and 1.
     """
     require_fraction(fraction)
-    by_class: dict[str, list[str]] = {}
-    for record in records:
-        by_class.setdefault(record.class_name, []).append(record.key)
-    chosen: set[str] = set()
-    for number, class_name in enumerate(sorted(by_class)):
-        keys = sorted(by_class[class_name])
-        count = min(max(round(fraction * len(keys)), 1), len(keys) - 1)
-        order = permutation(len(keys), Domain.SPLIT, seed, minor=number)
-        chosen.update(keys[i] for i in order[:count])
+    by_key = sorted(records, key=lambda record: record.key)
+    classes = {name: number for number, name in enumerate(sorted({record.class_name for record in records}))}
+    labels = np.array([classes[record.class_name] for record in by_key], dtype=np.int64)
+    groups = np.array([same[r.key] for r in by_key] if same else range(len(by_key)), dtype=np.int64)
+    val = choose_validation(labels, groups, fraction, seed)
+    chosen = {record.key for record, taken in zip(by_key, val, strict=True) if taken}
     return (
         tuple(record for record in records if record.key not in chosen),
         tuple(record for record in records if record.key in chosen),
@@ -119,34 +158,26 @@ def _encode_digit(levels: NDArray[np.float64]) -> EncodedImage:
     return EncodedImage(buffer.getvalue(), "jpg", 32, 32)
 
 
-def folder_source(root: Path, name: str | None = None) -> Source:
-    """A folder ROOT/CLASS/*.jpg, or ROOT/{train,val|valid|validation,test}/CLASS/*.jpg with its splits as they are.
-
-    Given train and test but no val, test is what there is to validate on and becomes "val". Files that are no images
-    are counted; hidden files (.DS_Store, ._x) are not seen at all.
+def folder_source(root: Path, name: str | None = None, splits: Splits | None = None) -> Source:
+    """A folder ROOT/CLASS/*.jpg, or ROOT/SPLIT/CLASS/*.jpg with its splits as they are (see `layout.understand`).
 
     Raises:
-        DataError: no class folders, a class without images, or a validation class that training does not have.
+        DataError: a folder cannot be read, no class folders, a class without images, a validation class that training
+            does not have, or a tree that can be understood in several ways.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    folders = {folder.name: folder for folder in visible_folders(root)}
-    ignored: Counter[str] = Counter()
-    if TRAIN in folders and folders.keys() <= _SPLIT_NAMES:
-        files = {split: _class_files(folder, ignored) for split, folder in _named_splits(root, folders).items()}
-    else:
-        files = {TRAIN: _class_files(root, ignored)}
-    classes = tuple(files[TRAIN])
-    for split, of_split in files.items():
+    tree, ignored = walk(root)
+    layout = understand(tree, splits)
+    for reason, images in layout.left_out.items():
+        ignored[reason] += [image.path.relative_to(root).as_posix() for image in images]
+    classes = class_order(layout.splits[TRAIN])
+    for split, of_split in layout.splits.items():
         require_known_classes(root, split, of_split, classes)
-    numbers = iter(range(sum(len(paths) for of_split in files.values() for paths in of_split.values())))
-    splits = {
-        split: tuple(
-            file_record(next(numbers), path, class_name) for class_name, paths in of_split.items() for path in paths
-        )
-        for split, of_split in files.items()
+    numbers = count()
+    found = {
+        split: tuple(_record(next(numbers), image, name) for name in classes for image in of_split.get(name, ()))
+        for split, of_split in layout.splits.items()
     }
-    return Source(name or root.resolve().name, classes, splits, ignored.total())
+    return Source(name or root.resolve().name, classes, found, {why: tuple(files) for why, files in ignored.items()})
 
 
 def file_record(number: int, path: Path, class_name: str) -> Record:
@@ -155,8 +186,12 @@ def file_record(number: int, path: Path, class_name: str) -> Record:
         found = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    key = record_key(number, path.stem)
-    return Record(key, class_name, partial(encode_file, path), found.st_size, found.st_mtime_ns)
+    return _record(number, ImageFile(path, found.st_size, found.st_mtime_ns), class_name)
+
+
+def _record(number: int, image: ImageFile, class_name: str) -> Record:
+    read = partial(encode_file, image.path)
+    return Record(record_key(number, image.path.stem), class_name, read, image.bytes, image.stamp, image.path)
 
 
 def record_key(number: int, stem: str) -> str:
@@ -172,66 +207,13 @@ def require_known_classes(where: object, split: str, found: Iterable[str], class
         raise DataError(f"{where}: {problem}; the splits must share their classes")
 
 
-def split_called(name: str) -> str | None:
-    """The split that a source means by a name: "validation" is "val"; None where it is no split's name."""
-    lower = name.lower()
-    return VAL if lower in _VAL_NAMES else lower if lower in (TRAIN, TEST) else None
-
-
-def visible_folders(root: Path) -> list[Path]:
-    """The sub-folders of `root` by name, without hidden ones and the __MACOSX that macOS adds to archives."""
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX")
-
-
-def content_root(root: Path) -> Path:
-    """Step into wrapping folders, such as the flower_photos/ of flower_photos.tgz, to the one with the classes."""
-    while len(inside := visible_folders(root)) == 1 and inside[0].name != TRAIN and visible_folders(inside[0]):
-        root = inside[0]
-    return root
-
-
 def looks_like_classes(root: Path) -> bool:
     """Whether some image lies below a sub-folder of `root`: a raw folder of classes, not yet prepared."""
     return any(
-        next((f for f in _files_below(folder) if _is_image_name(f)), None) is not None
-        for folder in visible_folders(root)
+        Path(name).suffix.lower().removeprefix(".") in SOURCE_EXTENSIONS
+        for folder in root.iterdir()
+        if folder.is_dir() and not is_hidden(folder.name) and not is_system(folder.name)
+        for _, _, names in os.walk(folder)
+        for name in names
+        if not is_hidden(name)
     )
-
-
-def _named_splits(root: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
-    named = {TRAIN: folders[TRAIN]}
-    validation = [folders[name] for name in _VAL_NAMES if name in folders]
-    if len(validation) > 1:
-        names = " and ".join(folder.name for folder in validation)
-        raise DataError(f"{root}: {names} both look like the validation split; keep one")
-    if validation:
-        named[VAL] = validation[0]
-    if TEST in folders:
-        named[TEST if validation else VAL] = folders[TEST]
-    return named
-
-
-def _class_files(root: Path, ignored: Counter[str]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for folder in visible_folders(root):
-        files = list(_files_below(folder))
-        found[folder.name] = sorted(
-            (f for f in files if _is_image_name(f)), key=lambda f: f.relative_to(root).as_posix()
-        )
-        ignored["files"] += len(files) - len(found[folder.name])
-        if not found[folder.name]:
-            raise DataError(f"{folder}: a class folder without images; add images or remove it")
-    if not found:
-        raise DataError(f"{root}: no class folders with images; it should hold CLASS/*.jpg")
-    ignored["files"] += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())
-    return found
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
-
-
-def _is_image_name(path: Path) -> bool:
-    return path.suffix.lower().removeprefix(".") in SOURCE_EXTENSIONS

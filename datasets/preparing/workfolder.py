@@ -12,8 +12,13 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import is_at, lock, unlock, write_atomically
-from .archives import extract
-from .sources import content_root
+from ..manifest import MANIFEST_FILE
+from .archives import Left, extract
+
+_INSIDE = ".partial"
+_MOVED_FILE = "moved.json"
+# What an output folder may hold that is empty all the same: the work folder, and what each ext4 volume has.
+_NOTHING = frozenset({_INSIDE, "lost+found"})
 
 Note = Callable[[str], None]
 """Takes a line for the person who waits."""
@@ -39,18 +44,25 @@ class WorkFolder:
         """Number of finished shards."""
         return sum(not path.name.startswith(".") for path in self._finished.glob("*.npz"))
 
-    def unpack(self, archive: Path, note: Note) -> Path:
-        """The folder of the archive's contents; unpacked only if an earlier run did not get to its end."""
+    def unpack(self, archive: Path, encoding: str | None, note: Note) -> Left:
+        """Unpack an archive into `unpacked`, unless an earlier run has done so; returns what it left out."""
         found = archive.stat()
-        origin = {"archive": str(archive.absolute()), "bytes": found.st_size, "changed": found.st_mtime_ns}
-        if _read_json(self._origin) != origin:
-            if self.finished:
-                note(f"{archive}: not the source that {self.root} was begun with; starting anew")
-            self._clear()
-            self.unpacked.mkdir()
-            extract(archive, self.unpacked)
-            write_atomically(self._origin, json.dumps(origin))
-        return content_root(self.unpacked)
+        origin = {
+            "archive": str(archive.absolute()),
+            "bytes": found.st_size,
+            "changed": found.st_mtime_ns,
+            "encoding": encoding,
+        }
+        before = _read_json(self._origin)
+        if isinstance(before, dict) and before.get("origin") == origin:
+            return dict(before["left"])
+        if self.finished:
+            note(f"{archive}: not the source that {self.root} was begun with; starting anew")
+        self._clear()
+        self.unpacked.mkdir()
+        left = extract(archive, self.unpacked, encoding=encoding)
+        write_atomically(self._origin, json.dumps({"origin": origin, "left": left}))
+        return left
 
     def begin(self, inputs: Mapping[str, str], note: Note) -> None:
         """Make ready for building the shards of these names from these inputs (see `ShardTask`).
@@ -68,6 +80,20 @@ class WorkFolder:
         for path in (*self.built.rglob("*"), *self._finished.iterdir()):
             if path.is_file() and path not in expected:
                 path.unlink()
+
+    def move_up(self) -> None:
+        """Move all that was built into the folder that holds this one, the manifest last: with it the data is whole."""
+        names = sorted((path.name for path in self.built.iterdir()), key=lambda name: (name == MANIFEST_FILE, name))
+        write_atomically(self.root / _MOVED_FILE, json.dumps(names))
+        for name in names:
+            (self.built / name).rename(self.root.parent / name)
+
+    def take_back(self) -> None:
+        """Undo a `move_up` that was killed on its way."""
+        for name in _read_json(self.root / _MOVED_FILE) or ():
+            if (self.root.parent / name).exists():
+                (self.root.parent / name).rename(self.built / name)
+        (self.root / _MOVED_FILE).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the folder and all that is in it."""
@@ -89,7 +115,8 @@ def working_on(out_dir: Path, note: Note) -> Iterator[WorkFolder]:
     Raises:
         DataError: another process holds it, or the place cannot be written.
     """
-    root = out_dir.parent / f".{out_dir.name}.partial"
+    # An empty folder that is there already may be a mounted volume, or in a folder that nobody may write: work in it.
+    root = out_dir / _INSIDE if out_dir.is_dir() else out_dir.parent / f".{out_dir.name}.partial"
     work = WorkFolder(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +124,8 @@ def working_on(out_dir: Path, note: Note) -> Iterator[WorkFolder]:
     except OSError as error:
         raise DataError(f"{out_dir}: cannot be written: {error.strerror or error}") from error
     try:
+        work.take_back()
+        require_free(out_dir)
         yield work
     except BaseException as error:
         if kept := work.finished:
@@ -131,16 +160,32 @@ def working_aside(out_dir: Path) -> Iterator[WorkFolder]:
         raise DataError(f"{where}: cannot be read or written: {error.strerror or error}") from error
 
 
+def resolved(out_dir: Path) -> Path:
+    """The absolute path of an output folder, links followed: a rename would replace the link and not the folder."""
+    return Path(out_dir).resolve()
+
+
 def require_free(out_dir: Path) -> None:
-    """Raise DataError if something is at `out_dir` that is not an empty folder."""
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+    """Raise DataError if something is at `out_dir` that is neither an empty folder nor one that was begun."""
+    if not out_dir.exists():
+        return
+    if not out_dir.is_dir():
+        raise occupied(out_dir)
+    if (out_dir / _INSIDE / _MOVED_FILE).exists():  # ended while it was published
+        return
+    if any(path.name not in _NOTHING for path in out_dir.iterdir()):
         raise occupied(out_dir)
 
 
-def publish(built: Path, out_dir: Path) -> bool:
-    """Rename `built` to `out_dir` in one step; False when something is there that is not an empty folder."""
+def publish(work: WorkFolder, out_dir: Path) -> bool:
+    """Move what was built to `out_dir`, the manifest last; False when something is there already."""
+    if work.root.parent == out_dir:
+        if any(path.name not in _NOTHING for path in out_dir.iterdir()):
+            return False
+        work.move_up()
+        return True
     try:
-        built.rename(out_dir)
+        work.built.rename(out_dir)
     except OSError:
         if out_dir.exists():
             return False

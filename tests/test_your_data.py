@@ -1,0 +1,57 @@
+"""The examples of docs/your-data.md: each tree is made, and each command says what stands there."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from effnet_cluster.cluster.cli import main
+
+from .datasets.trees import make_tree
+
+PAGE = Path(__file__).parents[1] / "docs" / "your-data.md"
+BLOCK = re.compile(r"^```(tree|console|file)(?: (\S+))?\n(.*?)^```$", re.M | re.S)
+
+
+def examples() -> Iterator[tuple[str, dict[str, str], str, str]]:
+    """Each command with the tree and the files that stand before it, and the output that the page promises."""
+    tree, files = "", dict[str, str]()
+    for kind, name, text in BLOCK.findall(PAGE.read_text("utf-8")):
+        if kind == "tree":
+            tree, files = text, {}
+        elif kind == "file":
+            files[name] = text
+        else:
+            command, _, output = text.removeprefix("$ ").partition("\n")
+            yield tree, dict(files), command, output
+
+
+EXAMPLES = list(examples())
+
+
+def run(tree: str, files: dict[str, str], command: str, folder: Path) -> str:
+    content: dict[str, int | str | bytes] = dict(files)
+    for line in tree.splitlines():
+        name, _, count = line.partition(": ")
+        content[name] = int(count.split()[0]) if count else "no image"
+    make_tree(folder, content)
+    words = shlex.split(command)
+    assert words.pop(0) == "effnet-cluster"
+    result = CliRunner().invoke(main, words, prog_name="effnet-cluster")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result.output.replace(f"{folder}/", "")
+
+
+@pytest.mark.parametrize(("tree", "files", "command", "output"), EXAMPLES, ids=[example[2] for example in EXAMPLES])
+def test_an_example_says_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: str, files: dict[str, str], command: str, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(tree, files, command, tmp_path) == output
+
+
+def test_the_page_has_examples() -> None:
+    assert len(EXAMPLES) >= 10
