@@ -118,7 +118,8 @@ def _convert(
     if problems:
         first, *others = problems
         listed = ", ".join(map(repr, others[:_LISTED])) + (", …" if len(others) > _LISTED else "")
-        raise ValueError(problems[first] + (f"; and {len(others)} more keys that do not fit: {listed}" if others else ""))
+        more = f"; and {len(others)} more keys that do not fit: {listed}" if others else ""
+        raise ValueError(problems[first] + more)
     return result
 
 

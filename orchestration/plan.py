@@ -116,8 +116,9 @@ class Plan(BaseModel):
         # What is left then is the index: where an image lies, its label, its key.
         rest = "labels or keys of images differ" if self.data_facts else "the record does not say more"
         raise UserError(
-            f"{manifest.location} no longer holds the data of '{self.spec.name}': digest {manifest.digest[:_SHOWN]}, not "
-            f"{self.data_digest[:_SHOWN]}; {'; '.join(changes) or rest}; bring them back, or submit another experiment"
+            f"{manifest.location} no longer holds the data of '{self.spec.name}': digest {manifest.digest[:_SHOWN]}, "
+            f"not {self.data_digest[:_SHOWN]}; {'; '.join(changes) or rest}; "
+            "bring them back, or submit another experiment"
         )
 
     def run_by(self, execution: Execution) -> Plan:

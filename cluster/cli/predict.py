@@ -88,9 +88,9 @@ def command(
         trained = load_trained(Home.default(), model, tracking_uri)
         explain = None if class_name is None else trained.facts.class_index(class_name)
         pictures = _picture_paths(files, out or Path()) if cam else None
+        cuts = (slice(start, start + _BATCH) for start in range(0, len(files), _BATCH))
         made = itertools.chain.from_iterable(
-            _predict(trained, files[start : start + _BATCH], top, explain, pictures and pictures[start : start + _BATCH])
-            for start in range(0, len(files), _BATCH)
+            _predict(trained, files[part], top, explain, pictures and pictures[part]) for part in cuts
         )
         predictions = [prediction if prediction.error else next(made) for prediction in predictions]
     if as_json:

@@ -53,9 +53,9 @@ def require_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> No
     larger = next(pixels for pixels in itertools.count(side) if edge(pixels) > 1)
     shared = f" over {workers} workers" if workers > 1 else ""
     raise UserError(
-        f"{trial.trial_id}: global batch {recipe.global_batch}{shared} in micro-batches of 1 image leaves BatchNorm one "
-        f"value per channel, as the last feature map of {side} px is 1x1; use micro-batches of at least 2 images, or "
-        f"images of at least {larger} px"
+        f"{trial.trial_id}: global batch {recipe.global_batch}{shared} in micro-batches of 1 image leaves BatchNorm "
+        f"one value per channel, as the last feature map of {side} px is 1x1; use micro-batches of at least 2 images, "
+        f"or images of at least {larger} px"
     )
 
 

@@ -204,9 +204,7 @@ def test_data_that_are_not_there_are_named_with_their_digest(
     manifest = prepare(source, out)
     record(home, str(out), manifest)
     change(out)
-    assert resume().startswith(
-        f"error: the data of 'flowers', digest {manifest.digest[:12]}, cannot be opened: {out}"
-    )
+    assert resume().startswith(f"error: the data of 'flowers', digest {manifest.digest[:12]}, cannot be opened: {out}")
 
 
 def test_remote_data_are_looked_at_too(source: Path, home: Home, resume: Callable[[], str], tmp_path: Path) -> None:

@@ -209,7 +209,10 @@ def test_a_picture_is_written_of_every_good_file(predict: Predict) -> None:
     assert {row["cam"] for row in rows if row.get("cam")} == {str(path) for path in Path("maps").glob("*")}
 
 
-TREE = ("p/10.png", "p/2.png", "p/deep/x.jpg", "p/deep/er/y", "p/.hidden.png", "p/.git/z.png", "p/notes.txt", "p/@eaDir/t.jpg")
+TREE = (
+    *("p/10.png", "p/2.png", "p/deep/x.jpg", "p/deep/er/y"),
+    *("p/.hidden.png", "p/.git/z.png", "p/notes.txt", "p/@eaDir/t.jpg"),
+)
 
 
 @pytest.mark.parametrize("argument", ["p", "p/", "./p", "{here}/p"])
@@ -264,7 +267,7 @@ def test_a_pattern_that_matches_nothing_is_one_line(argument: str, predict: Pred
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda weight: weight.fill_(float("nan")), "'classifier.weight' of the effnet state dict holds NaN or infinite"),
+        (lambda weight: weight.fill_(torch.nan), "'classifier.weight' of the effnet state dict holds NaN or infinite"),
         (lambda weight: weight.long(), "'classifier.weight' of the effnet state dict holds int64 values"),
         (lambda weight: weight[:2], r"'classifier.weight' of the effnet state dict has the shape \(2, "),
     ],

@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "booleans": (with_value(LAST, Tensor.bool), "'classifier.weight' .* bool values"),
     "complex": (with_value(LAST, lambda weight: weight.to(torch.complex64)), "'classifier.weight' .* complex64 values"),
     "another shape": (with_value(LAST, lambda weight: weight[:2]), r"'classifier.weight' .* shape \(2, .* has \(3, "),
-    "turned": (with_value("head.conv.weight", Tensor.squeeze), r"'head.conv.weight' .* has the shape \(\d+, \d+\), but"),
+    "turned": (with_value("head.conv.weight", Tensor.squeeze), r"'head.conv.weight' .* the shape \(\d+, \d+\), but"),
     "half with a prefix": (half_prefixed, "more keys that do not fit: "),
     "a loss beside the model": (
         lambda state: {"state_dict": prefixed("model.")(state) | {"criterion.weight": torch.ones(3)}},
