@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .preparing.duplicates import Duplicates
     from .preparing.indexing import index_existing, index_shards
     from .preparing.inspection import Inspection, inspect_dataset
+    from .preparing.labels import read_class_names
     from .preparing.layout import parse_splits
     from .preparing.opening import Understanding
     from .preparing.prepare import DIGITS, open_dataset, prepare, prepare_digits
@@ -86,6 +87,7 @@ __all__ = [
     "prepare_digits",
     "processes",
     "read_class_map",
+    "read_class_names",
     "read_rgb",
     "receipt",
     "server_address",
@@ -110,6 +112,7 @@ _HOMES = {
     "preparing.duplicates": ("Duplicates",),
     "preparing.indexing": ("index_existing", "index_shards"),
     "preparing.inspection": ("Inspection", "inspect_dataset"),
+    "preparing.labels": ("read_class_names",),
     "preparing.layout": ("parse_splits",),
     "preparing.opening": ("Understanding",),
     "preparing.prepare": ("DIGITS", "open_dataset", "prepare", "prepare_digits"),

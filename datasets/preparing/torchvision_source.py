@@ -5,7 +5,6 @@ al. 2019). "train" is everything meant for training: for Flowers102 and FGVCAirc
 test set, for ImageNet the official validation set. Birdsnap is not in torchvision.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,8 @@ from PIL import Image
 from ..decoding.images import EncodedImage
 from ..errors import DataError, one_line
 from ..manifest import TRAIN, VAL
+from .labels import unique_names
+from .names import class_name
 from .sources import Record, Source, file_record, record_key
 
 PREFIX = "torchvision:"
@@ -131,13 +132,8 @@ def _require_unpacked_imagenet(where: str, root: Path) -> None:
 
 def _class_names(data: Any) -> tuple[str, ...]:
     """Unique names in the order of the labels. ImageNet's classes have several names each, and there are two cranes."""
-    names = [name if isinstance(name, str) else ", ".join(name) for name in data.classes]
-    counts = Counter(names)
-    identifiers = getattr(data, "wnids", [str(number) for number in range(len(names))])
-    return tuple(
-        f"{name} ({identifier})" if counts[name] > 1 else name
-        for name, identifier in zip(names, identifiers, strict=True)
-    )
+    names = [class_name(name if isinstance(name, str) else ", ".join(name)) for name in data.classes]
+    return unique_names(names, getattr(data, "wnids", [str(number) for number in range(len(names))]))
 
 
 def _images(where: str, known: _Known, data: Any) -> Iterator[_Image]:

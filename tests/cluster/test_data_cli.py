@@ -1,12 +1,14 @@
 """The verbs of `effnet-cluster data`: what they print, where, and how they end."""
 
 import csv
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -65,6 +67,37 @@ def test_existing_shards_are_indexed_in_place(cli: Cli, shards: Manifest, tmp_pa
     assert Manifest.load(folder).digest == index_shards(shards.root, classes=shards.classes).digest
     assert cli("data", "index", folder).exit_code == 2  # there is a manifest now
     assert cli("data", "index", folder, "--val", "v*.tar").exit_code == 2
+
+
+def test_an_index_says_what_it_decided_and_where_every_member_ended(cli: Cli, tmp_path: Path) -> None:
+    pictures = [io.BytesIO() for _ in range(6)]
+    for number, picture in enumerate(pictures):
+        Image.new("L", (4, 4), number).save(picture, "PNG")
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcrane\r\n\r\ntench\r\ncrane\r\n")
+    for split, numbers in (("train", range(4)), ("validation", (4, 5, 0))):
+        with tarfile.open(tmp_path / f"x-{split}-0.tar", "w") as tar:
+            for place, number in enumerate(numbers):
+                for name, data in (("png", pictures[number].getvalue()), ("cls", b"%d" % (place % 3)), ("txt", b"[a] b")):
+                    info = tarfile.TarInfo(f"[b]img.{place}.{name}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    result = cli("data", "index", tmp_path, "--classes", tmp_path / "names.txt", "--name", "birds")
+    assert (result.exit_code, result.stdout) == (0, f"birds: 4 train, 3 val images of 3 classes in {tmp_path}\n")
+    assert result.stderr.splitlines() == [
+        "labels in .cls are indices of the 3 given classes",
+        "warning: 1 image is in more than one split, by the same bytes: train/[b]img.0 = val/[b]img.2",
+        "warning: 1 image is under more than one class, by the same bytes: train/[b]img.0 = val/[b]img.2",
+        f"21 members seen: 7 samples (4 train, 3 val), 7 ignored (7 .txt); listed in {tmp_path}/account.json",
+    ]
+    assert Manifest.load(tmp_path).classes == ("crane (0)", "tench", "crane (2)")
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "extra.tar").write_bytes((tmp_path / "x-train-0.tar").read_bytes())
+    result = cli("data", "index", tmp_path)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "extra.tar (1), x-train-*.tar (1), x-validation-*.tar (1)" in result.stderr
+    assert "--train PATTERN, --val PATTERN, --test PATTERN" in result.stderr
+    result = cli("data", "index", tmp_path, "--train", "x-train-*.tar", "--val", "x-val*.tar")
+    assert result.stdout.startswith(f"{tmp_path.name}: 4 train, 3 val images")
 
 
 def test_inspect_prints_a_table_json_and_a_picture(cli: Cli, shards: Manifest, tmp_path: Path) -> None:

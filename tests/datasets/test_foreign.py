@@ -64,7 +64,11 @@ def test_shards_of_others_become_a_dataset_in_place(tmp_path: Path, kind: str) -
         tmp_path, label=kind if ":" in kind else "cls", progress=lambda done, total: seen.append((done, total))
     )
     assert {path: path.read_bytes() for path in before} == before
-    assert {path.name for path in tmp_path.iterdir()} - {path.name for path in before} == {"manifest.json", "index.npz"}
+    assert {path.name for path in tmp_path.iterdir()} - {path.name for path in before} == {
+        "account.json",
+        "index.npz",
+        "manifest.json",
+    }
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert manifest.classes == (NAMES if kind == "json:class" else ("0", "1", "2"))
     assert open_dataset(str(tmp_path), tmp_path / "cache").digest == manifest.digest

@@ -105,7 +105,7 @@ def test_shards_of_others_are_indexed(tmp_path: Path) -> None:
         "sub/a.cls": b"1\n",
         "sub/a.json": b"{}",
         "sub/a.jpeg": png(1),
-        "b.c.d.png": png(9),  # webdataset reads key b, extension c.d.png: not an image member
+        "e.c.d.png": png(9),  # webdataset reads key e, extension c.d.png: more of the sample e
         "e.PNG": png(2),
         "e.cls": b"0",
         "evil.pyd": b"cos\nsystem\n(S'false'\ntR.",
