@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -124,18 +124,8 @@ class _SpecLoader(yaml.SafeLoader):
     """YAML whose scalars stay text: the field that takes one reads it as it reads a flag's. Null is None.
 
     YAML 1.1, which PyYAML reads, makes 128 of `workers: 2:8`, 8 of `seeds: 010`, True of `name: on` and a date of
-    `name: 2024-01-01`. YAML 1.2 does not, and what are numbers and switches to its core schema are so to the fields.
+    `name: 2024-01-01`. To YAML 1.2 they are text, too. Numbers are decimal, as in flags: 0x10 and 0o17 are none.
     """
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [found for found in resolvers if found[0] == _NULL]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    yaml_constructors: ClassVar = {
-        tag: found
-        for tag, found in yaml.SafeLoader.yaml_constructors.items()
-        if tag in (_NULL, "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", None)
-    }
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Read a mapping. Raises `YAMLError` for a key that is there twice, of which PyYAML would take the last."""
@@ -149,6 +139,19 @@ class _SpecLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             lines[key.value] = key.start_mark.line + 1
         return node
+
+
+# Of the plain words to which YAML 1.1 gives a type only null keeps it, and no tag makes anything but text, lists and
+# mappings.
+_SpecLoader.yaml_implicit_resolvers = {
+    first: [found for found in resolvers if found[0] == _NULL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_SpecLoader.yaml_constructors = {
+    tag: found
+    for tag, found in yaml.SafeLoader.yaml_constructors.items()
+    if tag in (_NULL, "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", None)
+}
 
 
 class ExperimentSpec(BaseModel):
