@@ -49,7 +49,8 @@ class ActivationSpec:
 
 
 # In place where the derivative is computed from the output, which drops a tensor. Where it needs the input (SiLU, Mish,
-# Hardswish, ReLU6), autograd clones the input before overwriting it: the same memory and one copy more.
+# Hardswish, ReLU6), autograd clones the input before overwriting it: the same memory and one copy more. What a forward
+# hook wants to keep of the layer before an activation it has to copy.
 _INPLACE = (("inplace", True),)
 _FROM_OUTPUT: Any = {"kept": 0, "reads_output": True}
 

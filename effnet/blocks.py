@@ -120,8 +120,7 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` gated, in its own shape."""
         gate: Tensor = self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
-        # The gradient of either factor needs the other, so only without gradients in place.
-        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
+        return x * gate
 
 
 class StochasticDepth(nn.Module):
@@ -209,7 +208,7 @@ class MBConv(nn.Module):
         branch: Tensor = self.project(self.se(self.depthwise(self.expand(x))))
         if self.shortcut is None:
             return branch
-        out: Tensor = self.drop(branch).add_(self.shortcut(x))  # in place: no gradient needs the branch
+        out: Tensor = self.drop(branch) + self.shortcut(x)
         return out
 
 
@@ -234,7 +233,7 @@ class Bottleneck(nn.Module):
         """Return the block's output for ``x`` of shape (N, in_channels, H, W)."""
         branch: Tensor = self.project(self.spatial(self.reduce(x)))
         if self.shortcut is not None:
-            branch = self.drop(branch).add_(self.shortcut(x))
+            branch = self.drop(branch) + self.shortcut(x)
         activated: Tensor = self.act(branch)
         return activated
 

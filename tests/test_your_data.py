@@ -1,7 +1,10 @@
 """The examples of docs/your-data.md: each tree is made, and each command says what stands there."""
 
+import io
 import re
 import shlex
+import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from click.testing import CliRunner
 
 from effnet_cluster.cluster.cli import main
 
-from .datasets.trees import make_tree
+from .datasets.trees import make_tree, picture
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-data.md"
 BLOCK = re.compile(r"^```(tree|console|file)(?: (\S+))?\n(.*?)^```$", re.M | re.S)
@@ -32,11 +35,27 @@ def examples() -> Iterator[tuple[str, dict[str, str], str, str]]:
 EXAMPLES = list(examples())
 
 
+def shard(name: str, samples: int) -> bytes:
+    """A tar of so many pictures of two classes in turns."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(samples):
+            for extension, data in (
+                ("png", picture(zlib.crc32(name.encode()) % 10**6 + number)),
+                ("cls", b"%d" % (number % 2)),
+            ):
+                info = tarfile.TarInfo(f"{number:04d}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def run(tree: str, files: dict[str, str], command: str, folder: Path) -> str:
     content: dict[str, int | str | bytes] = dict(files)
     for line in tree.splitlines():
         name, _, count = line.partition(": ")
-        content[name] = int(count.split()[0]) if count else "no image"
+        number = int(count.split()[0]) if count else 0
+        content[name] = shard(name, number) if "samples" in count else number or "no image"
     make_tree(folder, content)
     words = shlex.split(command)
     assert words.pop(0) == "effnet-cluster"

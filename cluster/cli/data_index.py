@@ -9,13 +9,15 @@ import click
 from ...datasets import Account, index_existing, read_class_names
 from .bar import progress_bar
 from .console import stderr_console
-from .data_report import print_account, print_duplicates
+from .data_report import print_account, print_duplicates, print_result
 
 
 @click.command("index")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the data set.  [default: the folder's]")
-@click.option("--train", metavar="PATTERN", help="Shards of train below FOLDER.  [default: by their or a folder's name]")
+@click.option(
+    "--train", metavar="PATTERN", help="Shards of train below FOLDER.  [default: by their or a folder's name]"
+)
 @click.option("--val", metavar="PATTERN", help="Shards of val.  [default: by name; without any, a part of train]")
 @click.option("--test", metavar="PATTERN", help="Shards of test.  [default: by name, if there are any]")
 @click.option("--label", default="cls", show_default=True, help="Member with the label: an extension, or json:FIELD.")
@@ -66,5 +68,4 @@ def command(
         )
     for account in accounts:
         print_account(account, folder)
-    sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
-    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {folder}")
+    print_result(manifest, folder)

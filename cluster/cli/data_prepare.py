@@ -23,7 +23,7 @@ from ...datasets import PreparingProgress as Step
 from ...orchestration.errors import UserError
 from .bar import progress_bar
 from .console import stderr_console
-from .data_report import print_account, print_duplicates
+from .data_report import print_account, print_duplicates, print_result
 
 
 @click.command("prepare")
@@ -131,8 +131,7 @@ def command(
         )
     for account in accounts:
         print_account(account, out)
-    sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
-    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {out}")
+    print_result(manifest, out)
 
 
 @contextmanager

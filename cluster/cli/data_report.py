@@ -7,9 +7,17 @@ from pathlib import Path
 
 import click
 
-from ...datasets import ACCOUNT_FILE, Account, Duplicates
+from ...datasets import ACCOUNT_FILE, Account, Duplicates, Manifest
 
 _NAMED_DUPLICATES = 5
+_NAMED_CLASSES = 5
+
+
+def print_result(manifest: Manifest, folder: Path) -> None:
+    """Say what was made: a wrong guess at the classes shows in their names."""
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in manifest.splits.items())
+    names = ", ".join(manifest.classes[:_NAMED_CLASSES]) + (", …" if len(manifest.classes) > _NAMED_CLASSES else "")
+    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes):,} classes ({names}) in {folder}")
 
 
 def print_account(account: Account, folder: Path) -> None:

@@ -32,7 +32,7 @@ SOURCE_EXTENSIONS = SHARD_EXTENSIONS | frozenset(_OTHER_EXTENSIONS.split())
 """Extensions of the files of a source that are taken for images; with any other name the content decides."""
 
 _SHARD_FORMATS = ("JPEG", "PNG", "WEBP")
-_SOURCE_FORMATS = (*_SHARD_FORMATS, "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
+_SOURCE_FORMATS = (*_SHARD_FORMATS, "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 _HEIC = re.compile(rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 _HEAD_BYTES = 64
 # What may be decoded to be made smaller: a scan of 23,000 x 23,000 pixels, 1.6 GB as RGB.
@@ -112,7 +112,7 @@ def is_image(path: Path) -> bool:
         if _HEIC.match(file.read(_HEAD_BYTES)):
             return True
         try:
-            with Image.open(file, formats=_SOURCE_FORMATS):
+            with Image.open(file, formats=_known(_SOURCE_FORMATS)):
                 return True
         except Image.DecompressionBombError:
             return True
@@ -180,13 +180,13 @@ def _opened(data: bytes, formats: tuple[str, ...], max_pixels: float | None = No
     if "HEIF" in formats and _HEIC.match(data):
         _use_heif()
     try:
-        with _pillows_cap_off(), Image.open(BytesIO(data), formats=formats) as image:
+        with _pillows_cap_off(), Image.open(BytesIO(data), formats=_known(formats)) as image:
             _require_pixels(image, MAX_IMAGE_PIXELS if max_pixels is None else max_pixels)
             yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"not an image that can be read ({'/'.join(formats)})") from error
+        raise DataError(f"not an image that can be read ({'/'.join(_known(formats))})") from error
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error, ... on damaged input
         raise DataError(f"damaged image: {one_line(error)}") from error
 
@@ -207,6 +207,12 @@ def _pillows_cap_off() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that the installed Pillow opens: AVIF since 11.3, HEIF with a plugin."""
+    Image.init()
+    return tuple(name for name in formats if name in Image.OPEN)
 
 
 def _use_heif() -> None:

@@ -18,7 +18,7 @@ from ..errors import DataError
 _TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar")
 ARCHIVE_SUFFIXES = (*_TAR_SUFFIXES, ".zip")
 MAX_ARCHIVE_FILES = 20_000_000
-LINK, DEVICE = "a link in the archive to no file of it", "no regular file"
+LINK = "a link in the archive to no file of it"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _DISK_MARGIN = 2**30
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError)
@@ -101,10 +101,8 @@ def _extract_tar(archive: Path, target: Path, budget: _Budget) -> Left:
                 tar.extract(member, target, filter="data")
             elif member.islnk():
                 links.append((member.name, member.linkname))
-            elif member.issym():
+            else:  # a symbolic link; the filter refuses devices
                 links.append((member.name, posixpath.join(posixpath.dirname(member.name), member.linkname)))
-            else:
-                left.setdefault(DEVICE, []).append(member.name)
     _join_links(target, links, budget, left)
     return left
 

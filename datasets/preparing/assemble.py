@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,11 +158,15 @@ def with_validation(
 
 
 def _damaged(source: Source, damaged: Mapping[str, str], total: int, listing: Path, note: Note) -> DataError:
-    listing.write_text("".join(f"{why}\n" for why in damaged.values()), "utf-8")
-    for why in islice(damaged.values(), _SHOWN_DAMAGED):
+    reasons = list(damaged.values())
+    skip = "or leave it out with --on-corrupt skip"
+    if len(reasons) == 1:
+        return DataError(f"{reasons[0]}, {skip}")
+    listing.write_text("".join(f"{why}\n" for why in reasons), "utf-8")
+    for why in reasons[:_SHOWN_DAMAGED]:
         note(why)
     problem = f"{len(damaged):,} of {total:,} images cannot be used, all of them listed in {listing}"
-    return DataError(f"{source.name}: {problem}; repair or remove them, or leave them out with --on-corrupt skip")
+    return DataError(f"{source.name}: {problem}; repair or remove them, {skip.replace(' it ', ' them ')}")
 
 
 def _require_images(source: Source, built: Mapping[str, Sequence[BuiltShard]], damaged: Mapping[str, str]) -> None:

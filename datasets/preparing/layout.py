@@ -210,20 +210,27 @@ def _ambiguous(root: Folder, top: Folder, problem: str) -> DataError:
     for folder in top.with_images[:_SHOWN_FOLDERS]:
         inside = folder.with_images
         names = ", ".join(printable(one.name) for one in inside[:3]) + (", …" if len(inside) > 3 else "")
-        folders = f"{len(inside)} folders ({names}), " if inside else ""
+        folders = f"{_counted(len(inside), 'folder')} ({names}), " if inside else ""
         split = split_within(folder.name)
-        lines.append(f"  {_shown(folder)}: {folders}{folder.count:,} images{f'; {split}?' if split else ''}")
+        lines.append(f"  {_shown(folder)}: {folders}{_counted(folder.count, 'image')}{f'; {split}?' if split else ''}")
     if (more := len(top.with_images) - _SHOWN_FOLDERS) > 0:
         lines.append(f"  and {more} more")
-    example = ",".join(
-        f"{split}={_shown(folder, root)}"
-        for folder in top.with_images
-        if (split := split_within(folder.name)) is not None
-    )
-    lines.append(
-        f"say what is what: --splits {example or 'train=FOLDER,val=FOLDER'}, or --splits none if each is a class"
-    )
+    lines.append(f"say what is what: --splits {_example(root, top)}, or --splits none if each is a class")
     return DataError("\n".join(lines))
+
+
+def _example(root: Folder, top: Folder) -> str:
+    """What the user may mean, as far as names tell."""
+    splits = [(split, _shown(folder, root)) for folder in top.with_images if (split := split_within(folder.name))]
+    below = [{inside.name for inside in folder.with_images} for folder in top.with_images]
+    if not splits and below and (common := sorted(set.intersection(*below))):
+        splits = [(split, f"*/{name}") for name in common if (split := split_within(name))]
+        return ",".join(f"{split}={folder}" for split, folder in splits) or "train=*/FOLDER,val=*/FOLDER"
+    return ",".join(f"{split}={folder}" for split, folder in splits) or "train=FOLDER,val=FOLDER"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _shown(folder: Folder, root: Folder | None = None) -> str:

@@ -67,7 +67,9 @@ def _tables(root: Path) -> list[tuple[Path, str | None]]:
     own = _metadata_of(root)
     below = {folder: table for folder in folders if (table := _metadata_of(folder))}
     if own and below:
-        raise DataError(f"{root}: has a {own.name}, and {next(iter(below)).name} has one too; keep those that are meant")
+        raise DataError(
+            f"{root}: has a {own.name}, and {next(iter(below)).name} has one too; keep those that are meant"
+        )
     if own:
         return [(own, None)]
     if not below or any(folder not in below and split != TEST for folder, split in folders.items()):

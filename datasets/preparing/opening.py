@@ -7,6 +7,8 @@ from ..errors import DataError
 from .archives import ARCHIVE_SUFFIXES, archive_stem, is_archive
 from .csv_source import Columns, csv_source, is_csv
 from .layout import Splits
+from .metadata_source import has_metadata, metadata_source
+from .names import is_hidden, is_system, split_called
 from .sources import Source, folder_source
 from .torchvision_source import is_torchvision, torchvision_source
 from .workfolder import Note, WorkFolder
@@ -56,4 +58,25 @@ def open_source(reference: str, work: WorkFolder, name: str | None, meaning: Und
 
 
 def _folder(path: Path, name: str | None, meaning: Understanding) -> Source:
+    if meaning.splits is None and (root := _with_metadata(path, meaning.columns)) is not None:
+        return metadata_source(root, meaning.columns, name or path.resolve().name)
     return folder_source(path, name, meaning.splits)
+
+
+def _with_metadata(folder: Path, columns: Columns | None) -> Path | None:
+    """The first folder with Hugging Face's metadata, down from `folder` through those that only hold another one."""
+    while not has_metadata(folder, columns):
+        inside = [path for path in _visible_folders(folder) if split_called(path.name) is None]
+        if len(inside) != 1:
+            return None
+        folder = inside[0]
+    return folder
+
+
+def _visible_folders(root: Path) -> list[Path]:
+    """The sub-folders of `root`, without links, hidden ones and those left behind by a system."""
+    return [
+        path
+        for path in root.iterdir()
+        if path.is_dir() and not path.is_symlink() and not is_hidden(path.name) and not is_system(path.name)
+    ]

@@ -29,19 +29,23 @@ def test_every_verb_explains_itself(cli: Cli, verb: str) -> None:
 
 def test_a_csv_is_prepared_and_duplicates_are_told(cli: Cli, photos: Path, tmp_path: Path) -> None:
     files = sorted(photos.glob("*/*.jpg"))
-    rows = [[str(f), f.parent.name, "test" if f.stem == "04" else "train"] for f in files]
+    rows = [[str(f), f.parent.name, "val" if f.stem == "04" else "train"] for f in files]
     copy = tmp_path / "copy.jpg"
     shutil.copy(files[0], copy)
     with (tmp_path / "list.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "kind", "part"], *rows, [str(copy), "china", "test"]])
+        csv.writer(file).writerows([["file", "kind", "part"], *rows, [str(copy), "china", "val"]])
     columns = ["--path-column", "file", "--label-column", "kind", "--split-column", "part"]
     result = cli("data", "prepare", tmp_path / "list.csv", tmp_path / "a", *columns, "--workers", "1")
-    assert (result.exit_code, result.stdout) == (0, f"list: 8 train, 3 val images of 2 classes in {tmp_path}/a\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"list: 8 train, 3 val images of 2 classes (china, flower) in {tmp_path}/a\n",
+    )
     assert result.stderr.startswith("warning: 1 image is in more than one split, by the same bytes: train/")
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.splitlines()[1:] == ["11 files seen: 11 samples (8 train, 3 val)"]
     result = cli("data", "prepare", tmp_path / "list.csv", tmp_path / "b", *columns, "--drop-duplicates")
-    assert result.stdout == f"list: 7 train, 3 val images of 2 classes in {tmp_path}/b\n"
-    assert result.stderr == ""
+    assert result.stdout == f"list: 7 train, 3 val images of 2 classes (china, flower) in {tmp_path}/b\n"
+    account = "11 files seen: 10 samples (7 train, 3 val), 1 ignored (1 in other splits too)"
+    assert result.stderr == f"{account}; listed in {tmp_path}/b/account.json\n"
 
 
 def test_images_are_made_smaller(cli: Cli, photos: Path, tmp_path: Path) -> None:
@@ -63,7 +67,10 @@ def test_existing_shards_are_indexed_in_place(cli: Cli, shards: Manifest, tmp_pa
     folder = Path(shutil.copytree(shards.root, tmp_path / "theirs", ignore=shutil.ignore_patterns("*.json", "*.npz")))
     (tmp_path / "names.txt").write_text("china\nflower\n")
     result = cli("data", "index", folder, "--classes", tmp_path / "names.txt", "--name", "photos")
-    assert (result.exit_code, result.stdout) == (0, f"photos: 8 train, 2 val images of 2 classes in {folder}\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"photos: 8 train, 2 val images of 2 classes (china, flower) in {folder}\n",
+    )
     assert Manifest.load(folder).digest == index_shards(shards.root, classes=shards.classes).digest
     assert cli("data", "index", folder).exit_code == 2  # there is a manifest now
     assert cli("data", "index", folder, "--val", "v*.tar").exit_code == 2
@@ -77,12 +84,19 @@ def test_an_index_says_what_it_decided_and_where_every_member_ended(cli: Cli, tm
     for split, numbers in (("train", range(4)), ("validation", (4, 5, 0))):
         with tarfile.open(tmp_path / f"x-{split}-0.tar", "w") as tar:
             for place, number in enumerate(numbers):
-                for name, data in (("png", pictures[number].getvalue()), ("cls", b"%d" % (place % 3)), ("txt", b"[a] b")):
+                for name, data in (
+                    ("png", pictures[number].getvalue()),
+                    ("cls", b"%d" % (place % 3)),
+                    ("txt", b"[a] b"),
+                ):
                     info = tarfile.TarInfo(f"[b]img.{place}.{name}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     result = cli("data", "index", tmp_path, "--classes", tmp_path / "names.txt", "--name", "birds")
-    assert (result.exit_code, result.stdout) == (0, f"birds: 4 train, 3 val images of 3 classes in {tmp_path}\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"birds: 4 train, 3 val images of 3 classes (crane (0), tench, crane (2)) in {tmp_path}\n",
+    )
     assert result.stderr.splitlines() == [
         "labels in .cls are indices of the 3 given classes",
         "warning: 1 image is in more than one split, by the same bytes: train/[b]img.0 = val/[b]img.2",
@@ -187,7 +201,9 @@ def test_ray_builds_the_same_shards_and_tells_the_same_mistakes(photos: Path, sh
     code = "from effnet_cluster.cluster.cli import main\nmain()\n"
     command = [sys.executable, "-c", code, "data", "prepare", "--ray", "photos"]
     run = subprocess.run([*command, "out"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stdout) == (0, "photos: 8 train, 2 val images of 2 classes in out\n"), run.stderr
+    assert (run.returncode, run.stdout) == (0, "photos: 8 train, 2 val images of 2 classes (china, flower) in out\n"), (
+        run.stderr
+    )
     assert Manifest.load(tmp_path / "out").digest == shards.digest
     (tmp_path / "photos" / "china" / "02.jpg").write_bytes(b"no image")
     run = subprocess.run([*command, "bad"], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -202,7 +202,10 @@ def test_class_names_have_one_spelling_and_a_natural_order(pets: Path) -> None:
         ([ROWS[0], ["\\\\nas\\x\\0.jpg", "cat", ""]], "a path on a Windows drive"),
         ([ROWS[0], ["cat/0.jpg", "cat\ndog", ""]], r"line 3: 'cat\\ndog' holds a line break"),
         ([ROWS[0], ["cat/\n0.jpg", "cat", ""]], "holds a line break"),
-        ([["path", "label"], ["cat/0.jpg", "a", "cat"]], "line 2: 3 fields, but the header has 2; put fields with a ','"),
+        (
+            [["path", "label"], ["cat/0.jpg", "a", "cat"]],
+            "line 2: 3 fields, but the header has 2; put fields with a ','",
+        ),
         ([ROWS[0], ["cat/0.jpg", "cat", "train-val"]], "split 'train-val'; it must be train, val or test"),
     ],
 )

@@ -179,7 +179,9 @@ def shards(root: Path, *samples: tuple[str, int, int]) -> Path:
 
 def test_existing_shards_are_searched_too(tmp_path: Path) -> None:
     unique = [("train", n % 2, 100 + n) for n in range(4)]
-    root = shards(tmp_path, *unique, ("train", 0, 1), ("val", 0, 1), ("val", 1, 2), ("val", 0, 2), ("val", 1, 3), ("val", 1, 3))
+    root = shards(
+        tmp_path, *unique, ("train", 0, 1), ("val", 0, 1), ("val", 1, 2), ("val", 0, 2), ("val", 1, 3), ("val", 1, 3)
+    )
     found: list[list[Duplicates]] = []
     index_existing(root, report=found.append)
     assert found == [

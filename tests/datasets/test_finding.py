@@ -139,7 +139,9 @@ def test_no_shards_is_an_error_and_compressed_ones_are_told(tmp_path: Path) -> N
         (("train/0.tar", "test/0.tar"), {"train": 2, "test": 4, "val": 2}),  # test is never what is chosen on
     ],
 )
-def test_the_index_has_each_image_in_its_own_split(tmp_path: Path, names: tuple[str, ...], sizes: dict[str, int]) -> None:
+def test_the_index_has_each_image_in_its_own_split(
+    tmp_path: Path, names: tuple[str, ...], sizes: dict[str, int]
+) -> None:
     for number, name in enumerate(names):
         members = {}
         for n in range(4):

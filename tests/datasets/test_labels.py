@@ -84,7 +84,12 @@ def test_labels_mean_what_is_said(tmp_path: Path, case: str) -> None:
 
 REFUSED: dict[str, tuple[list[object], str, list[str] | None, str]] = {
     "an index above the list": ([0, 2], "cls", ["a", "b"], "has label 2, but there are 2 classes without it"),
-    "an index that is the name of a class": ([2019], "cls", ["2019", "2020"], "has label 2019, but there are 2 classes"),
+    "an index that is the name of a class": (
+        [2019],
+        "cls",
+        ["2019", "2020"],
+        "has label 2019, but there are 2 classes",
+    ),
     "a name that is not listed": (["cat", "cow"], "txt", ["cat", "dog"], "has label cow, but there are 2 classes"),
     "names and indices mixed": ([0, 1], "json:l", ["1", "2"], "has label 0, but there are 2 classes"),
     "a name that is listed twice": (["cat"], "txt", ["cat", "dog", "cat"], "class 'cat' is given twice"),
@@ -132,7 +137,12 @@ def test_a_list_of_classes_holds_names_and_nothing_else(tmp_path: Path, case: st
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"caf\xe9\n", "not a text in UTF-8"), (b"c\0a\0t\0\n\0", "zero bytes"), (b"\n\n", "no class names"), (None, "read")],
+    [
+        (b"caf\xe9\n", "not a text in UTF-8"),
+        (b"c\0a\0t\0\n\0", "zero bytes"),
+        (b"\n\n", "no class names"),
+        (None, "read"),
+    ],
 )
 def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path, data: bytes | None, message: str) -> None:
     if data is not None:

@@ -64,7 +64,12 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, tuple[str, str]], dict[str, lis
     "other kinds": (
         ["a.jpg", "a.cls", "a.txt", "a.JSON", "b.txt", "README", "a.pyd", "x.verylongextension"],
         {"a": ("a.jpg", "a.cls")},
-        {".txt": ["a.txt", "b.txt"], ".json": ["a.JSON"], "other": ["README", "x.verylongextension"], ".pyd": ["a.pyd"]},
+        {
+            ".txt": ["a.txt", "b.txt"],
+            ".json": ["a.JSON"],
+            "other": ["README", "x.verylongextension"],
+            ".pyd": ["a.pyd"],
+        },
     ),
     "what systems leave": (
         ["a.jpg", "a.cls", "._a.jpg", ".DS_Store", "__MACOSX/a.jpg", "@eaDir/a.jpg/T.jpg", ".ipynb_checkpoints/a.jpg"],
@@ -93,7 +98,10 @@ def test_every_member_is_part_of_a_sample_or_ignored(tmp_path: Path, case: str) 
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
-    "a lone image": (["a.jpg", "a.cls", "b.jpg"], r"sample b has 1 images and 0 labels instead of one of each \(b.jpg\)"),
+    "a lone image": (
+        ["a.jpg", "a.cls", "b.jpg"],
+        r"sample b has 1 images and 0 labels instead of one of each \(b.jpg\)",
+    ),
     "a lone image with dots": (["a.jpg", "a.cls", "b.1.jpg"], r"sample b.1 has 1 images and 0 labels .* \(b.1.jpg\)"),
     "a lone label with dots": (["a.jpg", "a.cls", "b.1.cls"], r"sample b.1 has 0 images and 1 labels"),
     "two images with dots": (["b.1.jpg", "b.1.png", "b.1.cls"], r"sample b.1 has 2 images and 1 labels"),

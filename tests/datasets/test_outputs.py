@@ -70,6 +70,10 @@ print(sorted(path.name for path in Path({str(out)!r}).iterdir()))
     assert done.stdout.strip() == str(WHOLE)
 
 
+def inodes(folder: Path) -> dict[str, int]:
+    return {f"{path.parent.name}/{path.name}": path.stat().st_ino for path in folder.rglob("0*.tar")}
+
+
 @pytest.mark.parametrize("moved", [0, 1, 3])
 def test_a_kill_while_the_parts_are_moved_is_made_good(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
@@ -93,11 +97,11 @@ def test_a_kill_while_the_parts_are_moved_is_made_good(
         prepare(raw, out, samples_per_shard=2)
     monkeypatch.setattr(Path, "rename", rename)
     assert not (out / "manifest.json").exists()
-    before = {path.name: path.stat().st_ino for path in out.rglob("0*.tar")}
+    before = inodes(out)
     manifest = prepare(raw, out, samples_per_shard=2)
     assert manifest.digest == undisturbed.digest
     assert names(out) == WHOLE
-    assert {path.name: path.stat().st_ino for path in out.rglob("0*.tar")} == before  # nothing was built again
+    assert inodes(out) == before  # nothing was built again
 
 
 def test_an_interruption_within_an_empty_folder_is_gone_on_with(raw: Path, tmp_path: Path) -> None:

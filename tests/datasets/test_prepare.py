@@ -78,7 +78,7 @@ def test_an_archive_like_flower_photos_gives_what_its_folder_gives(
     manifest = prepare(archive, tmp_path / "out", samples_per_shard=3, progress=seen.append)
     assert manifest.digest == photo_shards.digest
     assert (manifest.name, manifest.classes) == ("flower_photos", ("china", "flower"))
-    assert seen == [PreparingProgress(done, 20, 1) for done in (3, 6, 9, 12, 15, 16, 19, 20)]
+    assert seen == [PreparingProgress(done, 20) for done in (3, 6, 9, 12, 15, 16, 19, 20)]
     assert names(tmp_path) == sorted(["flower_photos", archive.name, "out"])
 
 
@@ -105,7 +105,7 @@ def test_an_empty_output_folder_and_missing_parents_are_fine(photos: Path, tmp_p
     (tmp_path / "empty").mkdir()
     assert prepare(photos, tmp_path / "empty").root == tmp_path / "empty"
     prepare(photos, tmp_path / "new" / "deep")
-    assert names(tmp_path / "new" / "deep") == ["index.npz", "manifest.json", "train", "val"]
+    assert names(tmp_path / "new" / "deep") == ["account.json", "index.npz", "manifest.json", "train", "val"]
     assert (tmp_path / "new" / "deep").stat().st_mode & 0o055 == 0o055  # other users of the cluster may read it
 
 
@@ -139,7 +139,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
         prepare(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "file.txt").touch()
-    with pytest.raises(DataError, match=r"file\.txt: neither a folder nor a \.tgz"):
+    with pytest.raises(DataError, match=r"file\.txt: neither a folder nor an archive \(\.tar\.gz"):
         prepare(tmp_path / "file.txt", tmp_path / "out")
     assert names(tmp_path) == ["file.txt"]
 

@@ -31,7 +31,7 @@ def test_small_images_stay_byte_for_byte_and_large_ones_fit(photos: Path, tmp_pa
     root.mkdir(parents=True)
     for number, path in enumerate(sorted(photos.glob("*/*.jpg"))):
         (root / f"{number:02d}.jpg").write_bytes(path.read_bytes())
-    images = stored(prepare(root.parent, tmp_path / "out", reencoding=Reencoding(100, 85)))
+    images = stored(prepare(root.parent, tmp_path / "out", reencoding=Reencoding(100, 85), one_class=True))
     changed = 0
     for path in root.iterdir():
         with Image.open(path) as before, Image.open(io.BytesIO(images[path.stem])) as after:

@@ -2,11 +2,11 @@
 
 import io
 import os
-import stat
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -87,16 +87,21 @@ def test_a_folder_does_not_depend_on_the_order_in_which_it_is_listed(
     make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_folder({"b": 5, "a": 4, "c": 3})
-    walk, iterdir = os.walk, Path.iterdir
     keys = [r.key for r in folder_source(root).splits["train"]]
-    monkeypatch.setattr(os, "walk", lambda top: ((p, d[::-1], sorted(f, reverse=True)) for p, d, f in walk(top)))
-    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(iterdir(self), reverse=True)))
+    scandir = os.scandir
+
+    @contextmanager
+    def turned(path: Path) -> Iterator[list["os.DirEntry[str]"]]:
+        with scandir(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+    monkeypatch.setattr(os, "scandir", turned)
     source = folder_source(root)
     assert [r.key for r in source.splits["train"]] == keys
     assert source.classes == ("a", "b", "c")
 
 
-def test_hidden_files_are_not_seen_and_other_files_are_counted(make_folder: MakeFolder) -> None:
+def test_files_that_are_no_images_are_counted_by_kind(make_folder: MakeFolder) -> None:
     root = make_folder({"a": 2, "b": 2})
     for name in (
         "LICENSE.txt",
@@ -110,7 +115,12 @@ def test_hidden_files_are_not_seen_and_other_files_are_counted(make_folder: Make
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"no image")
     source = folder_source(root)
-    assert (source.classes, len(source.splits["train"]), source.ignored) == (("a", "b"), 4, 2)
+    assert (source.classes, len(source.splits["train"])) == (("a", "b"), 4)
+    assert {why: len(files) for why, files in source.ignored.items()} == {
+        "hidden": 4,
+        "no image": 2,
+        "left by a system": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,10 +129,9 @@ def test_hidden_files_are_not_seen_and_other_files_are_counted(make_folder: Make
         ({"train/a": 2, "train/b": 1, "val/a": 3}, {"train": 3, "val": 3}),
         ({"train/a": 2, "valid/a": 3}, {"train": 2, "val": 3}),
         ({"train/a": 2, "validation/a": 3}, {"train": 2, "val": 3}),
-        ({"train/a": 2, "test/a": 3}, {"train": 2, "val": 3}),
+        ({"train/a": 2, "test/a": 3}, {"train": 2, "test": 3}),
         ({"train/a": 2, "val/a": 3, "test/a": 1}, {"train": 2, "val": 3, "test": 1}),
         ({"train/a": 5}, {"train": 5}),
-        ({"train": 2, "plane": 3}, {"train": 5}),  # classes of vehicles, not splits
     ],
 )
 def test_splits_of_a_folder_are_taken_as_given(
@@ -142,7 +151,7 @@ def test_splits_of_a_folder_are_taken_as_given(
         ({"": 3}, "no class folders with images"),
         ({"a": 1, "b": 0}, "b: a class folder without images"),
         ({"train/a": 1, "val/b": 1}, "class 'b' of val is not in train"),
-        ({"train/a": 1, "val/a": 1, "valid/a": 1}, "both look like the validation split"),
+        ({"train/a": 1, "val/a": 1, "valid/a": 1}, "val and valid both look like val"),
     ],
 )
 def test_a_folder_of_another_shape_is_refused(make_folder: MakeFolder, folders: dict[str, int], message: str) -> None:
@@ -249,25 +258,6 @@ def test_links_in_an_archive_are_left_out_or_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unsafe member"):
         extract(tmp_path / "links.tar", tmp_path / "target")
     assert not list((tmp_path / "target").rglob("*.jpg"))
-
-
-def test_links_within_an_archive_are_left_out_too(tmp_path: Path) -> None:
-    """They point at files of the archive itself, so no filter refuses them; a picture would be counted twice."""
-    with tarfile.open(tmp_path / "links.tar", "w") as tar:
-        tar.addfile(*member("a/real.jpg"))
-        for name, kind, to in (("soft", tarfile.SYMTYPE, "real.jpg"), ("hard", tarfile.LNKTYPE, "a/real.jpg")):
-            info, _ = member(f"a/{name}.jpg", b"", kind)
-            info.linkname = to
-            tar.addfile(info)
-    with zipfile.ZipFile(tmp_path / "links.zip", "w") as zipped:
-        zipped.writestr("a/real.jpg", b"x")
-        link = zipfile.ZipInfo("a/soft.jpg")
-        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-        zipped.writestr(link, "real.jpg")
-    for name in ("links.tar", "links.zip"):
-        (target := tmp_path / f"from-{name}").mkdir()
-        extract(tmp_path / name, target)
-        assert [path.name for path in target.rglob("*.jpg")] == ["real.jpg"]
 
 
 @pytest.mark.parametrize("name", ["many.tar", "many.zip"])

@@ -121,3 +121,28 @@ def test_it_can_be_copied_and_saved() -> None:
     assert twin.config == model.config
     pairs = itertools.zip_longest(model.parameters(), twin.parameters())
     assert all(torch.equal(a, b) and a is not b for a, b in pairs)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("activation", ["silu", "relu", "leaky_relu", "mish"])
+@pytest.mark.parametrize("name", ["b0-w0.25-d0.5", "resnet50-w0.25"])
+def test_a_hook_keeps_what_its_module_has_put_out(name: str, activation: str, training: bool) -> None:
+    """Nothing writes into another module's output later, but for activations, into that of the layer before."""
+    torch.manual_seed(0)
+    model = EfficientNet(variant(name, activation=activation, num_classes=3)).train(training)
+    kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    activated: set[int] = set()
+    for path, module in model.named_modules():
+        if path.rpartition(".")[2] == "act":
+            module.register_forward_pre_hook(lambda _, inputs: activated.add(id(inputs[0])))
+
+        def keep(_: nn.Module, __: Any, output: torch.Tensor, path: str = path) -> None:
+            kept[path] = (output, output.detach().clone())
+
+        module.register_forward_hook(keep)
+    with torch.set_grad_enabled(training):
+        model(torch.randn(2, 3, 64, 64))
+    overwritten = {path for path, (output, before) in kept.items() if not torch.equal(output, before)}
+    assert len(kept) > 50
+    assert all(id(kept[path][0]) in activated for path in overwritten)
+    assert not any(path.endswith(("project", "depthwise", "se", "shortcut")) for path in overwritten)
