@@ -97,7 +97,7 @@ def measure(data: str, variant: str, recipe: dict[str, Any], seeds: Sequence[int
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        manifest = photo_crops(root) if data == PHOTOS else open_dataset(data, root)
+        manifest = photo_crops(root) if data == PHOTOS else open_dataset(data, root, typed=False)
         for trial in make_plan(spec, manifest).trials:
             yield train(trial, manifest)
 

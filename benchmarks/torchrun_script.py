@@ -110,7 +110,7 @@ def _train(task: Task, rank: int, world_size: int) -> None:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    manifest = open_dataset(task.data, Path(task.cache))
+    manifest = open_dataset(task.data, Path(task.cache), typed=False)
     shared: dict[str, Any] = {"rank": rank, "world_size": world_size, "image_size": task.image_size}
     shared["pin_memory"] = device.type == "cuda"
     batches = TrainLoader(

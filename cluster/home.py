@@ -48,9 +48,9 @@ class Home:
         """Embedded data sets, written when first used."""
         return self.root / "cache"
 
-    def open_dataset(self, data: str, cache_limit: int | None = None) -> Manifest:
+    def open_dataset(self, data: str, cache_limit: int | None = None, *, typed: bool = True) -> Manifest:
         """The manifest of a data set, as `datasets.open_dataset` opens it, with this home for what it keeps."""
-        manifest = open_dataset(data, self.cache, cache_limit)
+        manifest = open_dataset(data, self.cache, cache_limit, typed=typed)
         if data == DIGITS or "://" in data:  # now, or when its shards are read
             self.make()
         return manifest

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
+from ..datasets import DataError
 from ..orchestration.errors import EngineError, NameTakenError, UserError
 from ..orchestration.plan import Plan
 from ..orchestration.request import ExperimentRequest
@@ -126,10 +127,13 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
         execution: how its trials run from now on.
 
     Raises:
-        UserError: there is no such experiment, it still runs, or `execution` does not fit it.
+        UserError: there is no such experiment, it still runs, its data are gone or others now, or `execution` does not
+            fit it.
     """
     experiments = Experiments(home)
-    found = reconnect(home, experiments.load(name))  # which may take a while; others need not wait for it
+    found = experiments.load(name)
+    _require_data(home, found.request.plan, execution)
+    found = reconnect(home, found)  # which may take a while; others need not wait for it
     jobs = Jobs(found.address)
     with home.locked(_LOCK):
         experiment = _at(experiments.load(name), found.address, found.request.tracking_uri)
@@ -146,6 +150,16 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
                 experiments.save(experiment)
             raise
     return fresh
+
+
+def _require_data(home: Home, plan: Plan, execution: Execution) -> None:
+    """Refuse to go on with other data under the name of the old ones."""
+    try:
+        manifest = home.open_dataset(plan.spec.data, execution.cache_limit, typed=False)
+    except DataError as error:
+        digest = plan.data_digest[:12]
+        raise UserError(f"the data of '{plan.spec.name}', digest {digest}, cannot be opened: {error}") from error
+    plan.require_data(manifest)
 
 
 def stop(home: Home, name: str) -> bool:

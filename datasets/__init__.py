@@ -17,7 +17,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from .addresses import server_address
     from .decoding.augmentation import Augmentation
-    from .decoding.images import decode_rgb
+    from .decoding.images import decode_rgb, read_rgb
     from .decoding.mixing import Mixing
     from .decoding.transforms import EvalTransform, TrainTransform
     from .errors import DataError, EffnetClusterError, one_line
@@ -88,6 +88,7 @@ __all__ = [
     "processes",
     "read_class_map",
     "read_class_names",
+    "read_rgb",
     "receipt",
     "server_address",
     "verify_shards",
@@ -97,7 +98,7 @@ __all__ = [
 _HOMES = {
     "addresses": ("server_address",),
     "decoding.augmentation": ("Augmentation",),
-    "decoding.images": ("decode_rgb",),
+    "decoding.images": ("decode_rgb", "read_rgb"),
     "decoding.mixing": ("Mixing",),
     "decoding.transforms": ("EvalTransform", "TrainTransform"),
     "errors": ("DataError", "EffnetClusterError", "one_line"),

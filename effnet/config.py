@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import reduce
 from typing import Any, Literal, get_args
 
 from .activations import activation_spec
-from .padding import PADDINGS, Padding
+from .padding import PADDINGS, Padding, strided
 from .scaling import ALPHA, BETA, GAMMA, compound_scaling, round_channels, round_repeats
 from .validation import (
     COUNT,
@@ -263,6 +264,11 @@ class EfficientNetConfig:
                 )
                 in_channels = out_channels
         return tuple(blocks)
+
+    def feature_edge(self, edge: int) -> int:
+        """Edge in pixels of the last feature map, the smallest, of a square input of ``edge`` pixels."""
+        strides = [2, *([2] if self.stem_pool else []), *(block.stride for block in self.blocks)]
+        return reduce(strided, strides, edge)
 
     def scaled(self, width: float, depth: float, resolution: int) -> "EfficientNetConfig":
         """Return this architecture with other coefficients (which replace, not multiply, the present ones).

@@ -1,8 +1,9 @@
 """Weights of other libraries in our networks, checked key by key."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,13 @@ from .config import EfficientNetConfig
 from .layouts import SOURCES, Source, module_names
 from .model import EfficientNet
 from .validation import check_choice
+from .wrappings import common_prefix, inner_state, wrapped_name
 
-_WRAPPERS = ("module.", "_orig_mod.")
+_LISTED = 8
 _CLASSIFIER = "classifier."
 _COUNTER = "num_batches_tracked"
 
-State = Mapping[str, Tensor]
+State = Mapping[str, Any]
 
 
 def key_map(config: EfficientNetConfig, source: Source) -> dict[str, str]:
@@ -33,18 +35,20 @@ def convert_state_dict(
 ) -> dict[str, Tensor]:
     """Return a state dict of ``EfficientNet(config)`` with the tensors (not copies) of another library's model.
 
-    Every key of either side must be used exactly once, and every shape must match. Prefixes that DataParallel,
-    DistributedDataParallel and ``torch.compile`` leave on keys are dropped. A BatchNorm's ``num_batches_tracked``,
+    The state dict may lie within what a program has saved, under a name such as "model" or "state_dict". A prefix that
+    its keys share, such as "module." or "model.", is dropped. Then every key of either side must be used exactly once,
+    and every shape must match; weights are finite floating-point numbers. A BatchNorm's ``num_batches_tracked``,
     which files from before torch 0.4.1 lack, becomes 0 if absent, as in torch.
 
     Args:
-        state: the other model's state dict.
+        state: the other model's state dict, or what ``torch.load`` has read of a file with it.
         source: whose names it has, see ``SOURCES``.
         config: the same network; its activation, padding and BatchNorm eps are not checked, no state dict tells them.
         keep_classifier: if false, the classifier's keys may be absent or of any shape, and the result is without them.
 
     Raises:
-        ValueError: a key is missing, unknown, double or of the wrong shape; the message names it.
+        ValueError: a key is missing, unknown, double, of the wrong shape or no finite weight; the message names it, and
+            how many more. Or there are several state dicts.
     """
     return _convert(state, source, config, _shapes(config), keep_classifier)
 
@@ -54,12 +58,13 @@ def load_weights(model: EfficientNet, state: State, source: Source, *, keep_clas
 
     Args:
         model: the same network.
-        state: the other model's state dict.
+        state: the other model's state dict, or what ``torch.load`` has read of a file with it.
         source: whose names it has, see ``SOURCES``.
         keep_classifier: if false, the model's own classifier stays as it is, for other classes.
 
     Raises:
-        ValueError: a key is missing, unknown, double or of the wrong shape; the message names it.
+        ValueError: a key is missing, unknown, double, of the wrong shape or no finite weight; the message names it, and
+            how many more. Or there are several state dicts.
     """
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     # Not strict only about the classifier: `_convert` has answered for all else.
@@ -89,37 +94,62 @@ def _key_map(keys: list[str], config: EfficientNetConfig, source: Source) -> dic
 def _convert(
     state: State, source: Source, config: EfficientNetConfig, shapes: Mapping[str, torch.Size], keep_classifier: bool
 ) -> dict[str, Tensor]:
-    theirs = _unwrapped(state)
+    names = _key_map(list(shapes), config, source)
+    theirs = _bare(state, names.values())
+    given = theirs.keys() & set(names.values())
     result: dict[str, Tensor] = {}
-    for key, name in _key_map(list(shapes), config, source).items():
+    problems: dict[str, str] = {}
+    for key, name in names.items():
         value = theirs.pop(name, None)
         if key.startswith(_CLASSIFIER) and not keep_classifier:
             continue
         if value is None and key.endswith(_COUNTER):
             value = torch.tensor(0)
-        if value is None:
-            raise ValueError(f"the {source} state dict lacks {name!r}, which fills {key!r}")
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name!r} of the {source} state dict is no tensor, but {type(value).__name__}")
-        if value.shape != shapes[key]:
-            hint = "; keep_classifier=False leaves it out" if key.startswith(_CLASSIFIER) else ""
-            raise ValueError(
-                f"{name!r} of the {source} state dict has the shape {tuple(value.shape)}, "
-                f"but {key!r} of {config.name} has {tuple(shapes[key])}{hint}"
-            )
-        result[key] = value
-    if theirs:
-        raise ValueError(f"{config.name} has no use for {next(iter(theirs))!r} of the {source} state dict")
+        problem = _problem(name, value, source, key, shapes[key], config)
+        if problem:
+            problems[name] = problem
+        else:
+            result[key] = value
+    for name in theirs:
+        if (bare := wrapped_name(name)) in given:
+            problems[name] = f"the state dict has {bare!r} twice, with and without a wrapper's prefix"
+        else:
+            problems[name] = f"{config.name} has no use for {name!r} of the {source} state dict"
+    if problems:
+        first, *others = problems
+        listed = ", ".join(map(repr, others[:_LISTED])) + (", …" if len(others) > _LISTED else "")
+        more = f"; and {len(others)} more keys that do not fit: {listed}" if others else ""
+        raise ValueError(problems[first] + more)
     return result
 
 
-def _unwrapped(state: State) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = {}
-    for key, value in state.items():
-        name = key
-        while name.startswith(_WRAPPERS):
-            name = name.partition(".")[2]
-        if name in result:
-            raise ValueError(f"the state dict has {name!r} twice, with and without a wrapper's prefix")
-        result[name] = value
-    return result
+def _bare(state: State, names: Collection[str]) -> dict[str, Any]:
+    """The state dict within ``state``, its keys without the prefix that they share."""
+    inner = {str(key): value for key, value in inner_state(state).items()}
+    prefix = common_prefix(inner, set(names))
+    bare = {key.removeprefix(prefix): value for key, value in inner.items()}
+    if len(bare) < len(inner):
+        double = next(key for key in inner if prefix + key in inner)
+        raise ValueError(f"the state dict has {double!r} twice, with and without a wrapper's prefix")
+    return bare
+
+
+def _problem(
+    name: str, value: Any, source: Source, key: str, shape: torch.Size, config: EfficientNetConfig
+) -> str | None:
+    """Why a value cannot fill our ``key``; None if it can."""
+    theirs = f"{name!r} of the {source} state dict"
+    if value is None:
+        return f"the {source} state dict lacks {name!r}, which fills {key!r}"
+    if not isinstance(value, Tensor):
+        return f"{theirs} is no tensor, but {type(value).__name__}"
+    if value.shape != shape:
+        hint = "; keep_classifier=False leaves it out" if key.startswith(_CLASSIFIER) else ""
+        return f"{theirs} has the shape {tuple(value.shape)}, but {key!r} of {config.name} has {tuple(shape)}{hint}"
+    if key.endswith(_COUNTER):
+        return None
+    if not value.is_floating_point():
+        return f"{theirs} holds {str(value.dtype).removeprefix('torch.')} values; weights are floating-point numbers"
+    if not value.is_meta and not bool(value.isfinite().all()):
+        return f"{theirs} holds NaN or infinite values; the training that wrote it has diverged"
+    return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from ..datasets import BatchLayout, Manifest
+from ..datasets import BatchLayout, Manifest, Split
 from ..effnet import VARIANTS, complexity, variant
 from ..effnet.complexity import Complexity
 from ..effnet.pretrained import PRETRAINED
@@ -17,12 +18,65 @@ from .errors import UserError
 from .spec import ExperimentSpec, slug
 from .training.execution import Execution
 from .training.job import TrialPlan
+from .training.micro_batch import largest_micro_batch, require_normalizable
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
 # pixels, half is often another class.
 _MIN_CROP = 0.25
 _MIN_CROP_SMALL = 0.7
+# Characters of a digest, and names of classes, that a message shows.
+_SHOWN, _LISTED = 12, 5
+
+
+class SplitFacts(BaseModel):
+    """What a plan remembers of a split: numbers of samples and shards, and a hash of the shards' names and hashes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int
+    shards: int
+    content: str
+
+    @classmethod
+    def of(cls, split: Split) -> Self:
+        """The facts of a split as it is now."""
+        named = "".join(f"{shard.name}:{shard.sha256};" for shard in split.shards)
+        content = hashlib.sha256(named.encode()).hexdigest()[:_SHOWN]
+        return cls(samples=len(split), shards=len(split.shards), content=content)
+
+
+class DataFacts(BaseModel):
+    """What a plan remembers of its data set, besides the digest, to say how another one differs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int
+    mirror_safe: bool
+    splits: dict[str, SplitFacts]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """The facts of a data set as it is now."""
+        splits = {name: SplitFacts.of(split) for name, split in manifest.splits.items()}
+        return cls(image_size=manifest.image_size, mirror_safe=manifest.mirror_safe, splits=splits)
+
+    def changes(self, now: DataFacts) -> Iterator[str]:
+        """What is different now, in a few words each."""
+        for name in dict.fromkeys((*self.splits, *now.splits)):
+            before, after = self.splits.get(name), now.splits.get(name)
+            if before is None or after is None:
+                yield f"split {name} is {'new' if before is None else 'gone'}"
+            elif before.samples != after.samples:
+                yield f"{name} has {after.samples:,} images, not {before.samples:,}"
+            elif before.shards != after.shards:
+                yield f"{name} has {after.shards:,} shards, not {before.shards:,}"
+            elif before.content != after.content:
+                yield f"{name} has other shards"
+        if self.image_size != now.image_size:
+            yield f"their median side is {now.image_size} px, not {self.image_size}"
+        if self.mirror_safe != now.mirror_safe:
+            yield f"mirrored images {'keep' if now.mirror_safe else 'lose'} their class now"
 
 
 class Plan(BaseModel):
@@ -36,6 +90,7 @@ class Plan(BaseModel):
     train_samples: int
     val_samples: int
     data_digest: str
+    data_facts: DataFacts | None = None  # plans of earlier versions have none
 
     @cached_property
     def spec_digest(self) -> str:
@@ -47,14 +102,34 @@ class Plan(BaseModel):
         """The trial of that id. Raises `StopIteration` if there is none."""
         return next(trial for trial in self.trials if trial.trial_id == trial_id)
 
+    def require_data(self, manifest: Manifest) -> None:
+        """Refuse any other data than those that were planned.
+
+        Raises:
+            UserError: one line with both digests and what has changed.
+        """
+        if manifest.digest == self.data_digest:
+            return
+        changes = list(_class_changes(self.classes, manifest.classes))
+        if self.data_facts:
+            changes += self.data_facts.changes(DataFacts.of(manifest))
+        # What is left then is the index: where an image lies, its label, its key.
+        rest = "labels or keys of images differ" if self.data_facts else "the record does not say more"
+        raise UserError(
+            f"{manifest.location} no longer holds the data of '{self.spec.name}': digest {manifest.digest[:_SHOWN]}, "
+            f"not {self.data_digest[:_SHOWN]}; {'; '.join(changes) or rest}; "
+            "bring them back, or submit another experiment"
+        )
+
     def run_by(self, execution: Execution) -> Plan:
         """The same trials, run in another way.
 
         Raises:
-            UserError, DataError: the global batch does not divide over the workers.
+            UserError, DataError: the global batch does not divide over the workers, or leaves one of them too little.
         """
         spec = ExperimentSpec.parse(dict(self.spec) | {"execution": execution})
         _batches_per_epoch(spec, self.train_samples)
+        _require_normalizable(spec, self.trials)
         return self.model_copy(update={"spec": spec})
 
 
@@ -62,12 +137,14 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
     """Resolve every trial's model, resolution and cost, and refuse what cannot run.
 
     Raises:
-        UserError: a recipe starts from published weights and a variant has none.
+        UserError: a recipe starts from published weights and a variant has none, or micro-batches are too small for
+            BatchNorm.
         DataError: a split is missing, or the global batch does not divide over the workers or exceeds the data.
     """
     train, val = manifest.split("train"), manifest.split("val")
     batches = _batches_per_epoch(spec, len(train))
     trials = tuple(_plan_trial(spec, manifest, batches, *combination) for combination in spec.combinations())
+    _require_normalizable(spec, trials)
     return Plan(
         spec=spec,
         trials=trials,
@@ -75,11 +152,29 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
         train_samples=len(train),
         val_samples=len(val),
         data_digest=manifest.digest,
+        data_facts=DataFacts.of(manifest),
     )
+
+
+def _class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[str]:
+    new, gone = (sorted(set(a) - set(b)) for a, b in ((now, before), (before, now)))
+    for what, names in (("new", new), ("gone", gone)):
+        if names:
+            more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+            yield f"classes {what}: {', '.join(names[:_LISTED])}{more}"
+    if not new and not gone and before != now:
+        yield "the classes stand in another order"
 
 
 def _batches_per_epoch(spec: ExperimentSpec, samples: int) -> int:
     return BatchLayout(samples, spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
+
+
+def _require_normalizable(spec: ExperimentSpec, trials: Iterable[TrialPlan]) -> None:
+    for workers in spec.worker_counts:
+        micro_batch = largest_micro_batch(spec.recipe, workers)
+        for trial in trials:
+            require_normalizable(trial, workers, micro_batch)
 
 
 def _plan_trial(

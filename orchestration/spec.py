@@ -22,9 +22,12 @@ from .training.recipes import Recipe
 from .training.settings import Shown, settings_of
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
+_SEED_RANGE = re.compile(r"(\d{1,10})-(\d{1,10})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # The generators of torch on the CPU take no more than 32 bits of a seed; larger ones would repeat each other.
 _MAX_SEED = 2**32 - 1
+_MOST_SEEDS = 1000
+_NULL = "tag:yaml.org,2002:null"
 OWN = "own"
 """In place of an activation: the one that each variant was published with."""
 
@@ -71,6 +74,30 @@ def parse_names(
     return tuple(dict.fromkeys(names))
 
 
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Expand a comma list of numbers and ranges: `"0-2,7"` → `(0, 1, 2, 7)`, duplicates dropped.
+
+    Raises:
+        ValueError: a part is no number, or a range runs backwards or is absurdly long.
+    """
+    seeds: list[int] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        if span := _SEED_RANGE.fullmatch(part):
+            first, last = int(span[1]), int(span[2])
+            if first > last:
+                raise ValueError(f"the range {part} runs backwards; write {last}-{first}")
+            if last - first >= _MOST_SEEDS:
+                raise ValueError(f"the range {part} has {last - first + 1:,} seeds, more than {_MOST_SEEDS:,}")
+            seeds += range(first, last + 1)
+            continue
+        try:
+            seeds.append(int(part))
+        except ValueError:
+            problem = f"'{part}' is no whole number; write numbers such as 0,1 or a range such as 0-4"
+            raise ValueError(problem) from None
+    return tuple(dict.fromkeys(seeds))
+
+
 def slug(text: str) -> str:
     """`text` in the characters that names, paths and queries take: `Flower Photos (2)` → `flower-photos-2`."""
     return re.sub(r"[^a-z0-9_.]+", "-", text.lower())[:40].strip("-_.") or "data"
@@ -94,13 +121,37 @@ def parse_fields(model: type[Model], fields: Mapping[str, Any]) -> Model:
 
 
 class _SpecLoader(yaml.SafeLoader):
-    """Plain YAML without the base-60 numbers of its version 1.1, to which `workers: 2:4` is 124."""
+    """YAML whose scalars stay text: the field that takes one reads it as it reads a flag's. Null is None.
 
-    def _construct_int(self, node: yaml.ScalarNode) -> int | str:
-        return str(node.value) if ":" in node.value else self.construct_yaml_int(node)
+    YAML 1.1, which PyYAML reads, makes 128 of `workers: 2:8`, 8 of `seeds: 010`, True of `name: on` and a date of
+    `name: 2024-01-01`. To YAML 1.2 they are text, too. Numbers are decimal, as in flags: 0x10 and 0o17 are none.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Read a mapping. Raises `YAMLError` for a key that is there twice, of which PyYAML would take the last."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a setting's name is one word", problem_mark=key.start_mark)
+            if key.value in lines:
+                problem = f"'{key.value}' is in line {lines[key.value]} already"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return node
 
 
-_SpecLoader.add_constructor("tag:yaml.org,2002:int", _SpecLoader._construct_int)
+# Of the plain words to which YAML 1.1 gives a type only null keeps it, and no tag makes anything but text, lists and
+# mappings.
+_SpecLoader.yaml_implicit_resolvers = {
+    first: [found for found in resolvers if found[0] == _NULL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_SpecLoader.yaml_constructors = {
+    tag: found
+    for tag, found in yaml.SafeLoader.yaml_constructors.items()
+    if tag in (_NULL, "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", None)
+}
 
 
 class ExperimentSpec(BaseModel):
@@ -140,7 +191,7 @@ class ExperimentSpec(BaseModel):
     ] = ("residual",)
     seeds: Annotated[
         tuple[int, ...],
-        Field(description="seeds of weights and data order, such as 0,1"),
+        Field(description="seeds of weights and data order, such as 0-4"),
         Shown(common=True, section="model", metavar="LIST"),
     ] = (0,)
     image_size: Annotated[
@@ -199,8 +250,9 @@ class ExperimentSpec(BaseModel):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    def _expand_seeds(cls, value: Any) -> Any:
+        parts = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        return parse_seeds(",".join(map(str, parts)))
 
     @field_validator("seeds")
     @classmethod
@@ -218,10 +270,14 @@ class ExperimentSpec(BaseModel):
     def fields_from_yaml(cls, path: Path) -> dict[str, Any]:
         """Read a spec file as plain fields, so that flags can still win over it. Raises `UserError`."""
         try:
-            fields = yaml.load(path.read_text(), _SpecLoader)
+            with path.open("rb") as file:
+                fields = yaml.load(file, _SpecLoader)
         except OSError as error:
             raise UserError(f"spec file {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except yaml.MarkedYAMLError as error:
+            line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise UserError(f"spec file {path} is not YAML{line}: {error.problem or one_line(error)}") from None
+        except (yaml.YAMLError, RecursionError) as error:
             raise UserError(f"spec file {path} is not YAML: {one_line(error)}") from None
         if not isinstance(fields, dict):
             raise UserError(f"spec file {path}: expected a mapping of fields such as 'variants: b0-b7'")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from ...datasets import DataError
 from ...orchestration.errors import UserError
 from ..home import Home
+from ..image_paths import find_images, reason
 from ..model_address import load_trained
 from .console import print_data, stderr_console
 
@@ -31,16 +33,19 @@ class Prediction:
     """What a model says of one image.
 
     `ranked` are (class, probability), best first. `cam_class` is the class that a map was asked for, and `cam` the
-    picture that was written; it is None where the map points nowhere.
+    picture that was written; it is None where the map points nowhere. `error` says why there is nothing of all that.
     """
 
     image: Path
-    ranked: list[tuple[str, float]]
+    ranked: list[tuple[str, float]] = field(default_factory=list)
     cam: Path | None = None
     cam_class: str | None = None
+    error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
+        if self.error is not None:
+            return {"image": str(self.image), "error": self.error}
         ranked = [{"class": name, "probability": probability} for name, probability in self.ranked]
         cam = {"cam": self.cam and str(self.cam), "cam_class": self.cam_class} if self.cam_class is not None else {}
         return {"image": str(self.image), "predictions": ranked, **cam}
@@ -69,36 +74,50 @@ def command(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Classify each IMAGE (JPEG, PNG or WebP) with a trained model."""
+    """Classify each IMAGE with a trained model.
+
+    An IMAGE is a file, a folder with images in it or below, or a pattern in quotes such as 'photos/*.jpg'.
+
+    Exit code 1 if a file is no image or damaged; the others are classified all the same.
+    """
     if not cam and (out or class_name):
         raise UserError(f"{'--out' if out else '--class'} is for the pictures that --cam writes")
-    for path in images:
-        if not path.is_file():
-            raise UserError(f"{path}: {'is no file' if path.exists() else 'no such file'}")
-    trained = load_trained(Home.default(), model, tracking_uri)
-    explain = None if class_name is None else trained.facts.class_index(class_name)
-    pictures = _picture_paths(images, out or Path()) if cam else None
-    found = [
-        prediction
-        for start in range(0, len(images), _BATCH)
-        for prediction in _predict(
-            trained,
-            images[start : start + _BATCH],
-            top,
-            explain,
-            pictures and pictures[start : start + _BATCH],
+    found = find_images(images)
+    predictions = [Prediction(path, error=problem) for path, problem in found.found]
+    if files := found.files:
+        trained = load_trained(Home.default(), model, tracking_uri)
+        explain = None if class_name is None else trained.facts.class_index(class_name)
+        pictures = _picture_paths(files, out or Path()) if cam else None
+        cuts = (slice(start, start + _BATCH) for start in range(0, len(files), _BATCH))
+        made = itertools.chain.from_iterable(
+            _predict(trained, files[part], top, explain, pictures and pictures[part]) for part in cuts
         )
-    ]
+        predictions = [prediction if prediction.error else next(made) for prediction in predictions]
     if as_json:
-        click.echo(json.dumps([prediction.to_dict() for prediction in found], indent=1))
+        click.echo(json.dumps([prediction.to_dict() for prediction in predictions], indent=1))
+    else:
+        _show(predictions)
+    if found.ignored:
+        by_kind = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
+        click.echo(f"{found.ignored.total():,} files ignored: {by_kind}", err=True)
+    for prediction in predictions:
+        if prediction.error is not None:
+            click.echo(f"error: {prediction.image}: {prediction.error}", err=True)
+    if any(prediction.error for prediction in predictions):
+        sys.exit(1)
+
+
+def _show(predictions: Sequence[Prediction]) -> None:
+    """Print the predictions as a table, and where their pictures are."""
+    if not any(prediction.ranked for prediction in predictions):
         return
     table = Table("image", "class", "probability")
     table.columns[-1].justify = "right"
-    for prediction in found:
+    for prediction in predictions:
         for rank, (name, probability) in enumerate(prediction.ranked):
             table.add_row("" if rank else str(prediction.image), name, f"{probability:.4f}")
     print_data(table)
-    for prediction in found:
+    for prediction in predictions:
         if prediction.cam_class is not None:
             line = (
                 f"{prediction.cam}  where {prediction.image} shows {prediction.cam_class}"
@@ -108,61 +127,56 @@ def command(
             stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _read(path: Path) -> Image.Image:
-    """Decode an image; its failure in one line that names it."""
-    from ...datasets import decode_rgb
-
-    try:
-        return decode_rgb(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except DataError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
 def _predict(
-    trained: TrainedModel,
-    paths: Sequence[Path],
-    top: int,
-    explain: int | None,
-    pictures: Sequence[Path] | None,
+    trained: TrainedModel, files: Sequence[Path], top: int, explain: int | None, pictures: Sequence[Path] | None
 ) -> Iterator[Prediction]:
-    """Classify one batch and write its pictures.
+    """Classify one batch and write its pictures; a file that is no image, or damaged, is an error of its own.
 
     The images go through the transform that validation uses, and not the one within the served model, which takes only
     images of one size at a time.
     """
     import torch
 
-    from ...datasets import EvalTransform
+    from ...datasets import EvalTransform, read_rgb
     from ...effnet.cam import deepest_layer, grad_cam
     from ...orchestration.report.overlay import overlay, seen_square
     from ...orchestration.training.classifier import NormalizedModel
 
     facts = trained.facts
-    photos = [_read(path) for path in paths]
     transform = EvalTransform(facts.image_size, facts.eval_resize)
-    normalise = NormalizedModel(torch.nn.Identity(), facts.normalization)
-    inputs = normalise(torch.stack([transform(photo) for photo in photos]))
-    maps = None
-    if pictures:
-        maps = grad_cam(trained.network, inputs, explain, deepest_layer(trained.network, facts.image_size))
-        logits = maps.logits
-    else:
-        with torch.inference_mode():
-            logits = trained.network(inputs)
-    best = logits.softmax(1).topk(min(top, len(facts.classes)))
-    for index, path in enumerate(paths):
-        names = [facts.classes[number] for number in best.indices[index].tolist()]
-        ranked = list(zip(names, best.values[index].tolist(), strict=True))
-        if maps is None or not pictures:
-            yield Prediction(path, ranked)
+    done: dict[int, Prediction] = {}
+    seen: dict[int, Image.Image] = {}
+    pixels: dict[int, torch.Tensor] = {}
+    for index, path in enumerate(files):
+        try:
+            photo = read_rgb(path)
+        except DataError as error:
+            done[index] = Prediction(path, error=reason(error, path))
             continue
-        picture = pictures[index] if maps.has_contrast[index] else None
+        pixels[index] = transform(photo)
+        if pictures:
+            seen[index] = seen_square(photo, facts.image_size, facts.eval_resize)
+    if pixels:
+        inputs = NormalizedModel(torch.nn.Identity(), facts.normalization)(torch.stack([*pixels.values()]))
+        maps = None
+        if pictures:
+            maps = grad_cam(trained.network, inputs, explain, deepest_layer(trained.network, facts.image_size))
+            logits = maps.logits
+        else:
+            with torch.inference_mode():
+                logits = trained.network(inputs)
+        best = logits.softmax(1).topk(min(top, len(facts.classes)))
+    for row, index in enumerate(pixels):
+        names = [facts.classes[number] for number in best.indices[row].tolist()]
+        ranked = list(zip(names, best.values[row].tolist(), strict=True))
+        if maps is None or not pictures:
+            done[index] = Prediction(files[index], ranked)
+            continue
+        picture = pictures[index] if maps.has_contrast[row] else None
         if picture is not None:
-            seen = seen_square(photos[index], facts.image_size, facts.eval_resize)
-            _write(overlay(seen, maps.image_maps[index].numpy()), picture)
-        yield Prediction(path, ranked, picture, facts.classes[int(maps.classes[index])])
+            _write(overlay(seen[index], maps.image_maps[row].numpy()), picture)
+        done[index] = Prediction(files[index], ranked, picture, facts.classes[int(maps.classes[row])])
+    yield from (done[index] for index in range(len(files)))
 
 
 def _picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:

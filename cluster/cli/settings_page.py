@@ -30,6 +30,9 @@ execution:
   workers: 2:4
 ```
 
+A value means in a file what it means in a flag: `seeds: 0-4`, `workers: 2:4`, `augment: off`. A list may also be one of
+YAML. A key that is there twice is an error.
+
 `submit --dry-run --save FILE.yaml` writes such a file. MLflow logs each setting as a parameter with the flag's name.
 `effnet-cluster resume` takes the settings under Execution anew.
 """

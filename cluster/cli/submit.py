@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 import cloup
 
-from ...datasets import Manifest
+from ...datasets import DIGITS, Manifest
 from ...orchestration.errors import UserError
 from ...orchestration.plan import make_plan
 from ...orchestration.spec import ExperimentSpec, slug
@@ -60,9 +60,9 @@ def command(
     # Before the data are opened, which may take a while: a typing mistake should be told at once.
     _check_storage(address, storage)
     spec = ExperimentSpec.parse({"name": _UNNAMED, **fields})
-    manifest = home.open_dataset(spec.data, spec.execution.cache_limit)
+    manifest = home.open_dataset(spec.data, spec.execution.cache_limit, typed="data" in fields)
     # The job runs in another folder; relative ones are made absolute.
-    facts = {} if spec.data == "digits" else {"data": manifest.location}
+    facts = {} if spec.data == DIGITS else {"data": manifest.location}
     if "name" not in fields:
         facts["name"] = experiments.free_name(_default_name(fields["variants"], manifest))
     spec = spec.model_copy(update=facts)

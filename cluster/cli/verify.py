@@ -54,7 +54,7 @@ def command(experiment: str, trial: str | None, shards: bool, as_json: bool) -> 
     if not trials:
         raise UserError(f"{experiment}: no trial {trial or ''} has started yet".replace("  ", " "))
     spec = record.request.spec
-    manifest = home.open_dataset(spec.data, spec.execution.cache_limit)
+    manifest = home.open_dataset(spec.data, spec.execution.cache_limit, typed=False)
     verdicts = [_Verdict(t.trial_id, tuple(check_receipts(record.tracker, t, manifest))) for t in trials]
     bad_shards = list(verify_shards(manifest)) if shards else []
     if as_json:

@@ -135,6 +135,15 @@ def decode_rgb(data: bytes) -> Image.Image:
         return _to_rgb(_upright(image))
 
 
+def read_rgb(path: Path) -> Image.Image:
+    """An image file of any format that `encode_file` takes, in mode RGB, exactly as it is decoded from a shard.
+
+    Raises:
+        DataError: as `encode_file`; the message names the file.
+    """
+    return decode_rgb(encode_file(path).data)
+
+
 def require_bytes(data: bytes) -> None:
     """Raise DataError if an encoded image is larger than the cap."""
     if len(data) > MAX_IMAGE_BYTES:

@@ -1,5 +1,6 @@
 """Preparing a dataset from a source, whole or not at all; and opening a prepared one by its name."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,7 +150,7 @@ def prepare_digits(out_dir: Path, *, progress: ProgressCallback | None = None) -
     return Manifest.load(out_dir)
 
 
-def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> Manifest:
+def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None, *, typed: bool = True) -> Manifest:
     """The manifest that a user means: the word "digits", or a folder or address that holds what `prepare` has written.
 
     "digits" is written to `cache_root/digits-v1` the first time; any number of processes may ask for it at once.
@@ -158,11 +159,16 @@ def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> 
         ref: "digits", a folder (also as file://FOLDER, read in place), or an address s3://, gs://, hdfs://, http(s)://,
             whose shards are fetched into `cache_root/shards` while they are read.
         cache_limit: bytes of remote shards kept on this node; default: 32 GiB, or 80 % of what the disk has.
+        typed: whether a person has written `ref` here, who may mean a folder called digits. False for what a record
+            says: there, a folder has its absolute path.
 
     Raises:
-        DataError: nothing is there, or it is not prepared yet; the message says which command prepares it.
+        DataError: nothing is there, or it is not prepared yet; the message says which command prepares it. Or "digits"
+            was typed where there is a folder of that name.
     """
     if ref == DIGITS:
+        if typed:
+            _require_no_folder_of_digits()
         return _open_digits(Path(cache_root).absolute() / _DIGITS_FOLDER)
     if ref.startswith("file://"):
         ref = folder_of(ref)
@@ -181,6 +187,15 @@ def open_dataset(ref: str, cache_root: Path, cache_limit: int | None = None) -> 
         command = f"effnet-cluster data prepare {ref} {folder.with_name(folder.resolve().name + '-shards')}"
         raise DataError(f"{ref}: a folder of images, not yet prepared; run: {command}")
     raise DataError(f"{ref}: not a prepared dataset (no {MANIFEST_FILE}); run: effnet-cluster data prepare SOURCE OUT")
+
+
+def _require_no_folder_of_digits() -> None:
+    # A file is no data set. A link that leads nowhere may be one to a disk that is not there now.
+    if os.path.lexists(DIGITS) and not Path(DIGITS).is_file():
+        raise DataError(
+            f"{DIGITS}: ambiguous, as {Path.cwd()} has a folder of that name; write ./{DIGITS} for the folder, or run "
+            "the command from another folder for the digits that come with the package"
+        )
 
 
 def _open_digits(folder: Path) -> Manifest:

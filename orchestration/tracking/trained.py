@@ -75,7 +75,7 @@ def from_checkpoint(path: Path) -> TrainedModel:
 
 
 def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> TrainedModel:
-    from ...effnet import EfficientNet
+    from ...effnet import EfficientNet, load_weights
 
     if not fields:
         raise UserError(
@@ -84,9 +84,9 @@ def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]
     try:
         facts = ModelFacts.from_dict(fields)
         network = EfficientNet(facts.config)
-        network.load_state_dict(weights)
+        load_weights(network, weights, "effnet")
     except (ValueError, RuntimeError) as error:
-        reason = one_line(error, 200)
+        reason = one_line(error, 400)
         raise UserError(f"{source} holds no network that this version can build: {reason}") from None
     return TrainedModel(source, network.eval(), facts)
 

@@ -18,7 +18,7 @@ from .collectives import broadcast_object, smallest_over_ranks, true_on_all_rank
 from .data_parallel import data_parallel
 from .ema import Ema
 from .job import TrainingJob
-from .micro_batch import fitting_images, largest_divisor, memory_budget, probe
+from .micro_batch import fitting_images, largest_divisor, memory_budget, probe, require_normalizable
 from .model_facts import ModelFacts
 from .networks import build_network, normalization_of
 from .optimizers import make_optimizer
@@ -91,7 +91,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         saved: the checkpoint that will be restored, whose number format and micro-batches are taken over, or None.
 
     Raises:
-        UserError: the recipe asks for what the device does not have.
+        UserError: the recipe asks for what the device does not have, or micro-batches are too small for BatchNorm.
         ImportError: published weights are not installed.
     """
     trial, recipe, device = job.trial, job.trial.recipe, world.device
@@ -109,6 +109,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     attempt = partial(_attempt, network, model, loss, amp, trial.image_size)
     undivided = _choose_micro_batch(job, world, precision, attempt, saved)
     micro_batch = largest_divisor(recipe.global_batch // world.size, undivided // job.micro_batch_divisor)
+    require_normalizable(trial, world.size, micro_batch)
     if recipe.sync_bn:
         # Not before memory is probed: a rank that runs out of it would leave the others waiting in a norm.
         synchronise(network, device)
@@ -167,6 +168,8 @@ def _choose_micro_batch(
     """Images of one forward pass: the recipe's, the checkpoint's, or as many as fit into memory on every rank."""
     trial, recipe = job.trial, job.trial.recipe
     share = recipe.global_batch // world.size
+    if share == 1:
+        return 1  # not to be tried: BatchNorm alone, before it is synchronised or frozen, may refuse one image
     if recipe.micro_batch is not None:
         return largest_divisor(share, recipe.micro_batch)
     if saved is not None and saved["world_size"] == world.size:

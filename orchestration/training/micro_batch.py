@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
 from ...effnet.config import EfficientNetConfig
 from ...effnet.memory import estimate
+from ..errors import UserError
+from .job import TrialPlan
+from .recipes import Recipe
+
+if TYPE_CHECKING:
+    import torch  # which planning need not load
 
 # What the prediction leaves out: workspaces, the allocator's reserve, the loader's batches.
 _USABLE = 0.8
@@ -21,6 +28,35 @@ def largest_divisor(share: int, limit: int) -> int:
     Chunks of equal size make the mean of their means the mean of the whole.
     """
     return next(size for size in range(min(share, max(limit, 1)), 0, -1) if share % size == 0)
+
+
+def largest_micro_batch(recipe: Recipe, workers: int) -> int:
+    """Images of a forward pass where memory sets no limit."""
+    share = recipe.global_batch // workers
+    return largest_divisor(share, recipe.micro_batch or share)
+
+
+def require_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> None:
+    """Refuse a micro-batch that gives BatchNorm one value per channel, which has no variance.
+
+    That is one image whose last feature map is one pixel. BatchNorm that is frozen, or over several workers, has more.
+
+    Raises:
+        UserError: what to change, in one line.
+    """
+    recipe, side = trial.recipe, trial.image_size
+    if micro_batch > 1 or recipe.freeze_backbone or (recipe.sync_bn and workers > 1):
+        return
+    edge = trial.model.feature_edge
+    if edge(side) > 1:
+        return
+    larger = next(pixels for pixels in itertools.count(side) if edge(pixels) > 1)
+    shared = f" over {workers} workers" if workers > 1 else ""
+    raise UserError(
+        f"{trial.trial_id}: global batch {recipe.global_batch}{shared} in micro-batches of 1 image leaves BatchNorm "
+        f"one value per channel, as the last feature map of {side} px is 1x1; use micro-batches of at least 2 images, "
+        f"or images of at least {larger} px"
+    )
 
 
 def fitting_images(
@@ -50,6 +86,8 @@ def memory_budget(device: torch.device, workers_here: int) -> int:
         device: the worker's.
         workers_here: how many workers share this node's memory; GPUs are not shared.
     """
+    import torch
+
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _USABLE)
     return int(psutil.virtual_memory().available * _USABLE / workers_here)
@@ -69,6 +107,8 @@ def probe(
     Raises:
         torch.OutOfMemoryError: on all ranks, if one of them has no room for one image.
     """
+    import torch
+
     while True:
         told = ""
         try:

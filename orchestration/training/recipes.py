@@ -131,7 +131,7 @@ class Recipe(BaseModel):
         if not isinstance(fields, Mapping):
             return fields
         name = fields.get("name", "basic")
-        if name not in RECIPES:
+        if not isinstance(name, str) or name not in RECIPES:
             raise ValueError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
         return {**RECIPES[name], **fields, "name": name}
 

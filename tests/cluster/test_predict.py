@@ -160,7 +160,7 @@ def test_cam_writes_a_picture_an_image(saved: Path, photos: list[Path], tmp_path
         (["predict", "{photo}", "--model", "{tmp}"], "error: {tmp} is no checkpoint: it has no *.pt"),
         (["predict", "{photo}", "--model", "{photo}"], "error: {photo} is no checkpoint, or a damaged one"),
         (["predict", "{tmp}/no.png", "--model", "{saved}"], "error: {tmp}/no.png: no such file"),
-        (["predict", "{tmp}", "--model", "{saved}"], "error: {tmp}: is no file"),
+        (["predict", "/dev/null", "--model", "{saved}"], "error: /dev/null: is no file"),
         (["predict", "{corrupt}", "--model", "{saved}"], "error: {corrupt}: damaged image: "),
         (["predict", "{text}", "--model", "{saved}"], "error: {text}: not an image that can be read"),
         (

@@ -211,7 +211,7 @@ def test_yaml_of_a_person_is_read(tmp_path: Path) -> None:
         ({"seeds": []}, "seeds"),
         ({"seeds": [-1]}, "seeds"),
         ({"seeds": [1.5]}, "seeds"),
-        ({"seeds": 3}, "seeds"),
+        ({"seeds": "4-0"}, "seeds"),
         ({"seeds": [2**32]}, "seeds"),
         ({"execution": {"max_failures": -1}}, "execution.max_failures"),
         ({"variants": "b0-x9"}, "variant"),
