@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .decoding.images import decode_rgb
     from .decoding.mixing import Mixing
     from .decoding.transforms import EvalTransform, TrainTransform
-    from .errors import DataError, EffnetClusterError, one_line
+    from .errors import DataError, EffnetClusterError, one_line, shorten, visible
     from .files import locked, write_atomically
     from .manifest import Manifest, Shard, Split
     from .preparing.assemble import PreparingProgress
@@ -36,10 +36,20 @@ if TYPE_CHECKING:
     from .reading.loader import EvalLoader, TrainLoader
     from .reading.order import BatchLayout, EpochOrder, merge_receipts, receipt
     from .reading.sequence import BatchSequence, Tail
+    from .surroundings import (
+        RAY_SOCKET_BYTES,
+        SAFE_PATH,
+        fits_sockets,
+        reach_this_machine_directly,
+        safe_path,
+        socket_folder,
+    )
     from .verify import BadShard, verify_shards
 
 __all__ = [
     "DIGITS",
+    "RAY_SOCKET_BYTES",
+    "SAFE_PATH",
     "Augmentation",
     "BadShard",
     "Batch",
@@ -67,6 +77,7 @@ __all__ = [
     "TrainTransform",
     "contact_sheet",
     "decode_rgb",
+    "fits_sockets",
     "index_existing",
     "index_shards",
     "inspect_dataset",
@@ -77,9 +88,14 @@ __all__ = [
     "prepare",
     "prepare_digits",
     "processes",
+    "reach_this_machine_directly",
     "receipt",
+    "safe_path",
     "server_address",
+    "shorten",
+    "socket_folder",
     "verify_shards",
+    "visible",
     "write_atomically",
 ]
 
@@ -89,7 +105,7 @@ _HOMES = {
     "decoding.images": ("decode_rgb",),
     "decoding.mixing": ("Mixing",),
     "decoding.transforms": ("EvalTransform", "TrainTransform"),
-    "errors": ("DataError", "EffnetClusterError", "one_line"),
+    "errors": ("DataError", "EffnetClusterError", "one_line", "shorten", "visible"),
     "files": ("locked", "write_atomically"),
     "manifest": ("Manifest", "Shard", "Split"),
     "preparing.assemble": ("PreparingProgress",),
@@ -105,6 +121,14 @@ _HOMES = {
     "reading.loader": ("EvalLoader", "TrainLoader"),
     "reading.order": ("BatchLayout", "EpochOrder", "merge_receipts", "receipt"),
     "reading.sequence": ("BatchSequence", "Tail"),
+    "surroundings": (
+        "RAY_SOCKET_BYTES",
+        "SAFE_PATH",
+        "fits_sockets",
+        "reach_this_machine_directly",
+        "safe_path",
+        "socket_folder",
+    ),
     "verify": ("BadShard", "verify_shards"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -8,7 +8,7 @@ import click
 
 from ...datasets import index_existing
 from .bar import progress_bar
-from .console import stderr_console
+from .console import print_line, stderr_console
 
 
 @click.command("index")
@@ -58,7 +58,7 @@ def command(
             progress=show,
         )
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
-    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {folder}")
+    print_line(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {folder}")
 
 
 def _lines(path: Path) -> list[str]:

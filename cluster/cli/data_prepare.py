@@ -12,7 +12,7 @@ from ...datasets import Columns, Duplicates, Mapper, Reencoding, prepare, proces
 from ...datasets import PreparingProgress as Step
 from ...orchestration.errors import UserError
 from .bar import progress_bar
-from .console import stderr_console
+from .console import print_line, stderr_console
 
 _NAMED_DUPLICATES = 5
 
@@ -81,11 +81,11 @@ def command(
             mirror_safe=mirror,
             mapper=mapper,
             progress=step,
-            note=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            note=lambda line: console.print(line, soft_wrap=True),
             report=_tell,
         )
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in manifest.splits.items())
-    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {out}")
+    print_line(f"{manifest.name}: {sizes} images of {len(manifest.classes)} classes in {out}")
 
 
 @contextmanager
@@ -116,4 +116,4 @@ def _tell(found: list[Duplicates]) -> None:
         more = "" if count <= _NAMED_DUPLICATES else f"; and {count - _NAMED_DUPLICATES:,} more"
         images = "image is" if count == 1 else "images are"
         line = f"warning: {count:,} {images} in more than one split, by the same {duplicates.same}: {named}{more}"
-        click.echo(f"{line} (--drop-duplicates leaves them out of train)", err=True)
+        print_line(f"{line} (--drop-duplicates leaves them out of train)", err=True)

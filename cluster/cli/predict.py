@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ...datasets import DataError
 from ...orchestration.errors import UserError
 from ..home import Home
 from ..model_address import load_trained
-from .console import print_data, stderr_console
+from .console import print_data, print_json, stderr_console
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,7 +89,7 @@ def command(
         )
     ]
     if as_json:
-        click.echo(json.dumps([prediction.to_dict() for prediction in found], indent=1))
+        print_json([prediction.to_dict() for prediction in found], indent=1)
         return
     table = Table("image", "class", "probability")
     table.columns[-1].justify = "right"
@@ -105,7 +104,7 @@ def command(
                 if prediction.cam
                 else f"no picture of {prediction.image}: its map for {prediction.cam_class} is the same everywhere"
             )
-            stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
+            stderr_console().print(line, soft_wrap=True)
 
 
 def _read(path: Path) -> Image.Image:
