@@ -40,6 +40,10 @@ def by_pillow(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
 def require_close(one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
     """Within one level, but for rare values that are two levels off; and equal nearly everywhere."""
     off = np.abs(one - other)
+    # A picture of one row or column is the same all along the other axis, so what differs there counts once.
+    for axis in (0, 1):
+        if (off == off.take([0], axis)).all():
+            off = off.take([0], axis)
     assert off.max() <= 2
     assert (off > 1).sum() <= 2 + off.size / 5_000
     assert (off > 0).sum() <= 8 + off.size / 40
