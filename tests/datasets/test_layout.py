@@ -262,6 +262,7 @@ def test_classes_stand_in_natural_order() -> None:
     [
         ("from,to\ncat,pet\ndog,pet\ncow,farm\n", {"pet": 5, "farm": 1}),
         ("from,to\ncow,Kuh\ncat,Katze\ndog,Hund\n", {"Kuh": 1, "Katze": 2, "Hund": 3}),
+        ("from;to\ncat;pet\ndog;pet\ncow;farm\n", {"pet": 5, "farm": 1}),
         ("\ufefffrom,to\r\ncat,cat\r\ndog,\r\ncow,cow\r\n", {"cat": 2, "cow": 1}),
     ],
 )
@@ -284,9 +285,10 @@ def test_a_class_map_renames_merges_orders_and_leaves_out(tmp_path: Path, rows: 
         ("from,to\ncat,pet\ndog,pet\nhen,pet\n", "class 'hen' of the class map is not in the data"),
         ("from,to\ncat,\ndog,\n", "leaves no class"),
         ("from,to\ncat,pet\ncat,dog\n", "line 3: maps 'cat' again"),
-        ("old,new\ncat,pet\n", "its first line must be from,to"),
+        ("old,new\ncat,pet\n", "no column 'from'; it has old, new"),
         ("from,to\n", "maps no class"),
-        ("from,to\ncat,a,b\n", "line 2: is not FROM,TO"),
+        ("from,to\ncat,a,b\n", "line 2: 3 fields, but the header has 2"),
+        ("from,to\n,pet\n", "line 2: maps no class"),
     ],
 )
 def test_a_class_map_that_does_not_fit_is_refused(tmp_path: Path, rows: str, message: str) -> None:
