@@ -62,7 +62,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
     monkeypatch.setattr(lifecycle, "Jobs", cluster)
     monkeypatch.setattr(lifecycle, "reconnect", lambda _, experiment: experiment)
-    monkeypatch.setattr(lifecycle, "_require_data", lambda *_: None)  # `test_changed_data` is about these
     return cluster
 
 
