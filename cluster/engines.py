@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import requests
 
+from ..datasets import reach_this_machine_directly
 from ..orchestration.errors import EngineError
 from .home import Home
 from .jobs import Jobs
@@ -55,6 +56,7 @@ def check_mlflow(uri: str) -> str:
         EngineError: no such server answers.
     """
     uri = named_server("--tracking-uri", uri, "an MLflow server, such as http://mlflow:5000")
+    reach_this_machine_directly()
     try:
         answer = requests.get(f"{uri}/health", timeout=5)
     except requests.RequestException as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..datasets import write_atomically
 from ..orchestration.errors import NameTakenError, UserError
@@ -17,6 +19,7 @@ from ..orchestration.spec import parse_fields
 from ..orchestration.tracking.runs import Tracker
 from .engines import Engines
 from .home import Home
+from .kept_json import read_object
 
 _FILE = "record.json"
 
@@ -61,17 +64,22 @@ class Experiments:
         self._root = home.experiments
 
     def names(self) -> list[str]:
-        """All names, oldest first."""
-        return list(self._fields())
+        """All names, oldest first; those whose records cannot be read last, for they are taken too."""
+        return [*self._summaries()]
+
+    def problems(self) -> list[str]:
+        """What is wrong with the records that cannot be read, a line for each, which names the file."""
+        return [found for found in self._summaries().values() if isinstance(found, str)]
 
     def local_jobs(self) -> dict[str, str]:
         """The latest job of every experiment on the embedded Ray head, by the experiment's name."""
-        return {name: fields["jobs"][-1] for name, fields in self._fields().items() if fields["local_ray"]}
+        found = self._summaries().items()
+        return {name: one.jobs[-1] for name, one in found if isinstance(one, _Summary) and one.local_ray}
 
     def load(self, name: str) -> Experiment:
         """The record of an experiment. Raises `UserError` if there is none of that name."""
         path = self.folder(name) / _FILE
-        if not path.is_file():
+        if not path.exists():
             known = ", ".join(self.names()[-5:])
             hint = f"the latest are {known}" if known else "submit one first"
             raise UserError(f"no experiment '{name}'; {hint}")
@@ -112,22 +120,50 @@ class Experiments:
         with contextlib.suppress(OSError):
             folder.rmdir()
 
-    def _fields(self) -> dict[str, dict[str, Any]]:
-        """What the records say, by name, oldest first.
+    def _summaries(self) -> dict[str, _Summary | str]:
+        """What the records say, or what is wrong with them, by name, oldest first.
 
         Plans are not checked: they are long, and one of another version must not keep `submit` or `down` from working.
         """
-        found = {path.parent.name: json.loads(path.read_text()) for path in self._root.glob(f"*/{_FILE}")}
-        return dict(sorted(found.items(), key=lambda item: item[1]["created"]))
+        found = {path.parent.name: _summary(path) for path in self._root.glob(f"*/{_FILE}")}
+        return dict(sorted(found.items(), key=lambda item: getattr(item[1], "created", math.inf)))
 
     @staticmethod
     def _read(path: Path) -> Experiment:
-        fields = json.loads(path.read_text())
+        fields = read_object(path)
         try:
-            request = parse_fields(ExperimentRequest, fields.pop("request"))
+            return Experiment(**vars(parse_fields(_Record, fields)))
         except UserError:
-            raise UserError(f"{path} was written by another version of effnet-cluster; move its folder away") from None
-        return Experiment(**fields | {"request": request, "jobs": tuple(fields["jobs"])})
+            raise UserError(
+                f"{path} is broken, or was written by another version of effnet-cluster; move its folder away"
+            ) from None
+
+
+class _Summary(BaseModel):
+    """The fields of a record that every command needs."""
+
+    jobs: tuple[str, ...] = Field(min_length=1)
+    local_ray: bool
+    created: float = Field(ge=0, lt=2.5e11)  # a date that can be shown
+
+
+class _Record(_Summary):
+    """All fields of a record."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: ExperimentRequest
+    address: str
+    local_mlflow: bool
+    ended: str | None = None
+
+
+def _summary(path: Path) -> _Summary | str:
+    try:
+        return parse_fields(_Summary, read_object(path))
+    except (UserError, FileNotFoundError) as error:
+        told = str(error) if str(path) in str(error) else f"{path} is broken: {error}"
+        return f"{told}; move its folder away"
 
 
 def next_job(experiment: Experiment) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ..datasets import DIGITS, Manifest, locked, open_dataset
+from ..datasets import DIGITS, Manifest, locked, one_line, open_dataset, visible
 from ..orchestration.errors import UserError
 
 
@@ -22,9 +23,22 @@ class Home:
 
     @classmethod
     def default(cls) -> Home:
-        """The home of this user and environment."""
+        """The home of this user and environment.
+
+        Raises:
+            UserError: there is none, or its name would go wrong on its way through the engines.
+        """
         place = os.environ.get("EFFNET_CLUSTER_HOME")
-        return cls((Path(place) if place else Path.home() / ".effnet-cluster").expanduser().absolute())
+        try:
+            root = (Path(place) if place else Path.home() / ".effnet-cluster").expanduser().absolute()
+        except RuntimeError as error:  # no such user, or one without a home
+            raise UserError(f"no home: {one_line(error)}; EFFNET_CLUSTER_HOME names one") from None
+        if str(root) != visible(str(root)):
+            raise UserError(
+                f"the home {visible(str(root))} has control characters in its name, or is not UTF-8; "
+                "EFFNET_CLUSTER_HOME names another"
+            )
+        return cls(root)
 
     def make(self) -> Self:
         """Make the folder if it is missing, and close it to other users if it is open.
@@ -34,6 +48,8 @@ class Home:
         """
         try:
             make_private(self.root)
+            if not os.access(self.root, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "cannot be written")
         except OSError as error:
             raise UserError(f"{self.root}: {error.strerror}; EFFNET_CLUSTER_HOME names another folder") from error
         return self
@@ -50,8 +66,10 @@ class Home:
 
     def open_dataset(self, data: str, cache_limit: int | None = None, *, typed: bool = True) -> Manifest:
         """The manifest of a data set, as `datasets.open_dataset` opens it, with this home for what it keeps."""
+        if data == DIGITS:
+            self.make()
         manifest = open_dataset(data, self.cache, cache_limit, typed=typed)
-        if data == DIGITS or "://" in data:  # now, or when its shards are read
+        if "://" in data:  # it is when its shards are read that the home keeps something
             self.make()
         return manifest
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+from requests.utils import get_environ_proxies, select_proxy
 
-from ..datasets import one_line
+from ..datasets import one_line, reach_this_machine_directly
 from ..orchestration.driver import ENTRYPOINT, EXPERIMENT_FILE
 from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
@@ -67,6 +68,7 @@ class Jobs:
     def __init__(self, address: str) -> None:
         self.address = dashboard_address(address)
         use_token()
+        reach_this_machine_directly()
         with _engine_errors(self.address):
             from ray.job_submission import JobSubmissionClient
 
@@ -121,7 +123,7 @@ class Jobs:
         while True:
             position = 0
             with _engine_errors(self.address):
-                async for piece in self._client.tail_job_logs(job_id):
+                async for piece in self._tail(job_id):
                     position += len(piece)
                     if position > seen:
                         yield piece[seen - position :]
@@ -130,6 +132,22 @@ class Jobs:
             if not self.is_active(job_id):
                 return
             await asyncio.sleep(_TAIL_AGAIN_S)
+
+    async def _tail(self, job_id: str) -> AsyncIterator[str]:
+        """The log from its start, in pieces, to the job's end."""
+        if not select_proxy(self.address, get_environ_proxies(self.address)):
+            async for piece in self._client.tail_job_logs(job_id):
+                yield piece
+            return
+        # Ray's tail knows nothing of proxies, its other requests do.
+        seen, active = 0, True
+        while active:
+            active = self.is_active(job_id)  # asked first: what comes last is read after it
+            log = self.logs(job_id)
+            yield log[seen:]
+            seen = len(log)
+            if active:
+                await asyncio.sleep(_TAIL_AGAIN_S)
 
     def error_lines(self, job_id: str) -> Sequence[str]:
         """What the driver's records of level ERROR say; where there are none, the last line of its log."""
@@ -157,7 +175,7 @@ def _staged(request: ExperimentRequest) -> Iterator[Path]:
             shutil.copytree(
                 _PACKAGE / room, Path(folder, "effnet_cluster", room), ignore=shutil.ignore_patterns("__pycache__")
             )
-        Path(folder, EXPERIMENT_FILE).write_text(request.model_dump_json(indent=1))
+        Path(folder, EXPERIMENT_FILE).write_text(request.model_dump_json(indent=1), "utf-8")
         yield Path(folder)
 
 
@@ -177,8 +195,7 @@ def _engine_errors(address: str) -> Iterator[None]:
         *(ConnectionError, RuntimeError, ValueError, KeyError, RayError),
         *(requests.RequestException, aiohttp.ClientError),
     ) as error:
-        line = one_line(error)
-        raise EngineError(f"Ray at {address}: {line[:300]}") from error
+        raise EngineError(f"Ray at {address}: {one_line(error)}") from error
     finally:
         if saved is not None:
             os.environ["RAY_ADDRESS"] = saved

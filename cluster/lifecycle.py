@@ -111,7 +111,7 @@ def _withdraw(home: Home, experiment: Experiment) -> None:
     """Undo `_reserve`, as far as the engines let it. What is another's stays."""
     storage = Storage(experiment.request.storage)
     with contextlib.suppress(OSError):
-        if storage.read(OWNER_FILE).decode() == experiment.request.uid:
+        if storage.read(OWNER_FILE).decode(errors="replace") == experiment.request.uid:
             storage.delete(OWNER_FILE)
     with contextlib.suppress(EngineError, UserError):
         experiment.tracker.release()
@@ -205,11 +205,14 @@ def note_end(home: Home, experiment: Experiment, status: str) -> str:
 def job_state(home: Home, experiment: Experiment) -> str:
     """The latest job's status in Ray's words, asked without starting anything.
 
-    `UNKNOWN` where its cluster or its tracking server is gone or does not answer.
+    `UNKNOWN` where its cluster or its tracking server is gone or does not answer, or the home does not say which it is.
     """
     if experiment.ended:
         return experiment.ended
-    running = Services(home).running()
+    try:
+        running = Services(home).running()
+    except EngineError:
+        return "UNKNOWN"
     ray, mlflow = running.get("ray"), running.get("mlflow")
     if (experiment.local_ray and not ray) or (experiment.local_mlflow and not mlflow):
         return "UNKNOWN"
@@ -219,7 +222,7 @@ def job_state(home: Home, experiment: Experiment) -> str:
     try:
         status = Jobs(address).status(experiment.job)
         return note_end(home, experiment, status) if status in (*_ENDED, "UNKNOWN") else status
-    except EngineError:
+    except (EngineError, UserError, OSError):
         return "UNKNOWN"
 
 

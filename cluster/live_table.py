@@ -38,7 +38,7 @@ def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> 
                 line = _progress_line(record, plan.spec.recipe.epochs)
                 if shown.get(record.trial_id) != line:
                     shown[record.trial_id] = line
-                    console.print(line, highlight=False, markup=False, soft_wrap=True)
+                    console.print(line, soft_wrap=True)
     return jobs.status(experiment.job) == "SUCCEEDED"
 
 
@@ -59,7 +59,7 @@ def _watch(experiment: Experiment, jobs: Jobs, console: Console) -> Iterator[Seq
             if not active:
                 raise
             if not away:
-                console.print(f"{error}; the experiment goes on", highlight=False, markup=False, soft_wrap=True)
+                console.print(f"{error}; the experiment goes on", soft_wrap=True)
             away = True
         yield records
         if active:

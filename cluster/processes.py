@@ -34,7 +34,7 @@ def find_process(pid: int, mark: str) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
         alive = start_mark(pid) == mark and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ValueError):  # negative, for which psutil has no word of its own
         return None
     return process if alive else None
 

@@ -23,10 +23,19 @@ from urllib.parse import urlsplit
 import click
 import psutil
 import requests
+from pydantic import TypeAdapter, ValidationError
 
-from ..datasets import write_atomically
-from ..orchestration.errors import EngineError
+from ..datasets import (
+    RAY_SOCKET_BYTES,
+    SAFE_PATH,
+    fits_sockets,
+    reach_this_machine_directly,
+    shorten,
+    write_atomically,
+)
+from ..orchestration.errors import EngineError, UserError
 from .home import Home, make_private
+from .kept_json import read_object
 from .processes import end_with_children, find_process, start_mark
 from .ray_token import ensure_token
 
@@ -35,8 +44,6 @@ DASHBOARD_PORT = 8265
 MLFLOW_PORT = 5000
 _PORTS = 100  # tried from there on
 _START_TIMEOUT_S = 120
-# Longer temporary folders break Ray: its socket paths must stay under 107 bytes, and about 64 are Ray's own.
-_MAX_RAY_TEMP = 40
 # Samples travel as files and gradients through DDP; the object store only holds small control messages.
 _OBJECT_STORE_BYTES = 256 * 1024**2
 
@@ -80,6 +87,7 @@ class Services:
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        reach_this_machine_directly()
 
     def running(self) -> dict[str, Service]:
         """What runs now, by name (`ray`, `mlflow`)."""
@@ -138,8 +146,10 @@ class Services:
             self.home.mlflow.mkdir(parents=True, exist_ok=True)
             command = [
                 *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(chosen)),
-                *("--backend-store-uri", f"sqlite:///{self.home.mlflow / 'mlflow.db'}"),
-                *("--artifacts-destination", str(self.home.mlflow / "artifacts")),
+                # Seen from the home, where the server runs: its own name may hold what means something in a URL.
+                *("--backend-store-uri", "sqlite:///mlflow/mlflow.db", "--artifacts-destination", "./mlflow/artifacts"),
+                # Where uvicorn looks for modules first; it would be the home.
+                *("--uvicorn-opts", "--app-dir mlflow"),
                 # SQLite has one writer; more server processes would only wait for each other.
                 *("--workers", "1"),
             ]
@@ -189,7 +199,7 @@ class Services:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **env},
+                env={**os.environ, **SAFE_PATH, **env},
                 cwd=self.home.root,
                 start_new_session=True,  # Ctrl-C in the terminal is for the command, not for the services
             )
@@ -220,10 +230,12 @@ class Services:
     def _recorded(self) -> dict[str, Service]:
         path = self.home.root / "services.json"
         try:
-            return {name: Service(**fields) for name, fields in json.loads(path.read_text()).items()}
+            return TypeAdapter(dict[str, Service]).validate_python(read_object(path))
         except FileNotFoundError:
             return {}
-        except TypeError:
+        except UserError as error:
+            raise EngineError(f"{error}; end the services that still run, and remove it") from None
+        except ValidationError:
             raise EngineError(
                 f"{path} was written by another version of effnet-cluster; end the processes in it, and remove it"
             ) from None
@@ -235,7 +247,7 @@ class Services:
 
     def _ray_temp(self) -> Path:
         place = self.home.root / "ray"
-        if len(str(place)) <= _MAX_RAY_TEMP:
+        if fits_sockets(str(place), RAY_SOCKET_BYTES):
             return place
         return Path("/tmp") / f"effnet-ray-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}" / "ray"
 
@@ -294,4 +306,4 @@ def _answers(url: str) -> bool:
 
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it printed nothing"
+    return shorten(lines[-1]) if lines else "it printed nothing"

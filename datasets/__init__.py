@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .decoding.images import decode_rgb, read_rgb
     from .decoding.mixing import Mixing
     from .decoding.transforms import EvalTransform, TrainTransform
-    from .errors import DataError, EffnetClusterError, one_line
+    from .errors import DataError, EffnetClusterError, one_line, shorten, visible
     from .files import locked, write_atomically
     from .manifest import Manifest, Shard, Split
     from .preparing.account import ACCOUNT_FILE, Account
@@ -41,11 +41,21 @@ if TYPE_CHECKING:
     from .reading.loader import EvalLoader, TrainLoader
     from .reading.order import BatchLayout, EpochOrder, merge_receipts, receipt
     from .reading.sequence import BatchSequence, Tail
+    from .surroundings import (
+        RAY_SOCKET_BYTES,
+        SAFE_PATH,
+        fits_sockets,
+        reach_this_machine_directly,
+        safe_path,
+        socket_folder,
+    )
     from .verify import BadShard, verify_shards
 
 __all__ = [
     "ACCOUNT_FILE",
     "DIGITS",
+    "RAY_SOCKET_BYTES",
+    "SAFE_PATH",
     "Account",
     "Augmentation",
     "BadShard",
@@ -75,6 +85,7 @@ __all__ = [
     "Understanding",
     "contact_sheet",
     "decode_rgb",
+    "fits_sockets",
     "index_existing",
     "index_shards",
     "inspect_dataset",
@@ -86,12 +97,17 @@ __all__ = [
     "prepare",
     "prepare_digits",
     "processes",
+    "reach_this_machine_directly",
     "read_class_map",
     "read_class_names",
     "read_rgb",
     "receipt",
+    "safe_path",
     "server_address",
+    "shorten",
+    "socket_folder",
     "verify_shards",
+    "visible",
     "write_atomically",
 ]
 
@@ -101,7 +117,7 @@ _HOMES = {
     "decoding.images": ("decode_rgb", "read_rgb"),
     "decoding.mixing": ("Mixing",),
     "decoding.transforms": ("EvalTransform", "TrainTransform"),
-    "errors": ("DataError", "EffnetClusterError", "one_line"),
+    "errors": ("DataError", "EffnetClusterError", "one_line", "shorten", "visible"),
     "files": ("locked", "write_atomically"),
     "manifest": ("Manifest", "Shard", "Split"),
     "preparing.account": ("ACCOUNT_FILE", "Account"),
@@ -122,6 +138,14 @@ _HOMES = {
     "reading.loader": ("EvalLoader", "TrainLoader"),
     "reading.order": ("BatchLayout", "EpochOrder", "merge_receipts", "receipt"),
     "reading.sequence": ("BatchSequence", "Tail"),
+    "surroundings": (
+        "RAY_SOCKET_BYTES",
+        "SAFE_PATH",
+        "fits_sockets",
+        "reach_this_machine_directly",
+        "safe_path",
+        "socket_folder",
+    ),
     "verify": ("BadShard", "verify_shards"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -117,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit code 0: all trials completed; 1: not all, or an engine failed; 2: the request cannot run."""
     configure_logging()
     try:
-        request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_text())
+        request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_bytes())
         if "--lost" in arguments:
             tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
             tracker.end_unfinished(Outcome.FAILED, "the driver was killed")

@@ -15,7 +15,10 @@ from typing import Any
 
 import psutil
 
+from ..datasets import socket_folder
+
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # torch's own: one rank may have an evaluation or a checkpoint to do
+_RANKS = "/effnet-ranks-12345678/store"
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -74,7 +77,8 @@ def rendezvous_address(one_node: bool) -> str:
     import ray.util
 
     if one_node:
-        return f"file://{tempfile.mkdtemp(prefix='effnet-ranks-')}/store"
+        # Torch takes the path out of this address as it is; `?` or `#` in a folder's name would end it.
+        return f"file://{tempfile.mkdtemp(prefix='effnet-ranks-', dir=socket_folder(len(_RANKS)))}/store"
     host = ray.util.get_node_ip_address()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ...datasets import reach_this_machine_directly, safe_path
+from .console import accept_any_text
 from .errors import exit_on_error
 
 # Verbs are imported when they are called: `--help` and completion answer at once.
@@ -46,8 +48,14 @@ class _Verbs(click.Group):
         command: click.Command = import_module(f".{_VERBS[cmd_name]}", __name__).command
         return command
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        accept_any_text()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        with exit_on_error():
+        # For everything that a command asks or starts, however it does.
+        reach_this_machine_directly()
+        with exit_on_error(), safe_path():
             return super().invoke(ctx)
 
 

@@ -9,6 +9,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ...datasets import visible
+
 
 class Show(Protocol):
     """Moves the bar: how much is done, of how much, and what is being done."""
@@ -20,12 +22,12 @@ class Show(Protocol):
 def progress_bar(console: Console, what: str, *, of_bytes: bool = False) -> Iterator[Show]:
     """A bar that counts things, or bytes; it is gone at the end, and not shown where there is no terminal."""
     counter = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), counter, TimeRemainingColumn()
     # Where there is no terminal even a transient bar would leave an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
         def show(done: int, total: int, what: str | None = None) -> None:
-            bar.update(task, completed=done, total=total, description=what)
+            bar.update(task, completed=done, total=total, description=what and visible(what))
 
         yield show

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from ...orchestration.errors import UserError
 from .bar import progress_bar
-from .console import print_data, stderr_console
+from .console import print_data, print_json, stderr_console
 from .options import seconds_option
 
 
@@ -43,7 +42,7 @@ def command(images: int, rounds: int, seconds: float, photos: str, as_json: bool
     except ImportError as error:
         raise UserError(f"bench data needs more packages ({error.name}): pip install 'effnet-cluster[bench]'") from None
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        print_json([asdict(row) for row in rows], indent=2)
         return
     title = f"{images} {photos} JPEGs, one core; ours to theirs: median of the rounds' ratios [quartiles]"
     table = Table(title=title, title_justify="left")

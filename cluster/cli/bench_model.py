@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from ...benchmarks.model import OURS, ModelBench, ModelBenchResult, measure
 from ...orchestration.errors import UserError
 from .bar import progress_bar
-from .console import print_data, stderr_console
+from .console import print_data, print_json, stderr_console
 from .options import seconds_option
 
 
@@ -56,12 +55,12 @@ def command(
     try:
         with progress_bar(console, "building networks") as show:
             for result in measure(tuple(name.strip() for name in variants.split(",")), settings, show):
-                console.print(f"measured {result.variant} {result.task}", highlight=False)
+                console.print(f"measured {result.variant} {result.task}")
                 results.append(result)
     except ValueError as error:
         raise UserError(str(error)) from None
     if as_json:
-        click.echo(json.dumps([asdict(result) for result in results], indent=2))
+        print_json([asdict(result) for result in results], indent=2)
         return
     print_data(_table(results))
 

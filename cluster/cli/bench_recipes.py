@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 from rich.table import Table
 
 from ...orchestration.errors import UserError
 from ...orchestration.training.recipes import RECIPES
 from .bar import progress_bar
-from .console import print_data, stderr_console
+from .console import print_data, print_json, stderr_console
 
 
 @click.command("recipes")
@@ -53,13 +51,13 @@ def command(
             show(0, len(names) * seeds)
             for name in names:
                 for run in measure(data, variant, changed | {"name": name}, range(seeds), image_size=image_size):
-                    console.print(f"{run.recipe}, seed {run.seed}: {run.last:.4f}", highlight=False)
+                    console.print(f"{run.recipe}, seed {run.seed}: {run.last:.4f}")
                     runs.append(run)
                     show(len(runs), len(names) * seeds)
     except ImportError as error:
         raise UserError(f"bench recipes needs a package that is not installed: {error}") from None
     if as_json:
-        click.echo(json.dumps([vars(run) for run in runs], indent=2))
+        print_json([vars(run) for run in runs], indent=2)
         return
     table = Table(title=f"{variant} on {data}: val top-1 after the last epoch, median [least, greatest]")
     for header in ("recipe", "epochs", "n", "top-1"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from ...datasets import DIGITS
+from ...datasets import DIGITS, shorten
 from ...orchestration.errors import EngineError, UserError
 from ...orchestration.request import ExperimentRequest
 from ..engines import ensure_engines
@@ -24,7 +23,7 @@ from ..home import Home
 from ..jobs import Jobs
 from ..services import Services
 from .bar import progress_bar
-from .console import print_data, stderr_console
+from .console import print_data, print_json, stderr_console
 
 if TYPE_CHECKING:
     from ...benchmarks.train import TrainBenchResult
@@ -83,12 +82,12 @@ def command(
     try:
         with progress_bar(console, "training") as show:
             for result in measure(_engines, settings, show):
-                console.print(f"measured {result.workers} workers", highlight=False)
+                console.print(f"measured {result.workers} workers")
                 results.append(result)
     except ValueError as error:
         raise UserError(str(error)) from None
     if as_json:
-        click.echo(json.dumps([asdict(result) for result in results], indent=2))
+        print_json([asdict(result) for result in results], indent=2)
         return
     title = f"{variant}, {image_size} px, batch {global_batch}; ours to torchrun: median of {rounds} ratios [quartiles]"
     print_data(_table(title, results))
@@ -120,7 +119,7 @@ class _Platform:
         while self.jobs.is_active(job_id):
             time.sleep(_POLL_SECONDS)
         if self.jobs.status(job_id) != "SUCCEEDED":
-            raise EngineError(f"{job_id} failed: {' '.join(self.jobs.error_lines(job_id))[:300]}")
+            raise EngineError(f"{job_id} failed: {shorten(' '.join(self.jobs.error_lines(job_id)))}")
 
 
 @contextmanager

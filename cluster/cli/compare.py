@@ -10,7 +10,7 @@ from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect
 from ..live_table import comparison_table
-from .console import print_data
+from .console import print_data, print_text
 
 
 @click.command("compare")
@@ -37,4 +37,4 @@ def command(experiments: tuple[str, ...], form: str) -> None:
     if form == "table":
         print_data(comparison_table(rows))
     else:
-        click.echo(to_json(rows) if form == "json" else to_csv(rows), nl=form == "json")
+        print_text(to_json(rows) if form == "json" else to_csv(rows), nl=form == "json")

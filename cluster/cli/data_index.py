@@ -62,7 +62,7 @@ def command(
             name=name,
             mirror_safe=mirror,
             progress=show,
-            note=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            note=lambda line: console.print(line, soft_wrap=True),
             report=print_duplicates,
             accounted=accounts.append,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from ...datasets import Inspection, contact_sheet, inspect_dataset
 from ..home import Home
-from .console import print_data
+from .console import print_data, print_json, print_line
 
 _SHOWN_CLASSES = 20
 
@@ -34,11 +33,11 @@ def command(dataset: str, as_json: bool, sheet: Path | None, split: str) -> None
         except (OSError, ValueError) as error:
             raise click.UsageError(f"--sheet {sheet}: cannot be written: {error}") from error
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+        print_json(found.as_dict(), indent=1, ascii_only=False)
         return
-    click.echo(f"{found.name} in {found.location}, digest {found.digest}")
+    print_line(f"{found.name} in {found.location}, digest {found.digest}")
     mirror = "a mirrored image keeps its class" if found.mirror_safe else "a mirrored image loses its class"
-    click.echo(f"{len(found.classes):,} classes, median shorter side {found.image_size} px, {mirror}")
+    print_line(f"{len(found.classes):,} classes, median shorter side {found.image_size} px, {mirror}")
     print_data(_splits(found))
     print_data(_classes(found))
 

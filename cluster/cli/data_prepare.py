@@ -125,7 +125,7 @@ def command(
             mirror_safe=mirror,
             mapper=mapper,
             progress=step,
-            note=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            note=lambda line: console.print(line, soft_wrap=True),
             report=lambda found: print_duplicates(found, "--drop-duplicates leaves them out of train"),
             accounted=accounts.append,
         )

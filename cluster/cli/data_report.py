@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from ...datasets import ACCOUNT_FILE, Account, Duplicates, Manifest
+from .console import print_line
 
 _NAMED_DUPLICATES = 5
 _NAMED_CLASSES = 5
@@ -17,13 +16,13 @@ def print_result(manifest: Manifest, folder: Path) -> None:
     """Say what was made: a wrong guess at the classes shows in their names."""
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in manifest.splits.items())
     names = ", ".join(manifest.classes[:_NAMED_CLASSES]) + (", …" if len(manifest.classes) > _NAMED_CLASSES else "")
-    click.echo(f"{manifest.name}: {sizes} images of {len(manifest.classes):,} classes ({names}) in {folder}")
+    print_line(f"{manifest.name}: {sizes} images of {len(manifest.classes):,} classes ({names}) in {folder}")
 
 
 def print_account(account: Account, folder: Path) -> None:
     """Say what became of every file, and where the names of those that are no samples stand."""
     listed = f"; listed in {folder / ACCOUNT_FILE}" if account.left else ""
-    click.echo(f"{account.line()}{listed}", err=True)
+    print_line(f"{account.line()}{listed}", err=True)
 
 
 def print_duplicates(found: Sequence[Duplicates], hint: str = "") -> None:
@@ -40,4 +39,4 @@ def _warn(groups: Sequence[Sequence[str]], where: str, hint: str = "") -> None:
     named = "; ".join(" = ".join(group) for group in groups[:_NAMED_DUPLICATES])
     more = "" if len(groups) <= _NAMED_DUPLICATES else f"; and {len(groups) - _NAMED_DUPLICATES:,} more"
     images = "image is" if len(groups) == 1 else "images are"
-    click.echo(f"warning: {len(groups):,} {images} {where}: {named}{more}{hint and f' ({hint})'}", err=True)
+    print_line(f"warning: {len(groups):,} {images} {where}: {named}{more}{hint and f' ({hint})'}", err=True)

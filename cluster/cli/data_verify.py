@@ -9,7 +9,7 @@ import click
 from ...datasets import verify_shards
 from ..home import Home
 from .bar import progress_bar
-from .console import stderr_console
+from .console import print_line, stderr_console
 
 
 @click.command("verify")
@@ -25,8 +25,8 @@ def command(dataset: str) -> None:
     with progress_bar(stderr_console(), "verifying", of_bytes=True) as show:
         bad = list(verify_shards(manifest, show))
     for shard in bad:
-        click.echo(f"{shard.name}: {shard.problem}")
+        print_line(f"{shard.name}: {shard.problem}")
     if bad:
-        click.echo(f"error: {len(bad):,} of {len(shards):,} shards of {manifest.location} are bad", err=True)
+        print_line(f"error: {len(bad):,} of {len(shards):,} shards of {manifest.location} are bad", err=True)
         sys.exit(1)
-    click.echo(f"{manifest.name}: all {len(shards):,} shards are as the manifest says (digest {manifest.digest})")
+    print_line(f"{manifest.name}: all {len(shards):,} shards are as the manifest says (digest {manifest.digest})")

@@ -10,7 +10,7 @@ from ..home import Home
 from ..jobs import Jobs
 from ..lifecycle import stop
 from ..services import Services
-from .console import stderr_console
+from .console import print_warnings, stderr_console
 
 
 @click.command("down")
@@ -19,14 +19,15 @@ def command(force: bool) -> None:
     """Stop the local services. Experiments, runs and models stay on disk."""
     home = Home.default()
     services, console = Services(home), stderr_console()
+    print_warnings(Experiments(home).problems())
     active = _active_experiments(home, services)
     if active and not force:
         raise UserError(f"running: {', '.join(active)}; stop them first, or use --force")
     for name in active:
         stop(home, name)
-        console.print(f"stopped experiment {name}", highlight=False)
+        console.print(f"stopped experiment {name}")
     for name in ("ray", "mlflow"):
-        console.print(f"{name} {'stopped' if services.stop(name) else 'was not running'}", highlight=False)
+        console.print(f"{name} {'stopped' if services.stop(name) else 'was not running'}")
 
 
 def _active_experiments(home: Home, services: Services) -> list[str]:

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
-from ...datasets import EffnetClusterError, one_line
+from ...datasets import EffnetClusterError, one_line, shorten
+from .console import print_line
 
 _SHOWN_CHARACTERS = 200
 
@@ -19,11 +18,11 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except EffnetClusterError as error:
-        click.echo(f"error: {error}", err=True)
+        print_line(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # click's to handle: whoever read the output has gone
         raise
     except OSError as error:
-        file = f"{str(error.filename)[:_SHOWN_CHARACTERS]}: " if error.filename else ""
-        click.echo(f"error: {file}{error.strerror or one_line(error)}", err=True)
+        file = f"{shorten(str(error.filename), _SHOWN_CHARACTERS)}: " if error.filename else ""
+        print_line(f"error: {file}{error.strerror or one_line(error)}", err=True)
         sys.exit(1)

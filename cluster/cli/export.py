@@ -10,6 +10,7 @@ import click
 from ...orchestration.errors import EngineError, UserError
 from ..home import Home
 from ..model_address import load_trained
+from .console import print_line
 
 if TYPE_CHECKING:
     from ...effnet.export import Format
@@ -56,4 +57,4 @@ def command(model: str, form: Format, out: Path, logits: bool, tracking_uri: str
         raise EngineError(f"{model}: {error}") from None
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
-    click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB, differs from the model by at most {difference:.1g}")
+    print_line(f"{out}  {out.stat().st_size / 1e6:.1f} MB, differs from the model by at most {difference:.1g}")

@@ -18,10 +18,10 @@ def follow_to_end(home: Home, experiment: Experiment) -> int:
     try:
         succeeded = follow(experiment, experiment.request.plan, jobs, console)
     except KeyboardInterrupt:
+        console.print()  # after the terminal's ^C
         console.print(
-            f"\ndetached; {name} goes on. `effnet-cluster logs {name} -f` follows it, "
+            f"detached; {name} goes on. `effnet-cluster logs {name} -f` follows it, "
             f"`effnet-cluster stop {name}` stops it",
-            highlight=False,
             soft_wrap=True,
         )
         return 0
@@ -31,10 +31,8 @@ def follow_to_end(home: Home, experiment: Experiment) -> int:
         print_data(comparison_table(compare(records)))
     if not succeeded:
         for line in jobs.error_lines(experiment.job):
-            console.print(f"error: {line}", highlight=False, markup=False, soft_wrap=True)
-        console.print(
-            f"`effnet-cluster logs {name}` tells more, `effnet-cluster resume {name}` goes on", highlight=False
-        )
+            console.print(f"error: {line}", soft_wrap=True)
+        console.print(f"`effnet-cluster logs {name}` tells more, `effnet-cluster resume {name}` goes on")
         return 1
     print_addresses(experiment.address, experiment.tracker.compare_url(records))
     return 0

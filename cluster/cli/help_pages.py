@@ -10,6 +10,8 @@ import click
 import cloup
 from cloup.formatting import HelpSection
 
+from .console import print_text
+
 _ALL = f"{__name__}.all"
 
 
@@ -49,5 +51,5 @@ def help_all_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def _show_all(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
         ctx.meta[_ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
+        print_text(ctx.get_help())
         ctx.exit()

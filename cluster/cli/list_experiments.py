@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 
 import click
 from rich.table import Table
-from rich.text import Text
 
-from ...orchestration.errors import UserError
+from ...orchestration.errors import EngineError, UserError
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import job_state
-from .console import print_data
+from ..services import Services
+from .console import print_data, print_json, print_warnings
 
 
 @click.command("list")
@@ -24,19 +23,29 @@ def command(as_json: bool) -> None:
     home = Home.default()
     experiments = Experiments(home)
     rows = [_row(home, experiments, name) for name in experiments.names()]
+    print_warnings(_problems(home, experiments))
     if as_json:
-        click.echo(json.dumps(rows))
+        print_json(rows)
         return
     table = Table("experiment", "state", "trials", "submitted", "data", "address")
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
+        table.add_row(*map(str, row.values()))
     print_data(table)
+
+
+def _problems(home: Home, experiments: Experiments) -> list[str]:
+    """The files that keep the states of experiments from being known."""
+    try:
+        Services(home).running()
+    except EngineError as error:
+        return [*experiments.problems(), str(error)]
+    return experiments.problems()
 
 
 def _row(home: Home, experiments: Experiments, name: str) -> dict[str, Any]:
     try:
         experiment = experiments.load(name)
-    except UserError as error:  # another version's record
+    except UserError as error:  # a broken record, or one of another version
         return {"experiment": name, "state": str(error), "trials": "", "submitted": "", "data": "", "address": ""}
     spec = experiment.request.spec
     return {

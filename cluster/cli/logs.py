@@ -13,7 +13,7 @@ from ..experiments import Experiments
 from ..home import Home
 from ..jobs import Jobs
 from ..lifecycle import reconnect
-from .console import stderr_console
+from .console import print_text, stderr_console
 from .options import experiment_argument
 
 
@@ -42,13 +42,13 @@ def _print_log(experiment: str, trial: str | None, follow: bool) -> None:
     if status == "UNKNOWN":
         raise UserError(f"the cluster at {record.address} no longer has the log of '{experiment}'")
     if status == "PENDING":
-        stderr_console().print(f"{experiment} waits to start", highlight=False, markup=False)
+        stderr_console().print(f"{experiment} waits to start")
     reader = LogReader()
 
     def show(lines: Iterable[LogLine]) -> None:
         for line in lines:
             if trial is None or line.trial == trial:
-                click.echo(line.text)
+                print_text(line.text)
 
     async def follow_to_end() -> None:
         async for piece in jobs.follow_logs(record.job):

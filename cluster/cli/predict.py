@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from ...orchestration.errors import UserError
 from ..home import Home
 from ..image_paths import find_images, reason
 from ..model_address import load_trained
-from .console import print_data, stderr_console
+from .console import print_data, print_json, print_line, stderr_console
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -94,15 +93,15 @@ def command(
         )
         predictions = [prediction if prediction.error else next(made) for prediction in predictions]
     if as_json:
-        click.echo(json.dumps([prediction.to_dict() for prediction in predictions], indent=1))
+        print_json([prediction.to_dict() for prediction in predictions], indent=1)
     else:
         _show(predictions)
     if found.ignored:
         by_kind = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
-        click.echo(f"{found.ignored.total():,} files ignored: {by_kind}", err=True)
+        print_line(f"{found.ignored.total():,} files ignored: {by_kind}", err=True)
     for prediction in predictions:
         if prediction.error is not None:
-            click.echo(f"error: {prediction.image}: {prediction.error}", err=True)
+            print_line(f"error: {prediction.image}: {prediction.error}", err=True)
     if any(prediction.error for prediction in predictions):
         sys.exit(1)
 
@@ -124,7 +123,7 @@ def _show(predictions: Sequence[Prediction]) -> None:
                 if prediction.cam
                 else f"no picture of {prediction.image}: its map for {prediction.cam_class} is the same everywhere"
             )
-            stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
+            stderr_console().print(line, soft_wrap=True)
 
 
 def _predict(

@@ -34,7 +34,7 @@ def command(experiment: str, detach: bool, **flags: Any) -> None:
     changes = {name: value for name, value in flags.items() if value is not None}
     execution = parse_fields(Execution, before.model_dump(mode="json") | changes)
     record = resume(home, experiment, execution)
-    stderr_console().print(f"resumed {experiment} as job {record.job}", highlight=False)
+    stderr_console().print(f"resumed {experiment} as job {record.job}")
     if detach:
         return
     sys.exit(follow_to_end(home, record))

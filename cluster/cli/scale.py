@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -16,7 +15,7 @@ from ...effnet.naming import scaled_name
 from ...orchestration.errors import UserError
 from ..live_table import count
 from ..quantities import parse_bytes, parse_count, show_bytes
-from .console import print_data, stderr_console
+from .console import print_data, print_json, print_line, stderr_console
 
 _PUBLISHED = tuple(f"b{number}" for number in range(8))
 # Rows of the grid that a table shows; --json shows all.
@@ -76,14 +75,12 @@ def command(
     if not found:
         raise UserError(_nothing_fits(budget, estimate(variant("b0", **overrides), batch, **training)))
     if as_json:
-        click.echo(
-            json.dumps([_fields(label, prediction) for label, prediction in found], indent=2, ensure_ascii=False)
-        )
+        print_json([_fields(label, prediction) for label, prediction in found], indent=2, ascii_only=False)
         return
     print_data(_table(found, budget, batch))
     left = sum(label == "grid" for label, _ in found) - _ROWS
     if left > 0:
-        stderr_console().print(f"{left} more of the grid with fewer MACs; --json prints all", highlight=False)
+        stderr_console().print(f"{left} more of the grid with fewer MACs; --json prints all")
 
 
 @command.command("grid")
@@ -104,7 +101,7 @@ def grid_command(step: float, flops: float, tolerance: float) -> None:
     names = [scaled_name("b0", beta, alpha, gamma) for alpha, beta, gamma in base_grid(step, flops, tolerance)]
     if not names:
         raise UserError(f"no α, β, γ in steps of {step} come within {tolerance} of {flops}; raise --tolerance")
-    click.echo(",".join(names))
+    print_line(",".join(names))
 
 
 def _solve(budget: Budget, batch: int, grid: bool, overrides: dict[str, Any]) -> list[tuple[str, TrainingEstimate]]:

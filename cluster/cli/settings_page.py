@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
 from ...orchestration.spec import ExperimentSpec
 from ...orchestration.training.settings import Setting, by_section, settings_of
+from .console import print_text
 from .setting_options import SECTION_HELP, flag_of, sentence
 
 _INTRODUCTION = """\
@@ -61,4 +60,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    click.echo(settings_page(), nl=False)
+    print_text(settings_page(), nl=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from ..home import Home
 from ..services import Services
+from .console import print_json, print_line
 
 
 @click.command("status")
@@ -16,10 +15,10 @@ def command(as_json: bool) -> None:
     """Show the local services."""
     running = Services(Home.default()).running()
     if as_json:
-        click.echo(json.dumps({name: {"url": s.url, "pid": s.pid, "log": s.log} for name, s in running.items()}))
+        print_json({name: {"url": s.url, "pid": s.pid, "log": s.log} for name, s in running.items()})
         return
     for name, what in (("ray", "Ray dashboard"), ("mlflow", "MLflow UI")):
         service = running.get(name)
-        click.echo(
+        print_line(
             f"{what:14} {f'{service.url}  (pid {service.pid}, log {service.log})' if service else 'not running'}"
         )

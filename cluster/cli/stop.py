@@ -18,6 +18,5 @@ def command(experiment: str) -> None:
     stderr_console().print(
         f"stopped {experiment}; `effnet-cluster resume {experiment}` goes on"
         if stopped
-        else f"{experiment} was not running",
-        highlight=False,
+        else f"{experiment} was not running"
     )

@@ -21,7 +21,7 @@ from ..home import Home
 from ..jobs import dashboard_address
 from ..lifecycle import launch
 from ..live_table import plan_table
-from .console import print_addresses, print_data, stderr_console
+from .console import print_addresses, print_data, print_warnings, stderr_console
 from .following import follow_to_end
 from .help_pages import PagedCommand, help_all_option
 from .options import engine_options
@@ -67,6 +67,7 @@ def command(
         facts["name"] = experiments.free_name(_default_name(fields["variants"], manifest))
     spec = spec.model_copy(update=facts)
     plan = make_plan(spec, manifest)
+    print_warnings(experiments.problems())
     if save:
         _write(save, spec)
     if dry_run:
@@ -80,9 +81,9 @@ def command(
     print_addresses(engines.address, engines.tracking_uri)
     name = experiment.name
     if name != spec.name:
-        stderr_console().print(f"there is another {spec.name}; this one is {name}", highlight=False)
+        stderr_console().print(f"there is another {spec.name}; this one is {name}")
     if detach:
-        stderr_console().print(f"submitted {name}; `effnet-cluster logs {name} -f` follows it", highlight=False)
+        stderr_console().print(f"submitted {name}; `effnet-cluster logs {name} -f` follows it")
         return
     sys.exit(follow_to_end(home, experiment))
 
@@ -112,6 +113,6 @@ def _check_storage(address: str | None, storage: str | None) -> None:
 
 def _write(path: Path, spec: ExperimentSpec) -> None:
     try:
-        path.write_text(spec.to_yaml())
+        path.write_text(spec.to_yaml(), "utf-8")
     except OSError as error:
         raise UserError(f"--save {path}: {error.strerror}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ...orchestration.tracking.records import TrialRecord
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect
-from .console import print_data, stderr_console
+from .console import print_data, print_json, stderr_console
 from .options import experiment_argument
 
 
@@ -59,7 +58,7 @@ def command(experiment: str, trial: str | None, shards: bool, as_json: bool) -> 
     bad_shards = list(verify_shards(manifest)) if shards else []
     if as_json:
         rows = [verdict.to_dict() for verdict in verdicts]
-        click.echo(json.dumps({"trials": rows, "bad_shards": [shard._asdict() for shard in bad_shards]}, indent=2))
+        print_json({"trials": rows, "bad_shards": [shard._asdict() for shard in bad_shards]}, indent=2)
     else:
         print_data(_table(verdicts, trials))
         _tell(verdicts, bad_shards, manifest)
@@ -82,10 +81,10 @@ def _tell(verdicts: Sequence[_Verdict], bad_shards: Sequence[BadShard], manifest
     for verdict in verdicts:
         for check in verdict.bad:
             line = f"error: {verdict.trial}, epoch {check.epoch}: {check.problem}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     last = max((len(verdict.epochs) for verdict in verdicts), default=0)
     trained = {shard.name for shard in manifest.split("train").shards}
     for shard in bad_shards:
         reach = f"; read in epochs 1 to {last}" if shard.name in trained else "; read in every evaluation"
         line = f"error: {shard.name}: {shard.problem}{reach}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

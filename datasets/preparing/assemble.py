@@ -98,7 +98,7 @@ def build(
         in_order[task.name.partition("/")[0]].append(built[task.number])
         if not built[task.number].shard.samples:
             (work.built / task.name).unlink()
-    _require_images(source, in_order, damaged)
+    _require_images(source, in_order)
     splits = {split: join_shards(shards) for split, shards in in_order.items()}
     sides = np.concatenate([one.short_side for one in built.values()])
     manifest = Manifest(work.built, source.name, source.classes, int(np.median(sides)), mirror_safe, splits)
@@ -169,14 +169,13 @@ def _damaged(source: Source, damaged: Mapping[str, str], total: int, listing: Pa
     return DataError(f"{source.name}: {problem}; repair or remove them, {skip.replace(' it ', ' them ')}")
 
 
-def _require_images(source: Source, built: Mapping[str, Sequence[BuiltShard]], damaged: Mapping[str, str]) -> None:
+def _require_images(source: Source, built: Mapping[str, Sequence[BuiltShard]]) -> None:
     for split, shards in built.items():
         if not any(one.shard.samples for one in shards):
             raise DataError(f"{source.name}: split {split} has no image left that is not damaged; repair them")
-    trained = {label for one in built[TRAIN] for label in one.label.tolist()}
-    if lost := [name for label, name in enumerate(source.classes) if label not in trained]:
-        why = "that is not damaged" if damaged else "in train"
-        raise DataError(f"{source.name}: class {lost[0]!r} has no image left {why}; add or repair images")
+    trained = {source.classes[label] for one in built[TRAIN] for label in one.label.tolist()}
+    if lost := sorted({record.class_name for record in source.splits[TRAIN]} - trained):
+        raise DataError(f"{source.name}: class {lost[0]!r} has no image left that is not damaged; add or repair images")
 
 
 def _tasks(source: Source, work: WorkFolder, settings: ShardSettings) -> Iterator[ShardTask]:

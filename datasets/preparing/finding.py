@@ -110,12 +110,12 @@ def _splits_said(path: Path) -> set[str]:
 
 def _tars(folder: Path, note: Note | None) -> list[Path]:
     """All .tar files in a folder and below, hidden ones excepted. Raises DataError if a folder cannot be read."""
-    files = list(_files(folder))
+    files = sorted(_files(folder))
     compressed = [path for path in files if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not _is_tar(path)]
     if compressed and note is not None:
         names = ", ".join(path.relative_to(folder).as_posix() for path in compressed[:_SHOWN])
         note(f"{folder}: {len(compressed):,} archives that are no plain tar are not read: {names}")
-    return sorted(path for path in files if _is_tar(path))
+    return [path for path in files if _is_tar(path)]
 
 
 def _is_tar(path: Path) -> bool:
@@ -131,14 +131,14 @@ def _files(folder: Path) -> Iterator[Path]:
         folders[:] = [
             name
             for name in folders
-            if not is_hidden(name) and not is_system(name) and not _is_above(os.path.join(parent, name), here)
+            if not is_hidden(name) and not is_system(name) and not _is_above(Path(parent, name), here)
         ]
         yield from (Path(parent, name) for name in names if not is_hidden(name))
 
 
-def _is_above(path: str, here: str) -> bool:
+def _is_above(path: Path, here: str) -> bool:
     """Whether a folder is a link to one that `here` lies in: a loop."""
-    return os.path.islink(path) and os.path.commonpath([real := os.path.realpath(path), here]) == real
+    return path.is_symlink() and os.path.commonpath([real := os.path.realpath(path), here]) == real
 
 
 def _ambiguous(folder: Path, shards: Sequence[Path], problem: str) -> DataError:

@@ -16,6 +16,7 @@ from .duplicates import Duplicates, ImageHashes, find_duplicates
 from .finding import find_shards
 from .labels import read_labels
 from .members import LabelMember, Row, ShardMembers, read_shard
+from .names import printable
 from .sources import require_fraction, require_known_classes
 from .splitting import choose_validation
 from .workfolder import Note
@@ -191,7 +192,7 @@ class _Read:
                 row = next(row for row in self.rows[split] if row.label in unknown)
                 problem = f"has label {row.label}, but there are {len(classes):,} classes without it"
                 hint = "write the shard again or name the classes"
-                raise DataError(f"{self.root}: sample {row.key} of {split} {problem}; {hint}")
+                raise DataError(f"{self.root}: sample {printable(row.key)} of {split} {problem}; {hint}")
             if given is None and self.label.extension != "cls":
                 names = [{classes[numbers[label]] for label in of} for of in (labels, by_split[TRAIN])]
                 require_known_classes(self.root, split, *names)

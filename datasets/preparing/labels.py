@@ -25,8 +25,8 @@ class Labelling(NamedTuple):
 def read_labels(labels: Iterable[str], member: LabelMember, given: Sequence[str] | None = None) -> Labelling:
     """Decide what labels mean.
 
-    Numbers in .cls are indices, always. Labels of another member are class names, numbers too (2019): without a list in
-    natural order. If a list of names is given and has none of the labels, and all are numbers, they are indices into it.
+    Numbers in .cls are indices, always. Labels of another member are class names, numbers such as 2019 too: without a
+    list in natural order. Only if they are numbers, and none is in the list that is given, they are indices into it.
 
     Args:
         labels: those that occur, as text.

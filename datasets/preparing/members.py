@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ..decoding.images import MAX_IMAGE_BYTES, SHARD_EXTENSIONS
 from ..errors import DataError
-from .names import is_hidden, is_system
+from .names import is_hidden, is_system, printable
 from .tree import HIDDEN, SYSTEM
 
 _MAX_CLASS_BYTES = 16
@@ -90,8 +90,8 @@ def is_class_number(label: str) -> bool:
 class ShardMembers(NamedTuple):
     """What a tar holds: its samples, in the order of their images, and the names of all other members by kind.
 
-    Kinds are "folder", "hidden", "left by a system", an extension such as ".txt", and "extra .png" for an image beside a
-    sample's own.
+    Kinds are "folder", "hidden", "left by a system", an extension such as ".txt", and "extra .png" for an image beside
+    that of a sample.
     """
 
     rows: list[Row]
@@ -220,10 +220,10 @@ class _Scan:
         elif not is_label and not 0 < member.size <= MAX_IMAGE_BYTES:
             problem = f"an image of {member.size:,} bytes; 1 to {MAX_IMAGE_BYTES:,} are allowed"
         if problem and plain:
-            raise DataError(f"{self._path}: sample {key}: {problem}")
+            raise DataError(f"{self._path}: sample {printable(key)}: {problem}")
         if len(member.name.encode(errors="surrogateescape")) > _MAX_NAME_BYTES:
             many = f"a name of more than {_MAX_NAME_BYTES} bytes; shorten it"
-            raise DataError(f"{self._path}: sample {key[:40]}...: {many}")
+            raise DataError(f"{self._path}: sample {printable(key[:40])}...: {many}")
         of_key = (self._plain if plain else self._dotted).setdefault(key, _Members())
         found = _Member(member.name, member.offset_data, member.size, problem)
         (of_key.labels if is_label else of_key.images).append(found)
@@ -236,10 +236,10 @@ class _Scan:
         return any(of[k].whole for k in shorter for of in (self._plain, self._dotted) if k in of)
 
     def _row(self, key: str, members: _Members, file: BinaryIO) -> Row:
-        where = f"{self._path}: sample {key}"
+        where = f"{self._path}: sample {printable(key)}"
         if not members.whole:
             counts = f"{len(members.images)} images and {len(members.labels)} labels"
-            names = ", ".join(member.name for member in (*members.images, *members.labels)[:_SHOWN_MEMBERS])
+            names = ", ".join(printable(one.name) for one in (*members.images, *members.labels)[:_SHOWN_MEMBERS])
             raise DataError(f"{where} has {counts} instead of one of each ({names}); write the shard again")
         (image,), (label,) = members.images, members.labels
         if problem := image.problem or label.problem:

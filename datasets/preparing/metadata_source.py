@@ -63,7 +63,11 @@ def metadata_source(root: Path, columns: Columns | None = None, name: str | None
 
 def _tables(root: Path) -> list[tuple[Path, str | None]]:
     """The metadata file of the root, or those of the split folders with their split; none if one but test lacks it."""
-    folders = {f: s for f in sorted(root.iterdir()) if f.is_dir() and (s := split_called(f.name))}
+    try:
+        inside = sorted(root.iterdir())
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
+    folders = {path: split for path in inside if path.is_dir() and (split := split_called(path.name))}
     own = _metadata_of(root)
     below = {folder: table for folder in folders if (table := _metadata_of(folder))}
     if own and below:

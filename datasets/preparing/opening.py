@@ -41,6 +41,9 @@ def open_source(reference: str, work: WorkFolder, name: str | None, meaning: Und
     Raises:
         DataError: it is none of these, or the source itself is not in order.
     """
+    listed = is_torchvision(reference) or is_csv(Path(reference))
+    if listed and meaning.splits is not None:
+        raise DataError(f"{reference}: --splits names folders; here the splits are given, a .csv has a column for them")
     if is_torchvision(reference):
         return torchvision_source(reference, name)
     path = Path(reference).absolute()  # another process may have another working directory
@@ -52,7 +55,7 @@ def open_source(reference: str, work: WorkFolder, name: str | None, meaning: Und
         ignored = {**source.ignored, **{why: tuple(files) for why, files in left.items() if files}}
         return replace(source, ignored=ignored)
     if is_csv(path):
-        return csv_source(path, meaning.columns, name)
+        return csv_source(path, meaning.columns, name, note)
     kinds = ", ".join(ARCHIVE_SUFFIXES)
     raise DataError(f"{path}: neither a folder nor an archive ({kinds}), nor a .csv; unpack other archives first")
 

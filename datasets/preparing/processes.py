@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from ..errors import DataError
+from ..surroundings import safe_path
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -59,13 +60,14 @@ def processes(workers: int | None = None) -> Mapper:
         first = list(islice(remaining, count * _TASKS_PER_WORKER))
         # fork would copy the threads' locks of a caller that has threads
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(max(1, min(count, len(first))), context, _begin_worker)
+        with safe_path():
+            pool = ProcessPoolExecutor(max(1, min(count, len(first))), context, _begin_worker)
         try:
-            with _ctrl_c_blocked():
+            with _ctrl_c_blocked(), safe_path():
                 running: set[Future[Any]] = {pool.submit(function, task) for task in first}
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
-                with _ctrl_c_blocked():
+                with _ctrl_c_blocked(), safe_path():
                     running |= {pool.submit(function, task) for task in islice(remaining, len(finished))}
                 yield from (future.result() for future in finished)
         except BrokenProcessPool as error:

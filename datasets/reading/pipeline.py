@@ -15,6 +15,7 @@ from webdataset import DataPipeline
 
 from ..decoding.pictures import JpegPicture, Picture, open_picture
 from ..errors import DataError
+from ..surroundings import shorten_worker_sockets
 from .batch import Batch, Corrupt, OnCorrupt
 from .order import BatchLayout
 from .reader import ShardReader
@@ -85,8 +86,10 @@ class EpochReader:
         `pin_memory` is for whoever trains on a GPU: it uses CUDA in this process.
 
         Raises:
-            DataError: a sample cannot be read.
+            DataError: a sample cannot be read, or there is no folder for the workers' sockets.
         """
+        if workers:
+            shorten_worker_sockets()
         loader: DataLoader[Batch | _Failure] = DataLoader(
             DataPipeline(self._places, self._read, self._decode, self._batch, self._deliver),
             batch_size=None,

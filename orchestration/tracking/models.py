@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...datasets import one_line
+from ...datasets import one_line, reach_this_machine_directly
 from ..errors import UserError
 from ..training.metrics import MODEL_TOP1
 from . import tags
@@ -136,6 +136,7 @@ def download_weights(uri: str, model_uri: str) -> tuple[dict[str, Tensor], dict[
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    reach_this_machine_directly()
     mlflow.set_tracking_uri(uri)
     with server_errors(uri):
         try:

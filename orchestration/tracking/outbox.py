@@ -131,7 +131,7 @@ class Outbox:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a") as file:
+            with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             self._file_works = False
@@ -141,7 +141,8 @@ class Outbox:
 def _read(file: Path) -> list[Entry]:
     entries: list[Entry] = []
     with contextlib.suppress(OSError):
-        for line in file.read_text().splitlines():
+        for line in file.read_bytes().splitlines():
             with contextlib.suppress(ValueError):  # the last line of a process that was killed may be torn
-                entries.append(json.loads(line))
+                if isinstance(entry := json.loads(line), dict):
+                    entries.append(entry)
     return entries

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ...datasets import one_line
+from ...datasets import one_line, reach_this_machine_directly
 from ..errors import EngineError
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def make_client(uri: str, patience_s: float) -> MlflowClient:
     """MLflow's client; each of its calls waits for the server, and raises what `patiently` does."""
     from mlflow import MlflowClient
 
+    reach_this_machine_directly()
     return cast(MlflowClient, _PatientClient(MlflowClient(uri), uri, patience_s))
 
 

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _read(file: Path, storage: str | None) -> TrainingJob:
     try:
-        job = TrainingJob.model_validate_json(file.read_text())
+        job = TrainingJob.model_validate_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is no training job: {one_line(error)}") from None
     return job.model_copy(update={"storage": str(Path(storage).absolute())}) if storage else job

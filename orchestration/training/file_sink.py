@@ -30,7 +30,7 @@ class FileSink:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / FILE
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        lines = self._file.read_bytes().splitlines() if self._file.exists() else []
         # An epoch has several lines, of different metrics.
         self._known = {(row.pop("kind"), row.pop("number"), frozenset(row)) for row in map(json.loads, lines)}
 
@@ -57,7 +57,7 @@ class FileSink:
         """See `Sink`."""
         file = self._folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_text(text, "utf-8")
 
     def log_model(self, model: nn.Module, example: NDArray[np.uint8], top1: float, facts: Mapping[str, Any]) -> None:
         """See `Sink`; the model is in the checkpoints already."""
@@ -68,5 +68,5 @@ class FileSink:
         line = (kind, number, frozenset(metrics))
         if line not in self._known:
             self._known.add(line)
-            with self._file.open("a") as file:
+            with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, "number": number, **metrics}) + "\n")

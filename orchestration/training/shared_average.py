@@ -21,12 +21,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...datasets import DataError, socket_folder
 from .collectives import broadcast_object, smallest_over_ranks
 
 # Of the shared memory, per rank. A larger bucket is averaged in pieces of this size.
 PART_BYTES = 32 * 2**20
 # As long as torch waits in a collective: one rank may have an evaluation or a checkpoint to do.
 _TIMEOUT_S = 1800.0
+_SOCKET = "/effnet-ranks-12345678/socket"
 _CPU = torch.device("cpu")
 
 
@@ -175,7 +177,8 @@ def _offer_memory(world_size: int, size: int) -> Iterator[tuple[Path, socket.soc
     """A listening socket's path, the socket, and a file of `size` bytes in memory; None where it cannot be had."""
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="effnet-ranks-"))
+            place = socket_folder(len(_SOCKET))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="effnet-ranks-", dir=place))
             path = Path(folder, "socket")
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(path))
@@ -184,7 +187,7 @@ def _offer_memory(world_size: int, size: int) -> Iterator[tuple[Path, socket.soc
             stack.callback(os.close, memory)
             os.posix_fallocate(memory, 0, size)
             offer = (path, listener, memory)
-        except (OSError, AttributeError):  # not on Linux; a long TMPDIR; no memory
+        except (OSError, AttributeError, DataError):  # not on Linux; no folder for sockets; no memory
             offer = None
         yield offer
 

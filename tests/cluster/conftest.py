@@ -66,10 +66,10 @@ def saved(cli: Cli, shards: Manifest, tmp_path: Path) -> Callable[..., dict[str,
     return call
 
 
-def make_request(name: str, tracking_uri: str, **fields: Any) -> ExperimentRequest:
+def make_request(name: str, tracking_uri: str, data_digest: str = "0" * 64, **fields: Any) -> ExperimentRequest:
     """A request whose data nobody opened and whose trials nobody planned."""
     spec = ExperimentSpec.parse({"name": name, "variants": "b0", **fields})
-    plan = Plan(spec=spec, trials=(), classes=("a", "b"), train_samples=100, val_samples=10, data_digest="0" * 64)
+    plan = Plan(spec=spec, trials=(), classes=("a", "b"), train_samples=100, val_samples=10, data_digest=data_digest)
     return ExperimentRequest(
         uid=f"uid-of-{name}", job=name, plan=plan, tracking_uri=tracking_uri, storage="/x", cache_root="/x"
     )

@@ -166,7 +166,7 @@ def test_a_folder_and_an_archive_of_it_are_prepared_alike_and_can_be_planned(
         result = cli("data", "prepare", source, out)
         assert (result.exit_code, result.stdout) == (
             0,
-            f"photos: 8 train, 2 val images of 2 classes in {out}\n",
+            f"photos: 8 train, 2 val images of 2 classes (china, flower) in {out}\n",
         )
         planned = cli("submit", "--dry-run", "--variants", "b0", "--data", out, "--global-batch", 4)
         assert planned.exit_code == 0, planned.stderr
@@ -481,7 +481,7 @@ def test_an_experiment_whose_engines_are_gone_is_told_in_one_line(
     cli: Cli, home: Home, verb: str, closed_port: int
 ) -> None:
     dead = f"http://127.0.0.1:{closed_port}"
-    keep(home, "flowers", dead, dead)
+    keep(home, "flowers", dead, dead, data_digest=home.open_dataset("digits").digest)
     before = contents(home)
     is_one_line(cli(verb, "flowers"), 1, dead)
     assert contents(home) == before

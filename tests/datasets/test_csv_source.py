@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from effnet_cluster.datasets import Columns, DataError, Manifest, prepare
+from effnet_cluster.datasets import Columns, DataError, Manifest, Understanding, prepare
 from effnet_cluster.datasets.preparing.csv_source import csv_source, is_csv
 
 
@@ -46,7 +46,9 @@ def test_paths_are_relative_to_the_file_and_columns_have_any_name(
     rows = [["7", f"photos/{f.parent.name}/{f.name}", f.parent.name] for f in files]
     path = write(tmp_path / "list.csv", [["id", "file", "breed"], *rows])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Excel writes it
-    manifest = prepare(path, tmp_path / "out", columns=Columns("file", "breed"), samples_per_shard=3)
+    manifest = prepare(
+        path, tmp_path / "out", understanding=Understanding(columns=Columns("file", "breed")), samples_per_shard=3
+    )
     assert manifest.digest == photo_shards.digest
 
 

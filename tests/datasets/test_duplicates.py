@@ -102,7 +102,7 @@ def test_splits_of_distinct_images_share_none(tmp_path: Path) -> None:
         pixels = np.full((2, 2), number, dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     found: list[list[Duplicates]] = []
-    prepare(tmp_path / "raw", tmp_path / "out", report=found.append, pixel_duplicates=True)
+    prepare(tmp_path / "raw", tmp_path / "out", report=found.append, pixel_duplicates=True, one_class=True)
     assert found == [[Duplicates("bytes", ()), Duplicates("pixels", ())]]
 
 

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 import threading
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet_cluster.datasets import DataError, EffnetClusterError, locked, one_line, write_atomically
+from effnet_cluster.datasets import DataError, EffnetClusterError, locked, one_line, visible, write_atomically
 from effnet_cluster.datasets.files import replacing
 
 
@@ -82,8 +83,28 @@ def test_an_error_becomes_one_line(text: str, limit: int) -> None:
     line = one_line(ValueError(text), limit)
     assert len(line.splitlines()) == 1
     assert len(line) <= max(limit, len("ValueError"))
-    words = text.split()
-    assert line == (" ".join(words)[:limit] if words else "ValueError")
+    whole = " ".join(text.split()) or "ValueError"
+    assert line == whole or len(line) == limit < len(whole)
+
+
+@given(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1), st.integers(60, 400))
+def test_an_error_that_is_cut_keeps_its_start_and_its_end(text: str, limit: int) -> None:
+    error = f"at {text * 400}: reason"
+    line = one_line(ValueError(error), limit)
+    assert len(line) == limit
+    assert line.startswith(f"at {text[:5]}")
+    assert line.endswith(": reason")
+    start, end = line.split(" … ", 1)[0], line.rsplit(" … ", 1)[-1]
+    assert error.startswith(start)
+    assert error.endswith(end)
+
+
+@given(st.text())
+def test_what_a_terminal_would_obey_is_visible(text: str) -> None:
+    shown = visible(text)
+    assert not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in shown)
+    assert visible(shown) == shown
+    assert text != shown or not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def test_exit_codes() -> None:

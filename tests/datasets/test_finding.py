@@ -49,7 +49,10 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         ["train/x-train-0.tar", "val/x-validation-0.tar"],
         {"train": ["train/x-train-0.tar"], "val": ["val/x-validation-0.tar"]},
     ),
-    "folders in a folder": (["all/train/a/0.tar", "all/val/0.tar"], {"train": ["all/train/a/0.tar"], "val": ["all/val/0.tar"]}),
+    "folders in a folder": (
+        ["all/train/a/0.tar", "all/val/0.tar"],
+        {"train": ["all/train/a/0.tar"], "val": ["all/val/0.tar"]},
+    ),
     "named in other folders": (["a/x-train.tar", "b/x-val.tar"], {"train": ["a/x-train.tar"], "val": ["b/x-val.tar"]}),
     "no split's name": (["00000.tar", "00001.tar"], {"train": ["00000.tar", "00001.tar"]}),
     "a split's letters within a word": (["latest-0.tar", "strain-0.tar"], {"train": ["latest-0.tar", "strain-0.tar"]}),
@@ -57,7 +60,7 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         ["train/0.tar", "train/._0.tar", ".old/0.tar", "__MACOSX/0.tar", "val/0.tar", "val/stats.json", "README"],
         {"train": ["train/0.tar"], "val": ["val/0.tar"]},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", UNDERSTOOD)

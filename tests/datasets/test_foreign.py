@@ -112,6 +112,7 @@ def test_splits_come_from_patterns_or_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has a manifest\.json already; remove it"):
         index_existing(tmp_path)
     (tmp_path / "manifest.json").unlink()
+    (tmp_path / "00002.tar").unlink()
     for name, shard in (("train", "00000"), ("val", "00001")):
         (tmp_path / name).mkdir()
         (tmp_path / f"{shard}.tar").rename(tmp_path / name / f"{shard}.tar")

@@ -42,66 +42,110 @@ SPLITS = {"train": [("train/0.jpg", "cat"), ("train/1.jpg", "dog")], "val": [("v
 IN_SPLITS = ["train/0.jpg", "train/1.jpg", "validation/2.jpg"]
 
 # Metadata and images → what each split holds, and what is ignored.
-UNDERSTOOD: dict[str, tuple[dict[str, Rows | str], list[str], dict[str, list[tuple[str, str]]], dict[str, list[str]]]] = {
+Case = tuple[dict[str, Rows | str], list[str], dict[str, list[tuple[str, str]]], dict[str, list[str]]]
+UNDERSTOOD: dict[str, Case] = {
     "a CSV": ({"metadata.csv": rows(*PAIRS)}, ABC, {"train": PAIRS}, {"no image": ["metadata.csv"]}),
     "JSON lines": ({"metadata.jsonl": rows(*PAIRS)}, ABC, {"train": PAIRS}, {"no image": ["metadata.jsonl"]}),
     "another column for the files": (
-        {"metadata.csv": rows(*PAIRS, column="image_file_name")}, ABC, {"train": PAIRS}, {"no image": ["metadata.csv"]},
+        {"metadata.csv": rows(*PAIRS, column="image_file_name")},
+        ABC,
+        {"train": PAIRS},
+        {"no image": ["metadata.csv"]},
     ),
     "a mask beside the image": (
         {"metadata.csv": [{"file_name": n, "mask_file_name": "1.jpg", "label": c} for n, c in PAIRS]},
-        ABC, {"train": PAIRS}, {"no image": ["metadata.csv"]},
+        ABC,
+        {"train": PAIRS},
+        {"no image": ["metadata.csv"]},
     ),
     "semicolons": (
         {"metadata.csv": "file_name;label\r\n0.jpg;cat\r\n1.jpg;dog\r\n2.jpg;cat\r\n"},
-        ABC, {"train": PAIRS}, {"no image": ["metadata.csv"]},
+        ABC,
+        {"train": PAIRS},
+        {"no image": ["metadata.csv"]},
     ),
     "numbers in JSON": (
-        {"metadata.jsonl": rows(("0.jpg", 10), ("1.jpg", 9))}, ABC[:2],
-        {"train": [("0.jpg", "10"), ("1.jpg", "9")]}, {"no image": ["metadata.jsonl"]},
+        {"metadata.jsonl": rows(("0.jpg", 10), ("1.jpg", 9))},
+        ABC[:2],
+        {"train": [("0.jpg", "10"), ("1.jpg", "9")]},
+        {"no image": ["metadata.jsonl"]},
     ),
     "boxes and captions in JSON, and a blank line": (
-        {"metadata.jsonl": "".join(
-            json.dumps({"file_name": n, "label": c, "boxes": [[1, 2]], "text": "a\nb", "none": None}) + "\n\n" for n, c in PAIRS
-        )},
-        ABC, {"train": PAIRS}, {"no image": ["metadata.jsonl"]},
+        {
+            "metadata.jsonl": "".join(
+                json.dumps({"file_name": n, "label": c, "boxes": [[1, 2]], "text": "a\nb", "none": None}) + "\n\n"
+                for n, c in PAIRS
+            )
+        },
+        ABC,
+        {"train": PAIRS},
+        {"no image": ["metadata.jsonl"]},
     ),
     "a file for each split": (
-        {"train/metadata.csv": rows(("0.jpg", "cat"), ("1.jpg", "dog")), "validation/metadata.csv": rows(("2.jpg", "cat"))},
-        IN_SPLITS, SPLITS, {"no image": ["train/metadata.csv", "validation/metadata.csv"]},
+        {
+            "train/metadata.csv": rows(("0.jpg", "cat"), ("1.jpg", "dog")),
+            "validation/metadata.csv": rows(("2.jpg", "cat")),
+        },
+        IN_SPLITS,
+        SPLITS,
+        {"no image": ["train/metadata.csv", "validation/metadata.csv"]},
     ),
     "a CSV and JSON lines": (
-        {"train/metadata.jsonl": rows(("0.jpg", "cat"), ("1.jpg", "dog")), "validation/metadata.csv": rows(("2.jpg", "cat"))},
-        IN_SPLITS, SPLITS, {"no image": ["train/metadata.jsonl", "validation/metadata.csv"]},
+        {
+            "train/metadata.jsonl": rows(("0.jpg", "cat"), ("1.jpg", "dog")),
+            "validation/metadata.csv": rows(("2.jpg", "cat")),
+        },
+        IN_SPLITS,
+        SPLITS,
+        {"no image": ["train/metadata.jsonl", "validation/metadata.csv"]},
     ),
     "one file, images in folders of splits": (
-        {"metadata.csv": rows(*SPLITS["train"], *SPLITS["val"])}, IN_SPLITS, SPLITS, {"no image": ["metadata.csv"]},
+        {"metadata.csv": rows(*SPLITS["train"], *SPLITS["val"])},
+        IN_SPLITS,
+        SPLITS,
+        {"no image": ["metadata.csv"]},
     ),
     "one file with a column for the split": (
-        {"metadata.csv": [{"file_name": n, "label": c, "split": s} for (n, c), s in zip(PAIRS, ("train", "Train", "dev"), strict=True)]},
-        ABC, {"train": PAIRS[:2], "val": PAIRS[2:]}, {"no image": ["metadata.csv"]},
+        {
+            "metadata.csv": [
+                {"file_name": n, "label": c, "split": s}
+                for (n, c), s in zip(PAIRS, ("train", "Train", "dev"), strict=True)
+            ]
+        },
+        ABC,
+        {"train": PAIRS[:2], "val": PAIRS[2:]},
+        {"no image": ["metadata.csv"]},
     ),
     "images in other folders": (
-        {"metadata.csv": rows(("images/a/0.jpg", "cat"), ("images/b/1.jpg", "dog"))}, ["images/a/0.jpg", "images/b/1.jpg"],
-        {"train": [("images/a/0.jpg", "cat"), ("images/b/1.jpg", "dog")]}, {"no image": ["metadata.csv"]},
+        {"metadata.csv": rows(("images/a/0.jpg", "cat"), ("images/b/1.jpg", "dog"))},
+        ["images/a/0.jpg", "images/b/1.jpg"],
+        {"train": [("images/a/0.jpg", "cat"), ("images/b/1.jpg", "dog")]},
+        {"no image": ["metadata.csv"]},
     ),
     "a test split without labels": (
-        {"train/metadata.csv": rows(("0.jpg", "cat"), ("1.jpg", "dog"))}, ["train/0.jpg", "train/1.jpg", "test/9.jpg"],
-        {"train": SPLITS["train"]}, {"no image": ["train/metadata.csv"], "not listed": ["test/9.jpg"]},
+        {"train/metadata.csv": rows(("0.jpg", "cat"), ("1.jpg", "dog"))},
+        ["train/0.jpg", "train/1.jpg", "test/9.jpg"],
+        {"train": SPLITS["train"]},
+        {"no image": ["train/metadata.csv"], "not listed": ["test/9.jpg"]},
     ),
     "files that no row names": (
-        {"metadata.csv": rows(*PAIRS[:2])}, [*ABC, "more/0.jpg", "README.md", ".git/x.jpg", "__MACOSX/0.jpg"],
+        {"metadata.csv": rows(*PAIRS[:2])},
+        [*ABC, "more/0.jpg", "README.md", ".git/x.jpg", "__MACOSX/0.jpg"],
         {"train": PAIRS[:2]},
         {
-            "no image": ["README.md", "metadata.csv"], "hidden": [".git/x.jpg"], "left by a system": ["__MACOSX/0.jpg"],
+            "no image": ["README.md", "metadata.csv"],
+            "hidden": [".git/x.jpg"],
+            "left by a system": ["__MACOSX/0.jpg"],
             "not listed": ["2.jpg", "more/0.jpg"],
         },
     ),
     "a row that names a hidden file": (
-        {"metadata.csv": rows((".0.jpg", "cat"), ("1.jpg", "dog"))}, [".0.jpg", "1.jpg"],
-        {"train": [(".0.jpg", "cat"), ("1.jpg", "dog")]}, {"no image": ["metadata.csv"]},
+        {"metadata.csv": rows((".0.jpg", "cat"), ("1.jpg", "dog"))},
+        [".0.jpg", "1.jpg"],
+        {"train": [(".0.jpg", "cat"), ("1.jpg", "dog")]},
+        {"no image": ["metadata.csv"]},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", UNDERSTOOD)
@@ -146,7 +190,10 @@ def test_columns_have_the_names_that_are_given(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Rows | str], str]] = {
-    "both kinds": ({"metadata.csv": rows(*PAIRS), "metadata.jsonl": rows(*PAIRS)}, "has metadata.csv and metadata.jsonl"),
+    "both kinds": (
+        {"metadata.csv": rows(*PAIRS), "metadata.jsonl": rows(*PAIRS)},
+        "has metadata.csv and metadata.jsonl",
+    ),
     "the root and a split": (
         {"metadata.csv": rows(*PAIRS), "train/metadata.csv": rows(("0.jpg", "cat"))},
         "has a metadata.csv, and train has one too",
@@ -156,9 +203,12 @@ REFUSED: dict[str, tuple[dict[str, Rows | str], str]] = {
         "of Validation, train, val, two are the same split",
     ),
     "no label": ({"metadata.csv": rows(("0.jpg", "cat"), ("1.jpg", ""))}, r"metadata.csv line 3: no label"),
-    "no label in JSON": ({"metadata.jsonl": rows(("0.jpg", "cat"), ("1.jpg", None))}, r"metadata.jsonl line 2: no label"),
+    "no label in JSON": (
+        {"metadata.jsonl": rows(("0.jpg", "cat"), ("1.jpg", None))},
+        r"metadata.jsonl line 2: no label",
+    ),
     "a label twice in JSON": (
-        {"metadata.jsonl": '{"file_name": "0.jpg", "label": "cat"}\n{"file_name": "1.jpg", "label": "a", "label": "b"}\n'},
+        {"metadata.jsonl": '{"file_name": "0.jpg", "label": "cat"}\n{"label": "a", "label": "b"}\n'},
         "line 2: not a JSON object: the key 'label' is there twice",
     ),
     "a label column twice": ({"metadata.csv": "file_name,label,label\n0.jpg,a,b\n"}, "2 columns are called 'label'"),
@@ -166,7 +216,10 @@ REFUSED: dict[str, tuple[dict[str, Rows | str], str]] = {
     "no such file": ({"metadata.csv": rows(*PAIRS, ("9.jpg", "cat"))}, r"metadata.csv line 5: .*9.jpg: cannot be read"),
     "listed twice": ({"metadata.csv": rows(*PAIRS, ("./0.jpg", "dog"))}, "line 5: 0.jpg is listed in line 2 already"),
     "out of the folder": ({"metadata.csv": rows(("../0.jpg", "cat"))}, r"line 2: ../0.jpg lies outside of"),
-    "half in splits": ({"metadata.csv": rows(("train/0.jpg", "cat"), ("1.jpg", "cat"))}, "1.jpg is of no split, but others"),
+    "half in splits": (
+        {"metadata.csv": rows(("train/0.jpg", "cat"), ("1.jpg", "cat"))},
+        "1.jpg is of no split, but others",
+    ),
     "a split against its folder": (
         {"metadata.csv": [{"file_name": "train/0.jpg", "label": "cat", "split": "val"}]},
         "its split is val, but train/0.jpg lies in train",
@@ -175,7 +228,7 @@ REFUSED: dict[str, tuple[dict[str, Rows | str], str]] = {
         {"train/metadata.csv": rows(("0.jpg", "cat")), "val/metadata.csv": rows(("1.jpg", "Cat"))},
         "class 'Cat' of val is not in train",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

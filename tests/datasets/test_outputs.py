@@ -3,12 +3,15 @@
 import shutil
 import subprocess
 import sys
+import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from effnet_cluster.datasets import DataError, PreparingProgress, open_dataset, prepare
+from effnet_cluster.datasets import DataError, PreparingProgress, Understanding, open_dataset, parse_splits, prepare
+from effnet_cluster.datasets.preparing.archives import extract
 from effnet_cluster.datasets.preparing.workfolder import WorkFolder
 
 from .trees import make_tree
@@ -56,6 +59,8 @@ def test_a_mounted_volume_is_written_to(raw: Path, tmp_path: Path) -> None:
     out.mkdir()
     script = f"""
 import sys
+import tarfile
+import tracemalloc
 from pathlib import Path
 from effnet_cluster.datasets import prepare
 prepare({str(raw)!r}, Path({str(out)!r}))
@@ -171,3 +176,25 @@ def test_other_archives_are_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "photos.7z").write_bytes(b"7z")
     with pytest.raises(DataError, match=r"photos\.7z: neither a folder nor an archive .*; unpack other archives first"):
         prepare(tmp_path / "photos.7z", tmp_path / "out")
+
+
+def test_the_members_of_an_archive_are_not_kept_in_memory(tmp_path: Path) -> None:
+    members = 4_000
+    with tarfile.open(tmp_path / "many.tar", "w") as tar:
+        for number in range(members):
+            tar.addfile(tarfile.TarInfo(f"a/{number}.png"))
+    (tmp_path / "target").mkdir()
+    tracemalloc.start()
+    extract(tmp_path / "many.tar", tmp_path / "target")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < members * 200  # a header takes 700 bytes
+
+
+@pytest.mark.parametrize("source", ["list.csv", "torchvision:CIFAR10@x"])
+def test_splits_of_folders_are_refused_where_there_are_none(tmp_path: Path, source: str) -> None:
+    (tmp_path / "list.csv").write_text("path,label\n")
+    meaning = Understanding(splits=parse_splits("train=a"))
+    reference = source if ":" in source else tmp_path / source
+    with pytest.raises(DataError, match="--splits names folders; here the splits are given"):
+        prepare(reference, tmp_path / "out", understanding=meaning)

@@ -26,7 +26,18 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_the_room_imports_nothing_from_above_or_beside() -> None:
-    allowed = {"numpy", "PIL", "torch", "webdataset", "sklearn", "simplejpeg", "fsspec", "aiohttp"}
+    allowed = {
+        "numpy",
+        "PIL",
+        "torch",
+        "webdataset",
+        "sklearn",
+        "simplejpeg",
+        "fsspec",
+        "aiohttp",
+        "pillow_heif",
+        "zstandard",
+    }
     allowed |= set(sys.stdlib_module_names)
     for path in ROOM.rglob("*.py"):
         allowed_here = allowed | ({"torchvision"} if path.name == "torchvision_source.py" else set())

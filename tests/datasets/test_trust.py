@@ -111,7 +111,7 @@ BAD_SHARDS: dict[str, tuple[bytes, str]] = {
     "empty image": (tar(*GOOD, member("a.png"), member("a.cls", b"0")), "sample a: an image of 0 bytes"),
     "image above the cap": (sample(bytes(70_000)), "sample a: an image of 70,000 bytes"),
     "no image": (sample(b"GIF89a no image", b"1"), "sample a: not an image"),
-    "bomb": (sample(bomb(30_000, 30_000), b"1"), "sample a: .*900000000 pixels. exceeds limit"),
+    "bomb": (sample(bomb(30_000, 30_000), b"1"), "sample a: 30000x30000 pixels, more than"),
     "symbolic link": (tar(*GOOD, member("a.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")), "sample a: .*a link"),
     "hard link": (tar(*GOOD, member("a.png", type=tarfile.LNKTYPE, linkname="g.png")), "sample a: .* is a link"),
     "device": (tar(*GOOD, member("a.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5)), "sample a: .* device"),
