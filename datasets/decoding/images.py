@@ -77,7 +77,7 @@ def encode_file(path: Path) -> EncodedImage:
                 return EncodedImage(data, extension, width, height)
             return _as_png(image)
     except TooLargeError as error:
-        raise TooLargeError(f"{path}: {error}; make it smaller (--max-side) or remove the file") from error
+        raise TooLargeError(f"{path}: {error}; make it smaller or remove the file") from error
     except DataError as error:
         raise DataError(f"{path}: {error}; repair or remove the file") from error
 

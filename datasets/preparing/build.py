@@ -171,9 +171,9 @@ def _build(task: ShardTask) -> BuiltShard:
 def _read(record: Record, task: ShardTask) -> tuple[EncodedImage, ImageHashes]:
     try:
         image = record.read()
-    except TooLargeError:
+    except TooLargeError as error:
         if task.reencoding is None or record.path is None:
-            raise
+            raise TooLargeError(f"{error} (--max-side makes it smaller)") from error
         image = task.reencoding.apply_large(record.path)
     hashed = ImageHashes.of([image], task.pixels)
     return (image if task.reencoding is None else task.reencoding.apply(image)), hashed
