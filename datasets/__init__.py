@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from .surroundings import (
         RAY_SOCKET_BYTES,
         SAFE_PATH,
+        child_environment,
         fits_sockets,
         reach_this_machine_directly,
-        safe_path,
         socket_folder,
+        with_environment,
     )
     from .verify import BadShard, verify_shards
 
@@ -75,6 +76,7 @@ __all__ = [
     "Tail",
     "TrainLoader",
     "TrainTransform",
+    "child_environment",
     "contact_sheet",
     "decode_rgb",
     "fits_sockets",
@@ -90,12 +92,12 @@ __all__ = [
     "processes",
     "reach_this_machine_directly",
     "receipt",
-    "safe_path",
     "server_address",
     "shorten",
     "socket_folder",
     "verify_shards",
     "visible",
+    "with_environment",
     "write_atomically",
 ]
 
@@ -124,10 +126,11 @@ _HOMES = {
     "surroundings": (
         "RAY_SOCKET_BYTES",
         "SAFE_PATH",
+        "child_environment",
         "fits_sockets",
         "reach_this_machine_directly",
-        "safe_path",
         "socket_folder",
+        "with_environment",
     ),
     "verify": ("BadShard", "verify_shards"),
 }

@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
 import psutil
@@ -51,19 +51,28 @@ def _own_addresses() -> list[str]:
     return [*_LOOPBACK, *(address for address in addresses if "%" not in address)]  # not those of one link only
 
 
+def child_environment() -> dict[str, str]:
+    """What a service that we start needs in its environment, whatever ours says.
+
+    Raises:
+        DataError: no folder for temporary files is short enough for its sockets.
+    """
+    return {**SAFE_PATH, "TMPDIR": socket_folder(len(_LISTENER))}
+
+
 @contextmanager
-def safe_path() -> Iterator[None]:
-    """Start any Python within the block with `SAFE_PATH`: what lies in the current folder is data, not code."""
-    (name, value), *_ = SAFE_PATH.items()
-    before = os.environ.get(name)
-    os.environ[name] = value
+def with_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables within the block, for what is started there; then those of before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def fits_sockets(folder: str, name_bytes: int) -> bool:
