@@ -6,9 +6,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-
-import psutil
+from contextlib import contextmanager, suppress
 
 from .errors import DataError
 
@@ -46,9 +44,13 @@ def reach_this_machine_directly(environment: MutableMapping[str, str] = os.envir
 
 
 def _own_addresses() -> list[str]:
-    found = [one for interface in psutil.net_if_addrs().values() for one in interface]
-    addresses = [one.address for one in found if one.family in (socket.AF_INET, socket.AF_INET6)]
-    return [*_LOOPBACK, *(address for address in addresses if "%" not in address)]  # not those of one link only
+    """Loopback's, and those with which this machine reaches others; no packet is sent to find them."""
+    found = list(_LOOPBACK)
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # nobody's (RFC 5737)
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            found.append(probe.getsockname()[0])
+    return found
 
 
 def child_environment() -> dict[str, str]:

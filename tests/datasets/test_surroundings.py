@@ -1,9 +1,11 @@
 """Proxies, modules in the current folder and long temporary folders: what surrounds a process does not break it."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import proxy_bypass_environment
 
@@ -21,6 +23,9 @@ from effnet_cluster.datasets import (
 
 PROXY = "http://proxy.office:3128"
 OWN = ["localhost", "127.0.0.1", "[::1]"]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as _probe, suppress(OSError):
+    _probe.connect(("198.51.100.1", 9))
+    OWN.append(_probe.getsockname()[0])
 
 
 @pytest.fixture
