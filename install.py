@@ -40,7 +40,7 @@ def uv_environment(pip_config: str, environ: Mapping[str, str]) -> dict[str, str
 
 def main() -> int:
     """uv's exit code."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "config", "list"]
     pip_config = subprocess.run(pip, stdout=subprocess.PIPE, text=True, check=True).stdout
     verb, *arguments = sys.argv[1:]
     command = [str(Path(sys.executable).with_name("uv")), "pip", verb, "--python", sys.executable, *arguments]

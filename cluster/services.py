@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..datasets import (
     RAY_SOCKET_BYTES,
-    SAFE_PATH,
+    child_environment,
     fits_sockets,
     reach_this_machine_directly,
     shorten,
@@ -108,6 +108,7 @@ class Services:
             # Ray opens its own folder to all users. They cannot come to it: the one around it is closed.
             if temp.parent != self.home.root:
                 _make_own(temp.parent)
+            temp.mkdir(exist_ok=True)
             command = [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
                 *("--node-ip-address", LOOPBACK, "--port", str(_free_port())),
@@ -131,7 +132,8 @@ class Services:
                 # Workers import the same heavy modules again and again; they may keep the compiled form.
                 "PYTHONDONTWRITEBYTECODE": "",
             }
-            return self._start("ray", command, env, f"http://{LOOPBACK}:{dashboard}")
+            # The processes of its jobs look for modules where it runs: in a folder that holds none.
+            return self._start("ray", command, env, f"http://{LOOPBACK}:{dashboard}", temp)
 
     def ensure_mlflow(self, port: int | None = None) -> Service:
         """The local MLflow server over SQLite, started if none of ours runs. It alone opens the database.
@@ -190,7 +192,10 @@ class Services:
             )
         return chosen
 
-    def _start(self, name: str, command: list[str], env: Mapping[str, str], url: str) -> Service:
+    def _start(
+        self, name: str, command: list[str], env: Mapping[str, str], url: str, folder: Path | None = None
+    ) -> Service:
+        """Start a service in a folder, by default the home."""
         self.home.logs.mkdir(parents=True, exist_ok=True)
         log = self.home.logs / f"{name}.log"
         with log.open("w") as out:
@@ -199,8 +204,8 @@ class Services:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **SAFE_PATH, **env},
-                cwd=self.home.root,
+                env={**os.environ, **child_environment(), **env},
+                cwd=folder or self.home.root,
                 start_new_session=True,  # Ctrl-C in the terminal is for the command, not for the services
             )
         # Recorded before it is up: whatever becomes of this command, the next one knows of it.

@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from .surroundings import (
         RAY_SOCKET_BYTES,
         SAFE_PATH,
+        child_environment,
         fits_sockets,
         reach_this_machine_directly,
-        safe_path,
         socket_folder,
+        with_environment,
     )
     from .verify import BadShard, verify_shards
 
@@ -83,6 +84,7 @@ __all__ = [
     "TrainLoader",
     "TrainTransform",
     "Understanding",
+    "child_environment",
     "contact_sheet",
     "decode_rgb",
     "fits_sockets",
@@ -102,12 +104,12 @@ __all__ = [
     "read_class_names",
     "read_rgb",
     "receipt",
-    "safe_path",
     "server_address",
     "shorten",
     "socket_folder",
     "verify_shards",
     "visible",
+    "with_environment",
     "write_atomically",
 ]
 
@@ -141,10 +143,11 @@ _HOMES = {
     "surroundings": (
         "RAY_SOCKET_BYTES",
         "SAFE_PATH",
+        "child_environment",
         "fits_sockets",
         "reach_this_machine_directly",
-        "safe_path",
         "socket_folder",
+        "with_environment",
     ),
     "verify": ("BadShard", "verify_shards"),
 }

@@ -5,10 +5,8 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
-
-import psutil
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 
 from .errors import DataError
 
@@ -46,24 +44,37 @@ def reach_this_machine_directly(environment: MutableMapping[str, str] = os.envir
 
 
 def _own_addresses() -> list[str]:
-    found = [one for interface in psutil.net_if_addrs().values() for one in interface]
-    addresses = [one.address for one in found if one.family in (socket.AF_INET, socket.AF_INET6)]
-    return [*_LOOPBACK, *(address for address in addresses if "%" not in address)]  # not those of one link only
+    """Loopback's, and those with which this machine reaches others; no packet is sent to find them."""
+    found = list(_LOOPBACK)
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # nobody's (RFC 5737)
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            found.append(probe.getsockname()[0])
+    return found
+
+
+def child_environment() -> dict[str, str]:
+    """What a service that we start needs in its environment, whatever ours says.
+
+    Raises:
+        DataError: no folder for temporary files is short enough for its sockets.
+    """
+    return {**SAFE_PATH, "TMPDIR": socket_folder(len(_LISTENER))}
 
 
 @contextmanager
-def safe_path() -> Iterator[None]:
-    """Start any Python within the block with `SAFE_PATH`: what lies in the current folder is data, not code."""
-    (name, value), *_ = SAFE_PATH.items()
-    before = os.environ.get(name)
-    os.environ[name] = value
+def with_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables within the block, for what is started there; then those of before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def fits_sockets(folder: str, name_bytes: int) -> bool:

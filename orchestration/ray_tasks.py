@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from ..datasets import RAY_SOCKET_BYTES, DataError, Mapper, fits_sockets, one_line, socket_folder
+from ..datasets import RAY_SOCKET_BYTES, SAFE_PATH, DataError, Mapper, one_line, socket_folder, with_environment
 from .errors import EngineError
 
 Task = TypeVar("Task")
@@ -37,32 +36,19 @@ def ray_tasks(address: str | None) -> Iterator[Mapper]:
         DataError: no folder for temporary files is short enough for Ray's sockets.
     """
     _require_listener(address)
-    with _empty_folder() as folder:
+    # Ray makes its own folder, and the sockets in it, below this one.
+    environment = {"TMPDIR": socket_folder(len("/ray") + RAY_SOCKET_BYTES)}
+    with tempfile.TemporaryDirectory(prefix="effnet-ray-", ignore_cleanup_errors=True) as empty:
         try:
-            # Ray's workers look for modules in their driver's current folder before anywhere else.
-            with chdir(folder):
-                ray.init(address, log_to_driver=False, configure_logging=False, **_places(address, folder))
+            # Its workers look for modules in their driver's current folder before anywhere else.
+            with chdir(empty), with_environment(SAFE_PATH | environment):
+                ray.init(address, log_to_driver=False, configure_logging=False)
         except Exception as error:  # ConnectionError, ValueError, RuntimeError, ... by what is wrong with the address
             raise EngineError(f"Ray at {address or 'this machine'}: {one_line(error)}") from error
         try:
             yield _over_ray
         finally:
             ray.shutdown()
-
-
-@contextmanager
-def _empty_folder() -> Iterator[str]:
-    place = socket_folder(len("/effnet-ray-12345678") + RAY_SOCKET_BYTES)
-    # Ray's processes may write into it for a moment after their end was asked for.
-    with tempfile.TemporaryDirectory(prefix="effnet-ray-", dir=place, ignore_cleanup_errors=True) as folder:
-        yield folder
-
-
-def _places(address: str | None, folder: str) -> dict[str, str]:
-    """Where a new instance keeps its files: in `folder`, if Ray's own choice does not fit its sockets."""
-    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    own = address is None and not fits_sockets(f"{usual}/ray", RAY_SOCKET_BYTES)
-    return {"_temp_dir": folder} if own else {}
 
 
 def _require_listener(address: str | None) -> None:

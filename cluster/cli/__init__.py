@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ...datasets import reach_this_machine_directly, safe_path
+from ...datasets import SAFE_PATH, reach_this_machine_directly, with_environment
 from .console import accept_any_text
 from .errors import exit_on_error
 
@@ -55,7 +55,7 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         # For everything that a command asks or starts, however it does.
         reach_this_machine_directly()
-        with exit_on_error(), safe_path():
+        with exit_on_error(), with_environment(SAFE_PATH):
             return super().invoke(ctx)
 
 

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from ..errors import DataError
-from ..surroundings import safe_path
+from ..surroundings import SAFE_PATH, with_environment
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -60,14 +60,14 @@ def processes(workers: int | None = None) -> Mapper:
         first = list(islice(remaining, count * _TASKS_PER_WORKER))
         # fork would copy the threads' locks of a caller that has threads
         context = multiprocessing.get_context("spawn")
-        with safe_path():
+        with with_environment(SAFE_PATH):
             pool = ProcessPoolExecutor(max(1, min(count, len(first))), context, _begin_worker)
         try:
-            with _ctrl_c_blocked(), safe_path():
+            with _ctrl_c_blocked(), with_environment(SAFE_PATH):
                 running: set[Future[Any]] = {pool.submit(function, task) for task in first}
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
-                with _ctrl_c_blocked(), safe_path():
+                with _ctrl_c_blocked(), with_environment(SAFE_PATH):
                     running |= {pool.submit(function, task) for task in islice(remaining, len(finished))}
                 yield from (future.result() for future in finished)
         except BrokenProcessPool as error:

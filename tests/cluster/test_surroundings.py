@@ -146,6 +146,9 @@ def test_services_are_started_past_the_proxy_and_deaf_to_modules_of_the_folder(
     office: Callable[[dict[str, str]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     office({"http_proxy": DEAD, "no_proxy": "intranet"})
+    long = tmp_path / ("t" * 80)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
     monkeypatch.setattr(module, "ensure_token", lambda: None)
     given: dict[str, Any] = {}
 
@@ -159,6 +162,7 @@ def test_services_are_started_past_the_proxy_and_deaf_to_modules_of_the_folder(
     with pytest.raises(Started):
         services.ensure_ray() if name == "ray" else services.ensure_mlflow()
     assert given["env"]["PYTHONSAFEPATH"] == "1"
+    assert len(given["env"]["TMPDIR"]) <= 75  # else multiprocessing's sockets have no room
     assert {"127.0.0.1", "localhost", "::1", "intranet"} <= set(given["env"]["no_proxy"].split(","))
     # What the engines make of such a name is theirs; none of them is given it.
     assert not [word for word in given["command"] if "%41" in word]

@@ -1,19 +1,31 @@
 """Proxies, modules in the current folder and long temporary folders: what surrounds a process does not break it."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import proxy_bypass_environment
 
 import pytest
 from requests.utils import get_environ_proxies, select_proxy
 
-from effnet_cluster.datasets import DataError, Manifest, reach_this_machine_directly, safe_path, socket_folder
+from effnet_cluster.datasets import (
+    SAFE_PATH,
+    DataError,
+    Manifest,
+    reach_this_machine_directly,
+    socket_folder,
+    with_environment,
+)
 
 PROXY = "http://proxy.office:3128"
 OWN = ["localhost", "127.0.0.1", "[::1]"]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as _probe, suppress(OSError):
+    _probe.connect(("198.51.100.1", 9))
+    OWN.append(_probe.getsockname()[0])
 
 
 @pytest.fixture
@@ -177,9 +189,9 @@ def test_the_trap_would_catch(trap: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, "", "1"])
-def test_a_safe_path_ends_with_its_block(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+def test_an_environment_ends_with_its_block(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", "x")
     monkeypatch.delenv("PYTHONSAFEPATH") if before is None else monkeypatch.setenv("PYTHONSAFEPATH", before)
-    with safe_path():
+    with with_environment(SAFE_PATH):
         assert os.environ["PYTHONSAFEPATH"] == "1"
     assert os.environ.get("PYTHONSAFEPATH") == before

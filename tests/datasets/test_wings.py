@@ -11,12 +11,13 @@ import effnet_cluster.datasets as datasets
 ROOM = Path(datasets.__file__).parent
 FILES = [path.relative_to(ROOM) for path in sorted(ROOM.rglob("*.py"))]
 # What each package, and each file that stands outside of them, may import of this room besides its own files.
-BASE = {"errors", "files", "philox", "addresses"}
+BASE = {"errors", "files", "philox", "addresses", "surroundings"}
 BELOW = {
     "errors": set(),
     "files": {"errors"},
     "addresses": {"errors"},
     "philox": {"errors"},
+    "surroundings": {"errors"},
     "remote": BASE,
     "decoding": BASE,
     "manifest": BASE | {"remote", "decoding"},

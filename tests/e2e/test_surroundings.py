@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..photos import cut_photos
 from .conftest import Cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -49,4 +50,7 @@ def test_an_experiment_trains_where_everything_is_odd(office: Office) -> None:
     office("verify", "odd")
     (checkpoint,) = {path.parent.parent for path in (office.home / "experiments" / "odd").rglob("*.pt")}
     assert checkpoint.is_relative_to(office.home)
+    photos = cut_photos(office.home.parent / "photos", (40, 50), 5)
+    prepared = office("data", "prepare", str(photos), str(office.home.parent / "out"), "--ray", timeout=180)
+    assert prepared.stdout.startswith("photos: 8 train, 2 val images")
     assert not (office.home.parent / "caught").exists(), (office.home.parent / "caught").read_text()
