@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 from requests.utils import get_environ_proxies, select_proxy
 
-from ..datasets import one_line, reach_this_machine_directly
+from ..datasets import one_line, reach_this_machine_directly, shorten
 from ..orchestration.driver import ENTRYPOINT, EXPERIMENT_FILE
 from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
@@ -150,12 +150,17 @@ class Jobs:
                 await asyncio.sleep(_TAIL_AGAIN_S)
 
     def error_lines(self, job_id: str) -> Sequence[str]:
-        """What the driver's records of level ERROR say; where there are none, the last line of its log."""
+        """What the driver's records of level ERROR say; or its log's last line; or why Ray could not start it."""
         lines = [line for line in read_log(self.logs(job_id)) if line.text.strip()]
         own = [line for line in lines if not line.process]
         errors = [line for line in own if line.is_error]
         told = [f"{line.trial}: {line.message}" if line.trial else str(line.message) for line in errors]
-        return told or [line.text.strip() for line in (own or lines)[-1:]]
+        return told or [line.text.strip() for line in (own or lines)[-1:]] or self._reasons(job_id)
+
+    def _reasons(self, job_id: str) -> list[str]:
+        with _engine_errors(self.address):
+            found = [details.message for details in self._client.list_jobs() if details.submission_id == job_id]
+        return [shorten(" ".join(message.split())) for message in found if message]
 
 
 def _credentials() -> dict[str, str]:

@@ -82,6 +82,10 @@ class Service:
         return urlsplit(self.url).port or 0
 
 
+# Made once: between a service's start and its record no time is to be lost.
+_SERVICES = TypeAdapter(dict[str, Service])
+
+
 class Services:
     """The services of one home."""
 
@@ -235,7 +239,7 @@ class Services:
     def _recorded(self) -> dict[str, Service]:
         path = self.home.root / "services.json"
         try:
-            return TypeAdapter(dict[str, Service]).validate_python(read_object(path))
+            return _SERVICES.validate_python(read_object(path))
         except FileNotFoundError:
             return {}
         except UserError as error:

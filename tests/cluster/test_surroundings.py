@@ -70,11 +70,14 @@ def server() -> Iterator[tuple[str, list[str]]]:
     """A server that is Ray's dashboard, MLflow and a proxy to both; its address, and what it was asked for."""
     asked: list[str] = []
     jobs = [{"type": "SUBMISSION", "submission_id": "x", "status": "SUCCEEDED", "entrypoint": "", "job_id": "1"}]
+    unborn = {"submission_id": "y", "status": "FAILED", "message": "could not start:\n" + 999 * "at " + "\nbecause\n"}
+    jobs.append(jobs[0] | unborn)
     answers: dict[str, Any] = {
         "/health": "OK",
         "/api/version": {"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "x"},
         "/api/jobs/": jobs,
         "/api/jobs/x/logs": {"logs": "one\ntwo"},
+        "/api/jobs/y/logs": {"logs": ""},
     }
 
     class Handler(BaseHTTPRequestHandler):
@@ -135,6 +138,14 @@ def test_engines_elsewhere_are_asked_through_the_proxy(
     assert jobs.status("x") == "SUCCEEDED"
     assert asyncio.run(collected(jobs)) == "one\ntwo"
     assert {path.split("/")[2] for path in asked} == {"mlflow.example:5000", "ray.example:8265"}
+
+
+@pytest.mark.usefixtures("token")
+def test_why_a_job_has_no_log_is_told_with_its_end(server: tuple[str, list[str]]) -> None:
+    (line,) = Jobs(server[0]).error_lines("y")
+    assert line.startswith("could not start: at at")
+    assert line.endswith("at because")
+    assert len(line) <= 300
 
 
 class Started(Exception):
