@@ -86,3 +86,13 @@ def keep(
     engines = Engines(address, tracking_uri, local_ray=False, local_mlflow=False)
     experiments = Experiments(home)
     experiments.save(experiments.new(make_request(name, tracking_uri, **fields), engines))
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the token of a user is who has none yet."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return tmp_path / ".ray" / "auth_token"

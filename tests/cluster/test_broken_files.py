@@ -130,16 +130,6 @@ def test_a_service_of_an_impossible_process_does_not_run(home: Home, pid: int) -
     assert Services(home).running() == {}
 
 
-@pytest.fixture
-def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    (tmp_path / ".ray").mkdir()
-    return tmp_path / ".ray" / "auth_token"
-
-
 @pytest.mark.parametrize(("content", "told"), [(b"", "is empty"), (b" \n", "is empty"), (None, "cannot be read")])
 def test_a_token_that_is_none_is_one_line_that_names_its_file(token: Path, content: bytes | None, told: str) -> None:
     break_file(token, content)

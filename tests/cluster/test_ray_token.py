@@ -9,16 +9,6 @@ from effnet_cluster.cluster.ray_token import ensure_token, use_token
 from effnet_cluster.orchestration.errors import EngineError
 
 
-@pytest.fixture
-def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the token of a user is who has none yet."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    return tmp_path / ".ray" / "auth_token"
-
-
 def test_a_new_token_is_readable_by_its_user_alone(token: Path) -> None:
     assert not use_token()
     ensure_token()

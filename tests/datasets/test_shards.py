@@ -1,7 +1,6 @@
 """Shards: what plain webdataset reads from them, the same bytes every time, and tars that others wrote."""
 
 import io
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from effnet_cluster.datasets import DataError, Manifest, index_shards, prepare
 from effnet_cluster.datasets.decoding.images import EncodedImage
 from effnet_cluster.datasets.preparing.shards import shard_bounds, write_shard
 
+from .tars import write_tar
+
 
 def png(value: int) -> bytes:
     buffer = io.BytesIO()
@@ -24,16 +25,6 @@ def png(value: int) -> bytes:
 
 def samples(count: int) -> list[tuple[str, EncodedImage, int]]:
     return [(f"k{n:03d}", EncodedImage(png(n), "png", 5, 7), n % 3) for n in range(count)]
-
-
-def make_tar(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 def read_plainly(manifest: Manifest, split: str) -> dict[str, tuple[int, bytes]]:
@@ -111,7 +102,7 @@ def test_shards_of_others_are_indexed(tmp_path: Path) -> None:
         "evil.pyd": b"cos\nsystem\n(S'false'\ntR.",
         "README": b"hello",
     }
-    make_tar(tmp_path / "train" / "any-name.tar", members)
+    write_tar(tmp_path / "train" / "any-name.tar", members)
     manifest = index_shards(tmp_path)
     assert manifest.classes == ("0", "1")
     assert manifest.image_size == 5
@@ -134,7 +125,7 @@ def test_shards_of_others_are_indexed(tmp_path: Path) -> None:
     ],
 )
 def test_a_shard_of_another_shape_is_refused_by_name(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
-    make_tar(tmp_path / "train" / "s.tar", members)
+    write_tar(tmp_path / "train" / "s.tar", members)
     with pytest.raises(DataError, match=rf"train/s\.tar: {message}|{message}") as caught:
         index_shards(tmp_path)
     assert "train/s.tar" in str(caught.value)
@@ -142,20 +133,20 @@ def test_a_shard_of_another_shape_is_refused_by_name(tmp_path: Path, members: di
 
 def test_an_image_above_the_cap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effnet_cluster.datasets.preparing.members.MAX_IMAGE_BYTES", 10)
-    make_tar(tmp_path / "train" / "s.tar", {"a.png": b"x" * 11, "a.cls": b"0"})
+    write_tar(tmp_path / "train" / "s.tar", {"a.png": b"x" * 11, "a.cls": b"0"})
     with pytest.raises(DataError, match="sample a: an image of 11 bytes; 1 to 10 are allowed"):
         index_shards(tmp_path)
 
 
 def test_a_label_without_class_is_refused(tmp_path: Path) -> None:
-    make_tar(tmp_path / "train" / "s.tar", {"a.png": png(0), "a.cls": b"2"})
+    write_tar(tmp_path / "train" / "s.tar", {"a.png": png(0), "a.cls": b"2"})
     with pytest.raises(DataError, match="sample a of train has label 2, but there are 2 classes"):
         index_shards(tmp_path, classes=("x", "y"))
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.6])
 def test_a_truncated_shard_is_refused(tmp_path: Path, keep: float) -> None:
-    path = make_tar(
+    path = write_tar(
         tmp_path / "train" / "s.tar", {"a.png": png(0) * 20, "a.cls": b"0", "b.png": png(1) * 20, "b.cls": b"1"}
     )
     used = 4 * 512 + 2 * 512 + 2 * -(-len(png(0) * 20) // 512) * 512
@@ -165,7 +156,9 @@ def test_a_truncated_shard_is_refused(tmp_path: Path, keep: float) -> None:
 
 
 def test_keys_that_are_no_utf8_and_labels_that_come_first_are_indexed(tmp_path: Path) -> None:
-    make_tar(tmp_path / "train" / "s.tar", {"b.cls": b"1", "a\udcff.png": png(3), "a\udcff.cls": b"0", "b.png": png(4)})
+    write_tar(
+        tmp_path / "train" / "s.tar", {"b.cls": b"1", "a\udcff.png": png(3), "a\udcff.cls": b"0", "b.png": png(4)}
+    )
     train = index_shards(tmp_path).splits["train"]
     assert train.keys.tolist() == [b"a\xff", b"b"]  # in the order of their images
     assert train.label.tolist() == [0, 1]
