@@ -90,10 +90,11 @@ def command(
 ) -> None:
     """Write the images of SOURCE to OUT as shards. Called again after Ctrl-C or a crash, it continues.
 
-    SOURCE is a folder of class folders, perhaps in folders for train, val and test; an archive of one (tar, also
-    compressed, or zip); a .csv with the columns path, label and, optionally, split; or torchvision:NAME@FOLDER, a data
-    set whose files are in FOLDER already, NAME being CIFAR10, CIFAR100, Flowers102, StanfordCars, FGVCAircraft,
-    OxfordIIITPet, Food101 or ImageNet. Shards that exist already need no preparing: see `data index`.
+    SOURCE is a folder of class folders, perhaps in folders for train, val and test, or one with Hugging Face's
+    metadata.csv; an archive of either (tar, also compressed, or zip); a .csv with the columns path, label and,
+    optionally, split; or torchvision:NAME@FOLDER, a data set whose files are in FOLDER already, NAME being CIFAR10,
+    CIFAR100, Flowers102, StanfordCars, FGVCAircraft, OxfordIIITPet, Food101 or ImageNet. Shards that exist already
+    need no preparing: see `data index`.
 
     Every file ends as a sample, ignored for a reason that is told, or damaged.
     """
