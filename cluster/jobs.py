@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = ("effnet", "datasets", "orchestration", "cluster")
-_ANSWER_TIMEOUT_S = 10
+# Of a dashboard on a machine that has more to do than cores, such as one that has just started beside two trainings.
+_ANSWER_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 60
 _TAIL_AGAIN_S = 1.0
 _ENVIRONMENT = {
