@@ -69,7 +69,7 @@ def encode_file(path: Path) -> EncodedImage:
     """
     data = _file_bytes(path, MAX_IMAGE_BYTES)
     try:
-        with _opened(data, _SOURCE_FORMATS) as image:
+        with _opened(data, _source_formats(data)) as image:
             width, height = image.size
             if extension := _STORED_AS.get(image.format or ""):
                 image.draft("L", (1, 1))  # a JPEG is then checked at an eighth of its size: several times faster
@@ -92,7 +92,7 @@ def decode_large(path: Path, side: int) -> Image.Image:
     """
     data = _file_bytes(path, _MAX_LARGE_BYTES)
     try:
-        with _opened(data, _SOURCE_FORMATS, math.inf) as image:
+        with _opened(data, _source_formats(data), math.inf) as image:
             scale = max(image.size) / side
             image.draft(None, (int(image.width / scale), int(image.height / scale)))
             _require_pixels(image, _MAX_LARGE_PIXELS)
@@ -112,10 +112,8 @@ def is_image(path: Path) -> bool:
         if _HEIC.match(file.read(_HEAD_BYTES)):
             return True
         try:
-            with Image.open(file, formats=_known(_SOURCE_FORMATS)):
+            with _pillows_cap_off(), Image.open(file, formats=_source_formats()):
                 return True
-        except Image.DecompressionBombError:
-            return True
         except Exception:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error, ... on other files
             return False
 
@@ -177,16 +175,14 @@ def _file_bytes(path: Path, limit: int) -> bytes:
 @contextmanager
 def _opened(data: bytes, formats: tuple[str, ...], max_pixels: float | None = None) -> Iterator[Image.Image]:
     """Open with every check that the header allows; whatever Pillow raises inside the block becomes a DataError."""
-    if "HEIF" in formats and _HEIC.match(data):
-        _use_heif()
     try:
-        with _pillows_cap_off(), Image.open(BytesIO(data), formats=_known(formats)) as image:
+        with _pillows_cap_off(), Image.open(BytesIO(data), formats=formats) as image:
             _require_pixels(image, MAX_IMAGE_PIXELS if max_pixels is None else max_pixels)
             yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"not an image that can be read ({'/'.join(_known(formats))})") from error
+        raise DataError(f"not an image that can be read ({'/'.join(formats)})") from error
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error, ... on damaged input
         raise DataError(f"damaged image: {one_line(error)}") from error
 
@@ -209,10 +205,15 @@ def _pillows_cap_off() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that the installed Pillow opens: AVIF since 11.3, HEIF with a plugin."""
+def _source_formats(data: bytes = b"") -> tuple[str, ...]:
+    """Those of a source that the installed Pillow opens: AVIF since 11.3, HEIF with a plugin, taken in if `data` is it.
+
+    Decoding a shard asks for none of this: `Image.init` imports every plugin that Pillow has.
+    """
+    if _HEIC.match(data):
+        _use_heif()
     Image.init()
-    return tuple(name for name in formats if name in Image.OPEN)
+    return tuple(name for name in _SOURCE_FORMATS if name in Image.OPEN)
 
 
 def _use_heif() -> None:

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..decoding.images import SOURCE_EXTENSIONS, EncodedImage, encode_file
+from ..decoding.images import EncodedImage, encode_file
 from ..errors import DataError
 from ..manifest import TRAIN, VAL
 from .layout import Splits, understand
 from .names import class_order, is_hidden, is_system
 from .splitting import choose_validation
-from .tree import ImageFile, walk
+from .tree import ImageFile, named_as_image, walk
 
 LEFT_OUT = "left out by the class map"
 
@@ -210,7 +210,7 @@ def require_known_classes(where: object, split: str, found: Iterable[str], class
 def looks_like_classes(root: Path) -> bool:
     """Whether some image lies below a sub-folder of `root`: a raw folder of classes, not yet prepared."""
     return any(
-        Path(name).suffix.lower().removeprefix(".") in SOURCE_EXTENSIONS
+        named_as_image(name)
         for folder in root.iterdir()
         if folder.is_dir() and not is_hidden(folder.name) and not is_system(folder.name)
         for _, _, names in os.walk(folder)

@@ -86,7 +86,7 @@ def _walk(folder: Folder, below: str, ignored: Ignored, reason: str | None, abov
             found = entry.stat()
         except OSError:
             # A missing picture is damage; a missing note is not.
-            if why is None and _named_as_image(entry.name):
+            if why is None and named_as_image(entry.name):
                 folder.images.append(ImageFile(Path(entry.path), 0, 0))
             else:
                 ignored[why or BROKEN_LINK].append(name)
@@ -95,7 +95,7 @@ def _walk(folder: Folder, below: str, ignored: Ignored, reason: str | None, abov
             _enter(folder, Path(entry.path), name, ignored, why, above)
         elif why is None and not stat.S_ISREG(found.st_mode):
             ignored[SPECIAL].append(name)
-        elif why is None and (_named_as_image(entry.name) or _holds_image(Path(entry.path))):
+        elif why is None and (named_as_image(entry.name) or _holds_image(Path(entry.path))):
             folder.images.append(ImageFile(Path(entry.path), found.st_size, found.st_mtime_ns))
         else:
             ignored[why or NO_IMAGE].append(name)
@@ -129,7 +129,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _named_as_image(name: str) -> bool:
+def named_as_image(name: str) -> bool:
+    """Whether the name of a file has the extension of an image."""
     return Path(name).suffix.lower().removeprefix(".") in SOURCE_EXTENSIONS
 
 
