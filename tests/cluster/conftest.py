@@ -1,6 +1,8 @@
 """Small real photographs, a home of the test's own, and a way to call the command line."""
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,21 @@ from effnet_cluster.orchestration.spec import ExperimentSpec
 from ..photos import cut_photos
 
 Cli = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def token_of_ray() -> Iterator[None]:
+    """Leave Ray's token and what Ray has read of it as they were: a later test of this process may start a Ray."""
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    yield
+    for name in names:
+        os.environ.pop(name, None)
+    os.environ.update(before)
+    if "ray._raylet" in sys.modules:
+        from ray._private.authentication_test_utils import reset_auth_token_state
+
+        reset_auth_token_state()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -119,6 +119,16 @@ def expected(fates: Counter[Any]) -> Counter[Any]:
     return found
 
 
+def prepare_what_is_whole(source: Path, out: Path, accounts: list[Account], **options: Any) -> Manifest:
+    """Prepare; a tree whose few images that are chosen for validation are all damaged is refused, so tries another."""
+    try:
+        return prepare(source, out, skip_damaged=True, accounted=accounts.append, **options)
+    except DataError as error:
+        if "split val has no image left that is not damaged" not in str(error):
+            raise
+        reject()
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     classes=st.lists(st.sampled_from(CLASSES), min_size=2, max_size=4, unique=True),
@@ -133,7 +143,7 @@ def test_every_file_of_a_random_tree_ends_in_exactly_one_place(
         root = Path(folder) / "raw"
         fates = build(root, classes, odd, links, split)
         accounts: list[Account] = []
-        manifest = prepare(root, Path(folder) / "out", skip_damaged=True, accounted=accounts.append)
+        manifest = prepare_what_is_whole(root, Path(folder) / "out", accounts)
         assert ended(accounts[0], manifest) == expected(fates)
         assert accounts[0].seen == fates.total()
         if split:
@@ -167,7 +177,7 @@ def test_an_archive_ends_as_its_folder_does(odd: list[tuple[int, Odd, int]], lin
                 tar.add(root, "raw")
         accounts: list[Account] = []
         of_folder, of_archive = (
-            prepare(source, Path(folder) / f"out-{n}", name="x", skip_damaged=True, accounted=accounts.append)
+            prepare_what_is_whole(source, Path(folder) / f"out-{n}", accounts, name="x")
             for n, source in enumerate((root, archive))
         )
         assert of_folder.digest == of_archive.digest
