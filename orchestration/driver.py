@@ -15,6 +15,7 @@ from ..datasets import EffnetClusterError, one_line
 from .faults import cause
 from .logs import configure_logging
 from .request import ExperimentRequest
+from .search.sources import PlannedSource
 from .tracking.models import register_champion
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
@@ -69,12 +70,12 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     resources, concurrent = share_out(nodes, request.plan)
     check_storage(nodes, request.storage, request.uid)
     completed = {record.trial_id for record in tracker.trials() if record.outcome is Outcome.COMPLETED}
-    left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in completed]
-    if not left:
+    source = PlannedSource([trial for trial in request.plan.trials if trial.trial_id not in completed])
+    if source.exhausted:
         return {}
-    results = run_sweep(SweepContext(request, sweep_id, resources), left, concurrent)
-    errors = {trial_id: result.error for trial_id, result in zip(left, results, strict=True)}
-    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
+    count = request.plan.trial_count - len(completed)
+    errors = run_sweep(SweepContext(request, sweep_id, resources), source, count, concurrent)
+    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -101,9 +102,9 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     if best is not None and best.model_uri:
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
-    trials = request.plan.trials
-    missing = len(trials) - len(done)
-    reason = f"{missing} of {len(trials)} trials did not complete" if missing else ""
+    count = request.plan.trial_count
+    missing = count - len(done)
+    reason = f"{missing} of {count} trials did not complete" if missing else ""
     tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
     for record in records:
         if record.outcome is Outcome.FAILED:

@@ -40,14 +40,14 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> None:
     """Train one trial to its end; restarted after a lost driver, it goes on from the trial's latest checkpoint.
 
     Args:
-        config: Tune's configuration; `trial` is the id of a trial of the plan.
+        config: Tune's configuration: that of a trial, flat.
         context: what the sweep's trials share.
 
     Raises:
         TrialFailedError: the workers failed more often than allowed, or in a way that would come again.
     """
     request = context.request
-    execution, trial = request.spec.execution, request.plan.trial(config["trial"])
+    execution, trial = request.spec.execution, request.plan.trial_of(config)
     configure_logging(trial.trial_id)
     tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
     job = _job(context, trial)
@@ -97,7 +97,7 @@ def _job(context: SweepContext, trial: TrialPlan) -> TrainingJob:
 def _trainer(job: TrainingJob, context: SweepContext, run_id: str) -> Any:
     """Ray's trainer of a job: with the controller in this process, or as Ray promises it."""
     request, resources = context.request, context.resources
-    counts = request.spec.worker_counts
+    counts = request.plan.worker_counts(job.trial)
     fewest, most = counts[0], counts[-1]
     unsent = Path(request.cache_root, "unsent")
     sink = MlflowSink(request.tracking_uri, request.spec.name, request.uid, run_id, unsent)
