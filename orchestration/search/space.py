@@ -15,6 +15,9 @@ Configuration: TypeAlias = dict[str, Value]
 """A trial's flat configuration: variant, activation, shortcut and seed, and the swept fields of its recipe."""
 
 
+Key: TypeAlias = tuple[Value, ...]
+
+
 class Network(NamedTuple):
     """A variant with its activation function and its skip connections."""
 
@@ -50,7 +53,7 @@ class Space:
         for network, point, seed in itertools.product(self.networks, points, self.seeds):
             yield self.configuration(network, dict(zip(self.sweep, point, strict=True)), seed)
 
-    def draws(self, seed: int, used: set[tuple[Value, ...]] | None = None) -> Iterator[Configuration]:
+    def draws(self, seed: int, used: set[Key] | None = None) -> Iterator[Configuration]:
         """Configurations at random, none twice, as long as there are others. The seeds are handed out in turn.
 
         Each is independent of how many are asked for: more trials begin with the same ones as fewer.
@@ -73,9 +76,7 @@ class Space:
                     yield found
                     break
 
-    def unused(
-        self, network: Network, point: Mapping[str, Value], number: int, used: set[tuple[Value, ...]]
-    ) -> Configuration | None:
+    def unused(self, network: Network, point: Mapping[str, Value], number: int, used: set[Key]) -> Configuration | None:
         """A point with the seed whose turn it is or, where that one was used, with the next; None if all were.
 
         Args:
@@ -85,11 +86,15 @@ class Space:
         """
         for turn in range(len(self.seeds)):
             found = self.configuration(network, point, self.seeds[(number + turn) % len(self.seeds)])
-            key = tuple(found.values())
+            key = self.key(found)
             if key not in used:
                 used.add(key)
                 return found
         return None
+
+    def key(self, configuration: Configuration) -> Key:
+        """What tells a configuration of this space from the others."""
+        return tuple(configuration[name] for name in (*Network._fields, *self.sweep, "seed"))
 
     def configuration(self, network: Network, point: Mapping[str, Value], seed: int) -> Configuration:
         """A trial's flat configuration. A field with one value alone is none that is swept."""
