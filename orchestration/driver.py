@@ -30,11 +30,15 @@ ENTRYPOINT = (
     f"if [ $code -gt 2 ]; then {_COMMAND} --lost {EXPERIMENT_FILE}; fi; exit $code"
 )
 """The shell command of the job."""
+_FINISHED = (Outcome.COMPLETED, Outcome.STOPPED)
 _log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` in a job
 
 
 def run(request: ExperimentRequest) -> bool:
-    """Run an experiment to its end on the cluster that this process belongs to; returns whether every trial completed.
+    """Run an experiment to its end on the cluster that this process belongs to.
+
+    Returns:
+        Whether every trial completed, or was stopped by the scheduler.
 
     Raises:
         UserError, DataError: what the user can correct.
@@ -68,13 +72,12 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     nodes = alive_nodes()
     resources, concurrent = share_out(nodes, request.plan)
     check_storage(nodes, request.storage, request.uid)
-    completed = {record.trial_id for record in tracker.trials() if record.outcome is Outcome.COMPLETED}
-    left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in completed]
+    finished = {record.trial_id for record in tracker.trials() if record.outcome in _FINISHED}
+    left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in finished]
     if not left:
         return {}
-    results = run_sweep(SweepContext(request, sweep_id, resources), left, concurrent)
-    errors = {trial_id: result.error for trial_id, result in zip(left, results, strict=True)}
-    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
+    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, left, concurrent)
+    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -87,7 +90,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         errors: of the trials that failed, by their ids. A trial whose process was lost has not closed its run itself.
 
     Returns:
-        Whether every trial completed.
+        Whether every trial completed, or was stopped by the scheduler.
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
@@ -102,7 +105,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
     trials = request.plan.trials
-    missing = len(trials) - len(done)
+    missing = len(trials) - sum(record.outcome in _FINISHED for record in records)
     reason = f"{missing} of {len(trials)} trials did not complete" if missing else ""
     tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
     for record in records:
