@@ -15,7 +15,7 @@ from ..datasets import EffnetClusterError, one_line
 from .faults import cause
 from .logs import configure_logging
 from .request import ExperimentRequest
-from .search.sources import PlannedSource
+from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
@@ -31,11 +31,15 @@ ENTRYPOINT = (
     f"if [ $code -gt 2 ]; then {_COMMAND} --lost {EXPERIMENT_FILE}; fi; exit $code"
 )
 """The shell command of the job."""
+_FINISHED = (Outcome.COMPLETED, Outcome.STOPPED)
 _log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` in a job
 
 
 def run(request: ExperimentRequest) -> bool:
-    """Run an experiment to its end on the cluster that this process belongs to; returns whether every trial completed.
+    """Run an experiment to its end on the cluster that this process belongs to.
+
+    Returns:
+        Whether every trial completed, or was stopped by the scheduler.
 
     Raises:
         UserError, DataError: what the user can correct.
@@ -69,13 +73,28 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     nodes = alive_nodes()
     resources, concurrent = share_out(nodes, request.plan)
     check_storage(nodes, request.storage, request.uid)
-    completed = {record.trial_id for record in tracker.trials() if record.outcome is Outcome.COMPLETED}
-    source = PlannedSource([trial for trial in request.plan.trials if trial.trial_id not in completed])
+    source = _source(request, tracker)
     if source.exhausted:
         return {}
-    count = request.plan.trial_count - len(completed)
-    errors = run_sweep(SweepContext(request, sweep_id, resources), source, count, concurrent)
+    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, source, concurrent)
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
+
+
+def _source(request: ExperimentRequest, tracker: Tracker) -> TrialSource:
+    """What is left to run: trials that are not finished, or what a search makes up besides those."""
+    plan, search = request.plan, request.spec.search
+    finished = {record.trial_id: record for record in tracker.trials() if record.outcome in _FINISHED}
+    if not search.adaptive:
+        return PlannedSource([trial for trial in plan.trials if trial.trial_id not in finished])
+    from .search.optuna_source import OptunaSource
+
+    source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, Storage(request.storage))
+    for record in finished.values():  # a former driver may have ended between a trial's end and its note of it
+        values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
+        source.ended(
+            record.trial_id, record.outcome, {name: found for name, found in values.items() if found is not None}
+        )
+    return source
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -88,7 +107,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         errors: of the trials that failed, by their ids. A trial whose process was lost has not closed its run itself.
 
     Returns:
-        Whether every trial completed.
+        Whether every trial completed, or was stopped by the scheduler.
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
@@ -103,7 +122,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
     count = request.plan.trial_count
-    missing = count - len(done)
+    missing = count - sum(record.outcome in _FINISHED for record in records)
     reason = f"{missing} of {count} trials did not complete" if missing else ""
     tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
     for record in records:

@@ -273,9 +273,7 @@ def _configurations(spec: ExperimentSpec) -> Iterator[Configuration]:
     search, space = spec.search, spec.space
     if search.method == "grid":
         return space.grid()
-    return itertools.islice(
-        space.draws(spec.seeds[0] if search.search_seed is None else search.search_seed), search.trials
-    )
+    return itertools.islice(space.draws(spec.search_seed), search.trials)
 
 
 def _require_corners(plan: Plan) -> None:

@@ -17,6 +17,7 @@ from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
+from .scheduling import Scheduling
 from .search.domains import Span
 from .search.section import Search, gather_sweep
 from .search.space import Network, Space
@@ -200,6 +201,7 @@ class ExperimentSpec(BaseModel):
     recipe: Recipe = Recipe()
     search: Search = Search()
     execution: Execution = Execution()
+    scheduling: Scheduling = Scheduling()
 
     @model_validator(mode="before")
     @classmethod
@@ -317,6 +319,11 @@ class ExperimentSpec(BaseModel):
         """Every configuration that a trial can have."""
         networks = dict.fromkeys(Network(*found[:3]) for found in self.combinations())
         return Space(tuple(networks), self.search.sweep, self.seeds)
+
+    @property
+    def search_seed(self) -> int:
+        """The seed of a random or an Optuna search."""
+        return self.seeds[0] if self.search.search_seed is None else self.search.search_seed
 
     @property
     def trial_count(self) -> int:
