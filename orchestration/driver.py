@@ -15,6 +15,7 @@ from ..datasets import EffnetClusterError, one_line
 from .faults import cause
 from .logs import configure_logging
 from .request import ExperimentRequest
+from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
@@ -72,12 +73,28 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     nodes = alive_nodes()
     resources, concurrent = share_out(nodes, request.plan)
     check_storage(nodes, request.storage, request.uid)
-    finished = {record.trial_id for record in tracker.trials() if record.outcome in _FINISHED}
-    left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in finished]
-    if not left:
+    source = _source(request, tracker)
+    if source.exhausted:
         return {}
-    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, left, concurrent)
+    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, source, concurrent)
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
+
+
+def _source(request: ExperimentRequest, tracker: Tracker) -> TrialSource:
+    """What is left to run: trials that are not finished, or what a search makes up besides those."""
+    plan, search = request.plan, request.spec.search
+    finished = {record.trial_id: record for record in tracker.trials() if record.outcome in _FINISHED}
+    if not search.adaptive:
+        return PlannedSource([trial for trial in plan.trials if trial.trial_id not in finished])
+    from .search.optuna_source import OptunaSource
+
+    source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, Storage(request.storage))
+    for record in finished.values():  # a former driver may have ended between a trial's end and its note of it
+        values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
+        source.ended(
+            record.trial_id, record.outcome, {name: found for name, found in values.items() if found is not None}
+        )
+    return source
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -104,9 +121,9 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     if best is not None and best.model_uri:
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
-    trials = request.plan.trials
-    missing = len(trials) - sum(record.outcome in _FINISHED for record in records)
-    reason = f"{missing} of {len(trials)} trials did not complete" if missing else ""
+    count = request.plan.trial_count
+    missing = count - sum(record.outcome in _FINISHED for record in records)
+    reason = f"{missing} of {count} trials did not complete" if missing else ""
     tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
     for record in records:
         if record.outcome is Outcome.FAILED:
