@@ -16,9 +16,10 @@ from .faults import cause
 from .logs import configure_logging
 from .request import ExperimentRequest
 from .tracking.models import register_champion
-from .tracking.records import Outcome
+from .tracking.records import Outcome, TrialRecord
 from .tracking.runs import Tracker
 from .tracking.server import PATIENCE_S
+from .training.job import TrialPlan
 from .training.settings import params_of
 from .training.storage import Storage
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` 
 
 
 def run(request: ExperimentRequest) -> bool:
-    """Run an experiment to its end on the cluster that this process belongs to; returns whether every trial completed.
+    """Run an experiment to its end on the cluster that this process belongs to; returns what `conclude` does.
 
     Raises:
         UserError, DataError: what the user can correct.
@@ -60,7 +61,7 @@ def run(request: ExperimentRequest) -> bool:
 
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
-    """Run the trials that are not completed; returns the errors of those that failed, by the trials' ids."""
+    """Run the trials that are not finished; returns the errors of those that failed, by the trials' ids."""
     from .nodes import alive_nodes, check_storage, share_out
     from .sweep import run_sweep
     from .trial import SweepContext
@@ -68,13 +69,28 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     nodes = alive_nodes()
     resources, concurrent = share_out(nodes, request.plan)
     check_storage(nodes, request.storage, request.uid)
-    completed = {record.trial_id for record in tracker.trials() if record.outcome is Outcome.COMPLETED}
-    left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in completed]
+    left = _left(request, tracker)
     if not left:
         return {}
     results = run_sweep(SweepContext(request, sweep_id, resources), left, concurrent)
     errors = {trial_id: result.error for trial_id, result in zip(left, results, strict=True)}
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
+
+
+def _left(request: ExperimentRequest, tracker: Tracker) -> list[str]:
+    """The ids of the trials that are to run; the runs that they have from an earlier job are marked as pending."""
+    known = {record.trial_id: record for record in tracker.trials()}
+    left = [trial for trial in request.plan.trials if not _is_done(trial, known.get(trial.trial_id))]
+    for record in (known[trial.trial_id] for trial in left if trial.trial_id in known):
+        tracker.wait_for_turn(record.run_id)
+    return [trial.trial_id for trial in left]
+
+
+def _is_done(trial: TrialPlan, record: TrialRecord | None) -> bool:
+    """Whether nothing is left of a trial. A completed one may have got more epochs since."""
+    if record is None or not record.outcome.is_finished:
+        return False
+    return record.outcome is Outcome.STOPPED or record.epochs >= trial.recipe.epochs
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -87,7 +103,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         errors: of the trials that failed, by their ids. A trial whose process was lost has not closed its run itself.
 
     Returns:
-        Whether every trial completed.
+        Whether none is left that failed or did not run; those that the user or a scheduler ended are as they should be.
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
@@ -102,9 +118,15 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
     trials = request.plan.trials
-    missing = len(trials) - len(done)
-    reason = f"{missing} of {len(trials)} trials did not complete" if missing else ""
-    tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
+    known = {record.trial_id: record for record in records}
+    left = [trial.trial_id for trial in trials if not _is_done(trial, known.get(trial.trial_id))]
+    missing = [name for name in left if name not in known or known[name].outcome is not Outcome.CANCELLED]
+    if missing:
+        tracker.finish(sweep_id, Outcome.FAILED, f"{len(left)} of {len(trials)} trials did not complete")
+    elif left:
+        tracker.finish(sweep_id, Outcome.CANCELLED, f"{len(left)} of {len(trials)} trials were cancelled")
+    else:
+        tracker.finish(sweep_id, Outcome.COMPLETED)
     for record in records:
         if record.outcome is Outcome.FAILED:
             _log.error("%s", record.reason or "failed", extra={"trial": record.trial_id})
@@ -114,13 +136,13 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0: all trials completed; 1: not all, or an engine failed; 2: the request cannot run."""
+    """Exit code 0: no trial failed; 1: one did, or an engine failed; 2: the request cannot run."""
     configure_logging()
     try:
         request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_bytes())
         if "--lost" in arguments:
             tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
-            tracker.end_unfinished(Outcome.FAILED, "the driver was killed")
+            tracker.end_unfinished(Outcome.INTERRUPTED, "the driver was killed")
             _log.error("the driver was killed; `effnet-cluster resume %s` goes on", request.spec.name)
             return 0
         return 0 if run(request) else 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -91,12 +89,6 @@ class Plan(BaseModel):
     val_samples: int
     data_digest: str
     data_facts: DataFacts | None = None  # plans of earlier versions have none
-
-    @cached_property
-    def spec_digest(self) -> str:
-        """Names the training that this plan describes; a checkpoint of another one is refused."""
-        content = json.dumps([trial.model_dump(mode="json") for trial in self.trials], sort_keys=True)
-        return hashlib.sha256((content + self.data_digest).encode()).hexdigest()[:16]
 
     def trial(self, trial_id: str) -> TrialPlan:
         """The trial of that id. Raises `StopIteration` if there is none."""

@@ -88,7 +88,6 @@ def _job(context: SweepContext, trial: TrialPlan) -> TrainingJob:
         execution=request.spec.execution.model_copy(update=found),
         data=request.spec.data,
         data_digest=request.plan.data_digest,
-        spec_digest=request.plan.spec_digest,
         storage=f"{request.storage}/trials/{trial.trial_id}",
         cache_root=request.cache_root,
     )
