@@ -62,14 +62,18 @@ def run(request: ExperimentRequest) -> bool:
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
     """Run the trials that are not finished; returns the errors of those that failed, by the trials' ids."""
-    from .nodes import alive_nodes, check_storage, share_out
+    from .node_facts import versions
+    from .nodes import alive_nodes, ask_nodes, share_out
+    from .preflight import require_nodes
     from .sweep import run_sweep
     from .trial import SweepContext
 
     nodes = alive_nodes()
     resources, concurrent = share_out(nodes, request.plan)
-    check_storage(nodes, request.storage, request.uid)
-    left = _left(request, tracker)
+    known = {record.trial_id: record for record in tracker.trials()}
+    unstarted = [trial for trial in request.plan.trials if trial.trial_id not in known]
+    require_nodes(request.plan, unstarted, ask_nodes(nodes, request), versions(), resources.use_gpu)
+    left = _left(request, tracker, known)
     if not left:
         return {}
     results = run_sweep(SweepContext(request, sweep_id, resources), left, concurrent)
@@ -77,9 +81,8 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
 
 
-def _left(request: ExperimentRequest, tracker: Tracker) -> list[str]:
+def _left(request: ExperimentRequest, tracker: Tracker, known: Mapping[str, TrialRecord]) -> list[str]:
     """The ids of the trials that are to run; the runs that they have from an earlier job are marked as pending."""
-    known = {record.trial_id: record for record in tracker.trials()}
     left = [trial for trial in request.plan.trials if not _is_done(trial, known.get(trial.trial_id))]
     for record in (known[trial.trial_id] for trial in left if trial.trial_id in known):
         tracker.wait_for_turn(record.run_id)

@@ -53,6 +53,10 @@ def of_epochs(trial: TrialPlan, epochs: int) -> TrialPlan:
     return trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"epochs": epochs})})
 
 
+def left(request: ExperimentRequest, tracker: Tracker) -> list[str]:
+    return _left(request, tracker, {record.trial_id: record for record in tracker.trials()})
+
+
 def champion(tracker: Tracker) -> str:
     return str(MlflowClient(tracker.uri).get_model_version_by_alias(tracker.experiment, "champion").run_id)
 
@@ -110,11 +114,11 @@ def test_what_is_left_is_all_but_the_finished_and_waits_as_pending(
     tracker: Tracker, plan: Plan, request_: ExperimentRequest, sweep_id: str
 ) -> None:
     ids = [trial.trial_id for trial in plan.trials]
-    assert _left(request_, tracker) == ids
+    assert left(request_, tracker) == ids
     ended = (Outcome.COMPLETED, Outcome.STOPPED, Outcome.CANCELLED)
     for number, outcome in enumerate(ended):
         finish(tracker, plan, sweep_id, number, 0.5, outcome)
-    assert _left(request_, tracker) == [ids[2]]
+    assert left(request_, tracker) == [ids[2]]
     assert [found.outcome for found in tracker.trials()] == [*ended[:2], Outcome.PENDING]
 
 
@@ -125,10 +129,10 @@ def test_a_completed_trial_that_got_more_epochs_is_left_and_a_stopped_one_is_not
         finish(tracker, plan, sweep_id, number, 0.5, outcome)
     longer = plan.model_copy(update={"trials": tuple(of_epochs(trial, 20) for trial in plan.trials)})
     request = request_.model_copy(update={"plan": longer})
-    assert _left(request, tracker) == [plan.trials[0].trial_id, plan.trials[2].trial_id]
+    assert left(request, tracker) == [plan.trials[0].trial_id, plan.trials[2].trial_id]
     # Run with its new epochs it is completed again, although its parameter stays.
     finish(tracker, longer, sweep_id, 0, 0.5, Outcome.COMPLETED)
-    assert _left(request, tracker) == [plan.trials[2].trial_id]
+    assert left(request, tracker) == [plan.trials[2].trial_id]
     (record,) = (found for found in tracker.trials() if found.trial_id == plan.trials[0].trial_id)
     assert record.epochs == 20
 
