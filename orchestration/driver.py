@@ -19,6 +19,7 @@ from .tracking.models import register_champion
 from .tracking.records import Outcome, TrialRecord
 from .tracking.runs import Tracker
 from .tracking.server import PATIENCE_S
+from .tracking.stop_requests import CANCELLED_WHILE_WAITING, StopRequests
 from .training.job import TrialPlan
 from .training.settings import params_of
 from .training.storage import Storage
@@ -35,7 +36,10 @@ _log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` 
 
 
 def run(request: ExperimentRequest) -> bool:
-    """Run an experiment to its end on the cluster that this process belongs to; returns what `conclude` does.
+    """Run an experiment to its end on the cluster that this process belongs to.
+
+    Returns:
+        Whether every trial is finished, or the user cancelled it.
 
     Raises:
         UserError, DataError: what the user can correct.
@@ -76,9 +80,8 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     left = _left(request, tracker, known)
     if not left:
         return {}
-    results = run_sweep(SweepContext(request, sweep_id, resources), left, concurrent)
-    errors = {trial_id: result.error for trial_id, result in zip(left, results, strict=True)}
-    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
+    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, left, concurrent)
+    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
 
 
 def _left(request: ExperimentRequest, tracker: Tracker, known: Mapping[str, TrialRecord]) -> list[str]:
@@ -106,11 +109,15 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         errors: of the trials that failed, by their ids. A trial whose process was lost has not closed its run itself.
 
     Returns:
-        Whether none is left that failed or did not run; those that the user or a scheduler ended are as they should be.
+        Whether every trial is finished, or the user cancelled it.
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
+    cancelled = StopRequests(tracker).all() if lost else frozenset()
     for record in lost:
+        if record.outcome is Outcome.PENDING and record.trial_id in cancelled:
+            tracker.finish(record.run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
+            continue
         reason = errors.get(record.trial_id) or "the trial's process was lost"
         tracker.finish(record.run_id, Outcome.FAILED, reason)
     if lost:

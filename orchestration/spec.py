@@ -17,6 +17,7 @@ from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
+from .scheduling import Scheduling
 from .training.execution import Execution
 from .training.recipes import Recipe
 from .training.settings import Shown, settings_of
@@ -201,6 +202,7 @@ class ExperimentSpec(BaseModel):
     ] = None
     recipe: Recipe = Recipe()
     execution: Execution = Execution()
+    scheduling: Scheduling = Scheduling()
 
     @model_validator(mode="before")
     @classmethod

@@ -111,10 +111,9 @@ def register_champion(tracker: Tracker, run_id: str, model_uri: str) -> str:
     if not tracker.check_model_name():
         client.create_registered_model(name, tags={tags.UID: tracker.uid})
     versions = client.search_model_versions(f"name='{name}'")
-    model_id = model_uri.rpartition("/")[2]
-    version = next((v for v in versions if v.run_id == run_id and v.model_id == model_id), None)
+    version = next((v for v in versions if v.source == model_uri), None)
     if version is None:
-        version = client.create_model_version(name, model_uri, run_id=run_id, model_id=model_id)
+        version = client.create_model_version(name, model_uri, run_id=run_id, model_id=model_uri.rpartition("/")[2])
     client.set_registered_model_alias(name, _CHAMPION, version.version)
     return champion_uri(name)
 

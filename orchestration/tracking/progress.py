@@ -59,7 +59,7 @@ def progress_of(
     for trial_id in [*planned, *(known.keys() - planned.keys())]:
         record = known.get(trial_id)
         if record:
-            rows.append(_of_record(record, planned.get(trial_id, record.epochs)))
+            rows.append(_of_record(record, planned.get(trial_id, record.epochs), trial_id in cancelled))
         else:
             state = None if records is None else _unstarted(experiment, trial_id in cancelled)
             rows.append(TrialProgress(trial_id, state, 0, planned[trial_id]))
@@ -79,7 +79,7 @@ def _unstarted(experiment: Outcome | None, is_cancelled: bool) -> Outcome:
     return Outcome.PENDING if experiment in (Outcome.PENDING, Outcome.RUNNING) else Outcome.PLANNED
 
 
-def _of_record(record: TrialRecord, epochs: int) -> TrialProgress:
+def _of_record(record: TrialRecord, epochs: int, is_cancelled: bool) -> TrialProgress:
     elapsed = None
     if record.began is not None and record.outcome is not Outcome.PENDING:
         elapsed = max(0.0, (record.ended or time.time()) - record.began)
@@ -90,7 +90,7 @@ def _of_record(record: TrialRecord, epochs: int) -> TrialProgress:
         rest = record.seconds / record.epochs_done * max(0, epochs - record.epochs_done)
     return TrialProgress(
         trial=record.trial_id,
-        state=record.outcome,
+        state=Outcome.CANCELLED if is_cancelled and record.outcome is Outcome.PENDING else record.outcome,
         epoch=record.epochs_done,
         epochs=epochs,
         top1=record.best_top1,

@@ -89,12 +89,12 @@ class TrialRecord:
         image_size: edge of the network's input, in pixels.
         params, macs: of the network: number of parameters, multiply-adds per image.
         global_batch, shuffle_block, tail: what the order of its samples follows from, with the seed; see `TrialPlan`.
+        epochs: that it is to train.
         data_digest: of the data set's manifest.
         epochs_done: number of finished epochs.
         seconds: training time of these: without start-up, evaluation and what lies between restarts.
         best_top1: the best validation top-1 of any epoch, a fraction.
         top1, top5, epoch_loss, images_per_second: of the latest epoch; the loss and the speed are those of training.
-        epochs: how many it is to train in all.
         began, ended: when it last began to run, and when it has ended, in seconds since 1970; None where that is not
             known or not so.
     """
@@ -114,6 +114,7 @@ class TrialRecord:
     global_batch: int
     shuffle_block: int
     tail: Tail
+    epochs: int
     data_digest: str
     epochs_done: int = 0
     seconds: float = 0.0
@@ -122,7 +123,6 @@ class TrialRecord:
     top5: float | None = None
     epoch_loss: float | None = None
     images_per_second: float | None = None
-    epochs: int = 0
     began: float | None = None
     ended: float | None = None
 
@@ -152,6 +152,7 @@ class TrialRecord:
                 global_batch=int(given["global_batch"]),
                 shuffle_block=int(given["shuffle_block"]),
                 tail=given["tail"],
+                epochs=int(found.get(tags.EPOCHS, given["epochs"])),
                 data_digest=given["data_digest"],
                 epochs_done=int(measured.get(metrics.EPOCH, 0)),
                 seconds=measured.get(metrics.TRAIN_SECONDS, 0.0),
@@ -160,7 +161,6 @@ class TrialRecord:
                 top5=measured.get(metrics.TOP5),
                 epoch_loss=measured.get(metrics.EPOCH_LOSS),
                 images_per_second=measured.get(metrics.IMAGES_PER_SECOND),
-                epochs=int(found.get(tags.EPOCHS) or given.get("epochs", 0)),
                 began=float(found[tags.BEGAN]) if tags.BEGAN in found else None,
                 ended=run.info.end_time / 1000 if outcome.is_terminal and run.info.end_time else None,
             )

@@ -31,6 +31,8 @@ _PAGE = 200
 _TRIALS = f"tags.`{tags.ROLE}` = '{tags.TRIAL}'"
 # Characters: one line of the web page. The job's log has the whole error.
 _REASON_LENGTH = 500
+# Seconds between two looks at a run that another process is to leave.
+_POLL_S = 1.0
 
 
 class MetricPoint(NamedTuple):
@@ -210,6 +212,17 @@ class Tracker:
         """The curve of a metric, in the order of its steps; empty if it was never logged."""
         points = self.client.get_metric_history(run_id, metric)
         return sorted(MetricPoint(point.step, point.value, point.timestamp / 1000) for point in points)
+
+    def wait_until_left(self, trial_id: str, seconds: float) -> str | None:
+        """Wait until the process of a trial has left its run; returns the run's id, None where there is no run."""
+        deadline = time.monotonic() + seconds
+        while True:
+            run = self._find(tags.TRIAL_ID, trial_id)
+            if run is None:
+                return None
+            if Outcome.of(run) is not Outcome.RUNNING or time.monotonic() > deadline:
+                return str(run.info.run_id)
+            time.sleep(_POLL_S)
 
     def receipts(self, run_id: str) -> dict[int, int]:
         """The receipt, a hash of the consumed samples, of every epoch that a run has logged; epochs count from 1."""

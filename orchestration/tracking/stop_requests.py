@@ -18,6 +18,8 @@ from .runs import Tracker
 
 # Seconds between two looks of a trial's process: one small request each.
 _EVERY_S = 3.0
+CANCELLED, CANCELLED_WHILE_WAITING = "stopped by the user", "stopped by the user while it waited for its turn"
+"""Why a trial has ended that was asked to."""
 _log = logging.getLogger(__name__)
 
 

@@ -30,7 +30,25 @@ def plan(shards: Manifest) -> Plan:
 
 def trial(name: str, epochs: int = 0, outcome: Outcome = Outcome.RUNNING) -> TrialRecord:
     record = TrialRecord(
-        *(name, f"run of {name}", outcome, "", None, "b0", "silu", "residual", 0, 32, 1, 1, 4, None, "drop", "0" * 64)
+        *(
+            name,
+            f"run of {name}",
+            outcome,
+            "",
+            None,
+            "b0",
+            "silu",
+            "residual",
+            0,
+            32,
+            1,
+            1,
+            4,
+            None,
+            "drop",
+            2,
+            "0" * 64,
+        )
     )
     return replace(record, epochs_done=epochs, epoch_loss=0.5, top1=0.25) if epochs else record
 

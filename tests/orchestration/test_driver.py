@@ -14,6 +14,7 @@ from effnet_cluster.orchestration.tracking import tags
 from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.tracking.stop_requests import StopRequests
 from effnet_cluster.orchestration.training import metrics
 from effnet_cluster.orchestration.training.job import TrialPlan
 
@@ -108,6 +109,18 @@ def test_a_trial_that_a_scheduler_stopped_is_finished_and_one_that_was_cancelled
     tracker.ensure_sweep({}, "", "")
     assert conclude(request_, tracker, sweep_id, {})
     assert state_of(tracker, sweep_id) == ("completed", "FINISHED", None)
+
+
+def test_a_trial_that_the_user_stopped_while_it_waited_is_cancelled_and_not_lost(
+    tracker: Tracker, plan: Plan, request_: ExperimentRequest, sweep_id: str
+) -> None:
+    ids = [trial.trial_id for trial in plan.trials]
+    for number in (0, 1):
+        tracker.wait_for_turn(tracker.ensure_trial(job_of(plan, number), sweep_id))
+    StopRequests(tracker).request(ids[1])
+    assert not conclude(request_, tracker, sweep_id, {})
+    states = {record.trial_id: record.outcome for record in tracker.trials()}
+    assert states == {ids[0]: Outcome.FAILED, ids[1]: Outcome.CANCELLED}
 
 
 def test_what_is_left_is_all_but_the_finished_and_waits_as_pending(

@@ -30,7 +30,7 @@ def plan(digits: Manifest) -> Plan:
 
 
 def record(name: str, outcome: Outcome = Outcome.RUNNING, **fields: Any) -> TrialRecord:
-    facts = ("run", outcome, "", None, "b0", "silu", "residual", 0, 32, 1, 1, 4, None, "drop", "0" * 64)
+    facts = ("run", outcome, "", None, "b0", "silu", "residual", 0, 32, 1, 1, 4, None, "drop", 10, "0" * 64)
     return replace(TrialRecord(name, *facts), **fields)  # type: ignore[arg-type]
 
 
@@ -51,6 +51,13 @@ def test_a_trial_without_a_run_is_what_its_experiment_says(
     rows = progress_of(plan.trials, [record(first)], experiment, {second} if cancelled else frozenset())
     assert [(row.trial, row.state) for row in rows] == [(first, "running"), (second, state)]
     assert (rows[1].epoch, rows[1].epochs, rows[1].elapsed_s, rows[1].rest_s) == (0, 10, None, None)
+
+
+def test_a_trial_that_waits_and_was_asked_to_end_is_cancelled_and_one_that_runs_is_not_yet(plan: Plan) -> None:
+    first, second = (trial.trial_id for trial in plan.trials)
+    records = [record(first), record(second, Outcome.PENDING)]
+    rows = progress_of(plan.trials, records, Outcome.RUNNING, {first, second})
+    assert [row.state for row in rows] == ["running", "cancelled"]
 
 
 def test_what_the_server_does_not_say_is_unknown_and_not_made_up(plan: Plan) -> None:
