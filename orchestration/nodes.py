@@ -1,4 +1,4 @@
-"""The cluster's nodes: what of a sweep fits on them, and whether all of them see its storage."""
+"""The cluster's nodes: what of a sweep fits on them, and what each of them has and sees."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..datasets import one_line
 from .errors import UserError
+from .node_facts import NodeFacts, facts_of_node
 from .plan import Plan
-from .training.storage import OWNER_FILE, Storage
+from .request import ExperimentRequest
 
 # What a trial takes beside its workers: its own process (250 MiB), and Ray Train's synchronization actor and cleaner
 # (190 each). No part of a core: that would leave the trial's own workers without their last whole one.
@@ -99,47 +100,34 @@ def share_out(nodes: Sequence[Node], plan: Plan) -> tuple[WorkerResources, int]:
     return WorkerResources(cpus, use_gpu), concurrent
 
 
-def check_storage(nodes: Sequence[Node], storage: str, uid: str) -> None:
-    """Make sure that every node on which a worker may run reads and writes the same storage.
+def ask_nodes(nodes: Sequence[Node], request: ExperimentRequest) -> list[NodeFacts]:
+    """Ask every node on which a worker may run what it has and sees: this one here, each other one by a task.
 
     Args:
         nodes: of the cluster.
-        storage: the experiment's folder or URL, which the experiment `uid` has claimed.
+        request: whose storage is claimed.
 
     Raises:
-        UserError: one does not; the message names it.
+        UserError: a node does not answer.
     """
-    look: Any = ray.remote(num_cpus=0, max_retries=3)(_look)
+    ask: Any = ray.remote(num_cpus=0, max_retries=3)(facts_of_node)
+    own = ray.get_runtime_context().get_node_id()
     used = [node for node in nodes if node.cpus]
     answers = [
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-            storage, uid, node.id
+        None
+        if node.id == own  # where a process for the task would only cost its start
+        else ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+            node.address, node.id, node.cpus, node.gpus, request
         )
         for node in used
     ]
+    facts = []
     for node, answer in zip(used, answers, strict=True):
+        if answer is None:
+            facts.append(facts_of_node(node.address, node.id, node.cpus, node.gpus, request))
+            continue
         try:
-            problem = ray.get(answer, timeout=_ANSWER_S)
+            facts.append(ray.get(answer, timeout=_ANSWER_S))
         except ray.exceptions.RayError as error:
-            problem = f"it did not answer ({one_line(error, 200)})"
-        if problem:
-            raise UserError(
-                f"node {node.address} cannot use the storage {storage}: {problem}; give --storage a folder or URL "
-                "that every node sees"
-            )
-
-
-def _look(storage: str, uid: str, node: str) -> str:
-    """What is wrong with the storage as this node sees it; empty if nothing is."""
-    try:
-        place = Storage(storage)
-        if place.read(OWNER_FILE).decode(errors="replace") != uid:
-            return "it sees another folder there"
-        probe = f".probe-{node}"
-        place.write(probe, b"")
-        place.delete(probe)
-    except FileNotFoundError:
-        return "it sees nothing there"
-    except (OSError, UserError) as error:
-        return one_line(error, 200)
-    return ""
+            raise UserError(f"node {node.address} does not answer: {one_line(error, 200)}") from error
+    return facts

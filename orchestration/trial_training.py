@@ -20,6 +20,7 @@ from .tracking.records import Outcome
 from .tracking.runs import Tracker
 from .tracking.server import PATIENCE_S
 from .tracking.sink import MlflowSink
+from .tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequests, when_requested
 from .training.job import TrainingJob, TrialPlan
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
@@ -115,14 +116,27 @@ class TrialTraining:
             tracker.wait_until_left(self._trial.trial_id, _LEAVE_S)
         job = self._job()
         self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id)
-        policy = FaultPolicy(execution.max_failures)
-        self._groups = self._make_groups(execution.controller, self._reports.put)
+        # Looked for often, and no reason to wait for the server.
+        requests = StopRequests(Tracker(request.tracking_uri, request.spec.name, request.uid, patience_s=0))
+        if _is_requested(requests, self._trial.trial_id):
+            tracker.finish(run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
+            return
+        groups = self._groups = self._make_groups(execution.controller, self._reports.put)
+        with when_requested(requests, self._trial.trial_id, groups.ask_to_leave) as cancelled:
+            self._fit_groups(job, tracker, FaultPolicy(execution.max_failures), cancelled)
+
+    def _fit_groups(self, job: TrainingJob, tracker: Tracker, policy: FaultPolicy, cancelled: threading.Event) -> None:
+        """Run one worker group after the other, until the training has ended or is to end."""
+        run_id = self._run_id
         while not self._leaving.is_set():
             try:
                 self._fit(job)
             except TrainingFailedError as error:
                 if self._leaving.is_set():
                     break
+                if cancelled.is_set():
+                    tracker.finish(run_id, Outcome.CANCELLED, CANCELLED)
+                    return
                 fault, reason = _fault(error)
                 decision = policy.decide(fault, reason)
                 if isinstance(decision, GiveUp):
@@ -138,7 +152,7 @@ class TrialTraining:
             else:
                 tracker.finish(run_id, Outcome.COMPLETED)
                 return
-        tracker.leave(run_id)
+        tracker.wait_for_turn(run_id)
 
     def _job(self) -> TrainingJob:
         request, resources = self._request, self._resources
@@ -148,7 +162,6 @@ class TrialTraining:
             execution=request.spec.execution.model_copy(update=found),
             data=request.spec.data,
             data_digest=request.plan.data_digest,
-            spec_digest=request.plan.spec_digest,
             storage=f"{request.storage}/trials/{self._trial.trial_id}",
             cache_root=request.cache_root,
         )
@@ -187,6 +200,13 @@ def _worker_groups(controller: str, report: Callable[[dict[str, Any]], None]) ->
     from .actor_groups import GroupsInActor
 
     return GroupsInActor(report)
+
+
+def _is_requested(requests: StopRequests, trial_id: str) -> bool:
+    try:
+        return requests.requested(trial_id)
+    except EngineError:  # the server is away: it is asked again while the trial trains
+        return False
 
 
 def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:

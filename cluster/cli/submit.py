@@ -14,6 +14,7 @@ import cloup
 from ...datasets import DIGITS, Manifest
 from ...orchestration.errors import UserError
 from ...orchestration.plan import make_plan
+from ...orchestration.preflight import notes, require_machine
 from ...orchestration.search.names import slug
 from ...orchestration.spec import ExperimentSpec
 from ..engines import ensure_engines
@@ -40,6 +41,7 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 @cloup.option("--spec", "spec_file", type=_FILE, help="YAML file of settings; flags win over it.")
 @cloup.option("--save", type=_FILE, help="Write the settings to a YAML file for --spec.")
 @cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@cloup.option("--check", is_flag=True, help="Check that the experiment can run, and stop.")
 @cloup.option("--detach", is_flag=True, help="Do not follow the experiment.")
 @help_all_option
 def command(
@@ -47,6 +49,7 @@ def command(
     save: Path | None,
     storage: str | None,
     dry_run: bool,
+    check: bool,
     detach: bool,
     address: str | None,
     tracking_uri: str | None,
@@ -76,6 +79,14 @@ def command(
         return
     # Before services are started; `launch` checks again.
     experiments.require_free(spec.name)
+    if not address:
+        require_machine(plan, storage or str(home.experiments))
+    for note in notes(plan):
+        stderr_console().print(note, soft_wrap=True)
+    if check:
+        where = "nodes" if address else "local Ray"
+        stderr_console().print(f"{spec.name} can run; the {where} will be checked when it begins", soft_wrap=True)
+        return
     stderr_console().print(plan_table(plan))
     engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
     experiment = launch(home, plan, engines, storage, rename="name" not in fields)

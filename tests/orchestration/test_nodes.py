@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from pathlib import Path
 
 import pytest
 
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.nodes import TRIAL_MEMORY, Node, _look, share_out
+from effnet_cluster.orchestration.nodes import TRIAL_MEMORY, Node, share_out
 from effnet_cluster.orchestration.plan import Plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.training.storage import Storage
 
 LARGE = 64 * 1024**3
 
@@ -105,24 +103,3 @@ def test_a_refusal_names_the_nodes_and_what_to_change() -> None:
         "--workers 3 with 2 CPU cores and a GPU per worker: only 2 such workers fit on the cluster's nodes "
         "(10.0.0.0 4 cores and 2 GPUs, 10.0.0.1 3 cores); use fewer workers or cores"
     )
-
-
-@pytest.mark.parametrize(
-    ("owner", "answer"), [("mine", ""), ("theirs", "it sees another folder there"), (None, "it sees nothing there")]
-)
-def test_a_node_says_what_it_sees_of_the_storage(tmp_path: Path, owner: str | None, answer: str) -> None:
-    if owner:
-        Storage(str(tmp_path)).claim(owner)
-    before = sorted(tmp_path.iterdir())
-    assert _look(str(tmp_path), "mine", "node-1") == answer
-    assert sorted(tmp_path.iterdir()) == before, "it has left something"
-
-
-def test_a_node_that_may_read_and_not_write_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Storage(str(tmp_path)).claim("mine")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied", "/x")
-
-    monkeypatch.setattr(Storage, "write", refuse)
-    assert "Permission denied" in _look(str(tmp_path), "mine", "node-1")
