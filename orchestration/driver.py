@@ -61,18 +61,25 @@ def run(request: ExperimentRequest) -> bool:
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
     """Run the trials that are not completed; returns the errors of those that failed, by the trials' ids."""
-    from .nodes import alive_nodes, check_storage, share_out
+    from .allocation import share_out
+    from .measurements import learn
+    from .nodes import alive_nodes, check_storage, measured_costs, tell_autoscaler
     from .sweep import run_sweep
     from .trial import SweepContext
 
     nodes = alive_nodes()
-    resources, concurrent = share_out(nodes, request.plan)
+    shares = share_out(nodes, request.spec.execution, request.plan.trials, measured_costs(nodes, request))
     check_storage(nodes, request.storage, request.uid)
     completed = {record.trial_id for record in tracker.trials() if record.outcome is Outcome.COMPLETED}
     left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in completed]
     if not left:
         return {}
-    results = run_sweep(SweepContext(request, sweep_id, resources), left, concurrent)
+    tell_autoscaler(shares.demand_of(request.plan.trial(trial_id)) for trial_id in left)
+    try:
+        results = run_sweep(SweepContext(request, sweep_id, shares), left)
+    finally:
+        tell_autoscaler(())
+    learn(tracker.trials(), request.plan, shares, left, Path(request.cache_root))
     errors = {trial_id: result.error for trial_id, result in zip(left, results, strict=True)}
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
 

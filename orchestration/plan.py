@@ -19,6 +19,7 @@ from .spec import ExperimentSpec, slug
 from .training.execution import Execution
 from .training.job import TrialPlan
 from .training.micro_batch import largest_micro_batch, require_normalizable
+from .training.workers import workers_of
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
@@ -167,14 +168,20 @@ def _class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[st
 
 
 def _batches_per_epoch(spec: ExperimentSpec, samples: int) -> int:
-    return BatchLayout(samples, spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
+    most = max(_sure_counts(spec, name)[-1] for name in spec.variants)
+    return BatchLayout(samples, spec.recipe.global_batch, world_size=most).batches
 
 
 def _require_normalizable(spec: ExperimentSpec, trials: Iterable[TrialPlan]) -> None:
-    for workers in spec.worker_counts:
-        micro_batch = largest_micro_batch(spec.recipe, workers)
-        for trial in trials:
-            require_normalizable(trial, workers, micro_batch)
+    for trial in trials:
+        for workers in _sure_counts(spec, trial.variant):
+            require_normalizable(trial, workers, largest_micro_batch(trial.recipe, workers))
+
+
+def _sure_counts(spec: ExperimentSpec, variant: str) -> tuple[int, ...]:
+    """The numbers of workers that a variant's trials may get; what the cluster decides can always be one."""
+    counts = spec.worker_counts(variant)
+    return counts if workers_of(spec.execution.workers, variant) else counts[:1]
 
 
 def _plan_trial(

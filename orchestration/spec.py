@@ -20,6 +20,7 @@ from .errors import UserError
 from .training.execution import Execution
 from .training.recipes import Recipe
 from .training.settings import Shown, settings_of
+from .training.workers import workers_of
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
 _SEED_RANGE = re.compile(r"(\d{1,10})-(\d{1,10})")
@@ -215,18 +216,18 @@ class ExperimentSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check_workers(self) -> ExperimentSpec:
-        if not self.worker_counts:
-            fewest, most = self.execution.workers
-            raise ValueError(
-                f"global batch {self.recipe.global_batch} cannot be shared equally by any number of workers from "
-                f"{fewest} to {most}"
-            )
+        for name in self.variants:
+            if not self.worker_counts(name):
+                span = workers_of(self.execution.workers, name)
+                raise ValueError(
+                    f"global batch {self.recipe.global_batch} cannot be shared equally by any number of workers"
+                    + (f" from {span.fewest} to {span.most}" if span else "")
+                )
         return self
 
-    @property
-    def worker_counts(self) -> tuple[int, ...]:
-        """The numbers of workers that a trial can have, ascending."""
-        return self.execution.worker_counts(self.recipe.global_batch)
+    def worker_counts(self, variant: str) -> tuple[int, ...]:
+        """The numbers of workers that a trial of a variant can have, ascending; see `Execution.worker_counts`."""
+        return self.execution.worker_counts(variant, self.recipe.global_batch)
 
     @field_validator("name")
     @classmethod

@@ -9,13 +9,15 @@ from ray import tune
 from ray.tune import ResultGrid, TuneConfig, Tuner
 from ray.tune.logger import JsonLoggerCallback
 
-from .nodes import TRIAL_MEMORY
+from .allocation import TRIAL_MEMORY
 from .training.metrics import TOP1
 from .trial import SweepContext, run_trial
 
 
-def run_sweep(context: SweepContext, trial_ids: Sequence[str], concurrent: int) -> ResultGrid:
-    """Run trials, at most `concurrent` at a time. One that fails does not end the others; its error is in the result.
+def run_sweep(context: SweepContext, trial_ids: Sequence[str]) -> ResultGrid:
+    """Run trials, as many at a time as fit beside each other whichever they are.
+
+    One that fails does not end the others; its error is in the result.
 
     Tune starts afresh in each job, over the trials that the tracking server does not know as completed: its own state
     is written piecemeal, and would bring the former job's concurrency back.
@@ -28,7 +30,7 @@ def run_sweep(context: SweepContext, trial_ids: Sequence[str], concurrent: int) 
         tune_config=TuneConfig(
             metric=TOP1,
             mode="max",
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=context.shares.concurrent,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),

@@ -9,10 +9,10 @@ from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 
+from .allocation import Shares, WorkerResources
 from .errors import EngineError, UserError
 from .faults import Fault, FaultPolicy, GiveUp, cause, classify, decisive
 from .logs import configure_logging
-from .nodes import WorkerResources
 from .request import ExperimentRequest
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
@@ -29,11 +29,11 @@ class TrialFailedError(EngineError):
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all trials of a sweep share; `sweep_id` is the sweep's MLflow run."""
+    """What all trials of a sweep share; `sweep_id` is the sweep's MLflow run, `shares` says what each of them gets."""
 
     request: ExperimentRequest
     sweep_id: str
-    resources: WorkerResources
+    shares: Shares
 
 
 def run_trial(config: dict[str, Any], context: SweepContext) -> None:
@@ -50,12 +50,14 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> None:
     execution, trial = request.spec.execution, request.plan.trial(config["trial"])
     configure_logging(trial.trial_id)
     tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
-    job = _job(context, trial)
-    run_id = tracker.ensure_trial(job, context.sweep_id)
+    resources = context.shares.resources_of(trial)
+    job = _job(context, trial, resources)
+    predicted = context.shares.cost_of(trial).seconds
+    run_id = tracker.ensure_trial(job, context.sweep_id, predicted)
     policy = FaultPolicy(execution.max_failures)
     while True:
         try:
-            _trainer(job, context, run_id).fit()
+            _trainer(job, context, run_id, resources).fit()
         except TrainingFailedError as error:
             fault, reason = _fault(error)
             decision = policy.decide(fault, reason)
@@ -80,8 +82,8 @@ def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:
     return classify(error), cause(error)
 
 
-def _job(context: SweepContext, trial: TrialPlan) -> TrainingJob:
-    request, resources = context.request, context.resources
+def _job(context: SweepContext, trial: TrialPlan, resources: WorkerResources) -> TrainingJob:
+    request = context.request
     found = {"cpus_per_worker": resources.cpus, "device": "gpu" if resources.use_gpu else "cpu"}
     return TrainingJob(
         trial=trial,
@@ -94,10 +96,9 @@ def _job(context: SweepContext, trial: TrialPlan) -> TrainingJob:
     )
 
 
-def _trainer(job: TrainingJob, context: SweepContext, run_id: str) -> Any:
+def _trainer(job: TrainingJob, context: SweepContext, run_id: str, resources: WorkerResources) -> Any:
     """Ray's trainer of a job: with the controller in this process, or as Ray promises it."""
-    request, resources = context.request, context.resources
-    counts = request.spec.worker_counts
+    request, counts = context.request, resources.counts
     fewest, most = counts[0], counts[-1]
     unsent = Path(request.cache_root, "unsent")
     sink = MlflowSink(request.tracking_uri, request.spec.name, request.uid, run_id, unsent)
@@ -105,7 +106,7 @@ def _trainer(job: TrainingJob, context: SweepContext, run_id: str) -> Any:
     scaling = ScalingConfig(
         num_workers=most if fewest == most else (fewest, most),
         use_gpu=resources.use_gpu,
-        resources_per_worker={"CPU": float(resources.cpus), **({"GPU": 1.0} if resources.use_gpu else {})},
+        resources_per_worker={name: float(amount) for name, amount in resources.per_worker.items()},
     )
     run = RunConfig(
         name=job.trial.trial_id,

@@ -10,5 +10,7 @@ UID = "effnet.uid"
 MODEL_URI = "effnet.model_uri"
 OUTCOME, REASON = "outcome", "outcome.reason"
 DATA_DIGEST = "data.digest"
+PREDICTED_SECONDS = "predicted.seconds"
+"""Of a trial's run: what it was predicted to take, from its start to its end."""
 # MLflow's own, which its web page shows.
 RUN_NAME, PARENT_RUN, EXPERIMENT_KIND = "mlflow.runName", "mlflow.parentRunId", "mlflow.experimentKind"
