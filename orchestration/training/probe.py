@@ -6,7 +6,6 @@ which the time grows in proportion.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
@@ -25,15 +24,16 @@ from .measured import MeasuredNetwork, Measurement, ProbeOrder, kind_of
 from .micro_batch import fitting_images, memory_budget
 from .world import World
 
-# Seconds of one step of the larger batch, and its most images; the smaller batch is a quarter of it.
-_STEP_S, _MOST, _SMALLER, _FEWEST = 0.5, 128, 4, 2
-_REPEATS = 3
+# Batches double from the fewest images until a step takes so many seconds; the other measured one is a quarter of the
+# last. A step that is slower than the second number is not repeated.
+_STEP_S, _SLOW_S = 0.5, 5.0
+_FEWEST, _MOST, _SMALLER, _REPEATS = 2, 128, 4, 2
 # Images that are loaded to time it.
 _LOADED = 16
 
 
 def probe(order: ProbeOrder) -> Measurement:
-    """Measure on this machine. Takes a few seconds per network, or what two steps of two images take.
+    """Measure on this machine. Takes a few seconds per network, or what a step of two images takes.
 
     Raises:
         DataError, OSError: the data cannot be read.
@@ -76,8 +76,6 @@ def _measure(
         parts.take_step.micro_batch = images
         return _timed(lambda: _train(parts, some, labels, device), device)
 
-    step(_FEWEST)
-    each = min(step(_FEWEST), step(_FEWEST)) / _FEWEST
     fitting = fitting_images(
         trial.model,
         trial.image_size,
@@ -85,17 +83,21 @@ def _measure(
         checkpoint_activations=recipe.checkpoint_activations,
         half=parts.precision != "float32",
     )
-    most = max(_FEWEST, min(share, fitting, int(_STEP_S / each)))
-    sizes = sorted({max(_FEWEST, most // _SMALLER), most})
-    if most > _FEWEST:
-        step(most)
-    seconds = [statistics.median(step(size) for _ in range(_REPEATS)) for size in sizes]
+    most, known = max(_FEWEST, min(share, fitting)), dict[int, float]()
+    images = _FEWEST
+    while True:
+        first = step(images)  # of this size: plans are made and memory is asked for
+        known[images] = first if first > _SLOW_S else min(step(images) for _ in range(_REPEATS))
+        if images == most or known[images] > _STEP_S:
+            break
+        images = min(2 * images, most)
+    sizes = sorted({max(size for size in known if size == _FEWEST or size <= images // _SMALLER), images})
     return MeasuredNetwork(
         macs=trial.macs,
         kind=kind_of(trial),
         images=tuple(sizes),
-        seconds=tuple(seconds),
-        eval_seconds=_evaluate(parts, _repeat(batch.images, most), device) / most,
+        seconds=tuple(known[size] for size in sizes),
+        eval_seconds=_evaluate(parts, _repeat(batch.images, images), device) / images,
         load_seconds=load_seconds,
     )
 
@@ -104,13 +106,8 @@ def _load(epoch: Callable[[int], object], images: int) -> tuple[Batch, float]:
     """A batch, and the seconds per image that another took."""
     batches = iter(epoch(0))  # type: ignore[call-overload]
     batch = next(batches)
-    started = time.perf_counter()
-    other = next(batches, None)
-    seconds = time.perf_counter() - started
-    if other is None:
-        started = time.perf_counter()
-        next(iter(epoch(1)))  # type: ignore[call-overload]
-        seconds = time.perf_counter() - started
+    alone = torch.device("cpu")
+    seconds = _timed(lambda: next(batches, None) or next(iter(epoch(1))), alone)  # type: ignore[call-overload]
     return batch, seconds / images
 
 
@@ -133,11 +130,13 @@ def _evaluate(parts: TrainingParts, images: Tensor, device: torch.device) -> flo
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
+    """Seconds of a piece of work: of the processor where that is less, as other processes may have had it meanwhile."""
+    started, used = time.perf_counter(), time.process_time()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+        return time.perf_counter() - started
+    return min(time.perf_counter() - started, time.process_time() - used)
 
 
 if __name__ == "__main__":
