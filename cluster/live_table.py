@@ -77,7 +77,7 @@ def plan_table(plan: Plan, forecast: Forecast | None = None) -> Table:
     """What will run, one row per trial; with a forecast also what it takes."""
     spec = plan.spec
     table = Table(
-        title=f"{spec.name}: {len(plan.trials)} trials × {spec.execution.workers} DDP workers, {spec.recipe.epochs} "
+        title=f"{spec.name}: {plan.trial_count} trials × {spec.execution.workers} DDP workers, {spec.recipe.epochs} "
         f"epochs on {plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes{_tail(plan)}",
         title_justify="left",
     )
@@ -85,7 +85,7 @@ def plan_table(plan: Plan, forecast: Forecast | None = None) -> Table:
     if forecast is not None:
         for name in ("workers", "batch", "memory/worker", "steps", "start, end", "s/step", "total"):
             table.add_column(name, justify="right")
-    for trial in plan.trials:
+    for trial in plan.examples:
         table.add_row(
             trial.trial_id,
             count(trial.params),

@@ -82,12 +82,12 @@ class Predictor:
 
     def forecast(self, plan: Plan) -> Forecast:
         """What a plan will take. Raises `UserError` if a trial fits nowhere."""
-        return Forecast.of(plan, share_out(self.nodes, plan.spec.execution, plan.trials, self.costs(plan)))
+        return Forecast.of(plan, share_out(self.nodes, plan.spec.execution, plan.typical, self.costs(plan)))
 
     def refusal(self, plan: Plan) -> str:
         """Why a plan cannot run on the cluster as it is now, in one line; empty if it can."""
         try:
-            share_out(self.nodes, plan.spec.execution, plan.trials)
+            share_out(self.nodes, plan.spec.execution, plan.typical)
         except UserError as error:
             return str(error)
         return ""

@@ -15,6 +15,7 @@ from ..datasets import EffnetClusterError, one_line
 from .faults import cause
 from .logs import configure_logging
 from .request import ExperimentRequest
+from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
@@ -30,11 +31,15 @@ ENTRYPOINT = (
     f"if [ $code -gt 2 ]; then {_COMMAND} --lost {EXPERIMENT_FILE}; fi; exit $code"
 )
 """The shell command of the job."""
+_FINISHED = (Outcome.COMPLETED, Outcome.STOPPED)
 _log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` in a job
 
 
 def run(request: ExperimentRequest) -> bool:
-    """Run an experiment to its end on the cluster that this process belongs to; returns whether every trial completed.
+    """Run an experiment to its end on the cluster that this process belongs to.
+
+    Returns:
+        Whether every trial completed, or was stopped by the scheduler.
 
     Raises:
         UserError, DataError: what the user can correct.
@@ -68,20 +73,38 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     from .trial import SweepContext
 
     nodes = alive_nodes()
-    shares = share_out(nodes, request.spec.execution, request.plan.trials, measured_costs(nodes, request))
+    shares = share_out(nodes, request.spec.execution, request.plan.examples, measured_costs(nodes, request))
     check_storage(nodes, request.storage, request.uid)
-    completed = {record.trial_id for record in tracker.trials() if record.outcome is Outcome.COMPLETED}
-    left = [trial.trial_id for trial in request.plan.trials if trial.trial_id not in completed]
-    if not left:
+    before = {record.trial_id for record in tracker.trials()}
+    source = _source(request, tracker)
+    if source.exhausted:
         return {}
-    tell_autoscaler(shares.demand_of(request.plan.trial(trial_id)) for trial_id in left)
+    tell_autoscaler(shares.demand_of(trial) for trial in request.plan.typical)
     try:
-        results = run_sweep(SweepContext(request, sweep_id, shares), left)
+        errors = run_sweep(SweepContext(request, sweep_id, shares), tracker, source)
     finally:
         tell_autoscaler(())
-    learn(tracker.trials(), request.plan, shares, left, Path(request.cache_root))
-    errors = {trial_id: result.error for trial_id, result in zip(left, results, strict=True)}
-    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items() if error}
+    if request.spec.scheduling.name == "none":  # others pause trials, and a run's time is not the trial's
+        fresh = [record for record in tracker.trials() if record.trial_id not in before]
+        learn(fresh, request.plan, shares, Path(request.cache_root))
+    return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
+
+
+def _source(request: ExperimentRequest, tracker: Tracker) -> TrialSource:
+    """What is left to run: trials that are not finished, or what a search makes up besides those."""
+    plan, search = request.plan, request.spec.search
+    finished = {record.trial_id: record for record in tracker.trials() if record.outcome in _FINISHED}
+    if not search.adaptive:
+        return PlannedSource([trial for trial in plan.trials if trial.trial_id not in finished])
+    from .search.optuna_source import OptunaSource
+
+    source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, Storage(request.storage))
+    for record in finished.values():  # a former driver may have ended between a trial's end and its note of it
+        values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
+        source.ended(
+            record.trial_id, record.outcome, {name: found for name, found in values.items() if found is not None}
+        )
+    return source
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -94,7 +117,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         errors: of the trials that failed, by their ids. A trial whose process was lost has not closed its run itself.
 
     Returns:
-        Whether every trial completed.
+        Whether every trial completed, or was stopped by the scheduler.
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
@@ -108,9 +131,9 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     if best is not None and best.model_uri:
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
-    trials = request.plan.trials
-    missing = len(trials) - len(done)
-    reason = f"{missing} of {len(trials)} trials did not complete" if missing else ""
+    count = request.plan.trial_count
+    missing = count - sum(record.outcome in _FINISHED for record in records)
+    reason = f"{missing} of {count} trials did not complete" if missing else ""
     tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
     for record in records:
         if record.outcome is Outcome.FAILED:

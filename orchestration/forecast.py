@@ -24,8 +24,8 @@ class Forecast:
     @classmethod
     def of(cls, plan: Plan, shares: Shares) -> Forecast:
         """Predict a plan. Raises `UserError` if a trial fits nowhere."""
-        costs = {trial.trial_id: shares.cost_of(trial) for trial in plan.trials}
-        demands = [shares.demand_of(trial) for trial in plan.trials]
+        costs = {trial.trial_id: shares.cost_of(trial) for trial in (*plan.examples, *plan.typical)}
+        demands = [shares.demand_of(trial) for trial in plan.typical]
         return cls(shares, costs, simulate(demands, shares.nodes, plan.spec.execution.max_concurrent))
 
     @property
@@ -36,7 +36,7 @@ class Forecast:
     @property
     def worker_hours(self) -> float:
         """Workers × hours, of all trials."""
-        return sum(cost.worker_hours for cost in self.costs.values())
+        return sum(span.demand.workers * (span.end - span.start) for span in self.schedule.spans) / 3600
 
     @property
     def critical_path(self) -> tuple[str, ...]:
@@ -89,6 +89,6 @@ def within_budget(
 
 def _epochs_left(plan: Plan, forecast: Forecast, hours: float) -> int:
     """How many epochs fit, of all trials alike."""
-    costs = [forecast.costs[trial.trial_id] for trial in plan.trials]
+    costs = [forecast.costs[trial.trial_id] for trial in plan.typical]
     fixed = sum(cost.workers * cost.overhead for cost in costs) / 3600
     return int(plan.spec.recipe.epochs * (hours - fixed) / max(forecast.worker_hours - fixed, 1e-9))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -88,8 +88,8 @@ def recalled(plan: Plan, nodes: Sequence[Node], folder: Path) -> tuple[CostModel
     """
     execution = plan.spec.execution
     blind = cost_model(plan)
-    shares = share_out(nodes, execution, plan.trials, blind)
-    key = setting_key(plan.trials, shares.cpus, shares.use_gpu)
+    shares = share_out(nodes, execution, plan.examples, blind)
+    key = setting_key(plan.examples, shares.cpus, shares.use_gpu)
     measured = Measurements(folder).get(key)
     order = _order(plan, shares, folder, measured)
     return cost_model(plan, key, measured if measured and measured.networks else None), order
@@ -97,7 +97,7 @@ def recalled(plan: Plan, nodes: Sequence[Node], folder: Path) -> tuple[CostModel
 
 def _order(plan: Plan, shares: Shares, folder: Path, known: Measurement | None) -> ProbeOrder | None:
     """What a probe has to measure besides what is known; None: nothing."""
-    missing = (known or Measurement(use_gpu=shares.use_gpu, cpus=shares.cpus)).missing(plan.trials)
+    missing = (known or Measurement(use_gpu=shares.use_gpu, cpus=shares.cpus)).missing(plan.examples)
     if not missing:
         return None
     return ProbeOrder(
@@ -155,16 +155,13 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def learn(
-    records: Sequence[TrialRecord], plan: Plan, shares: Shares, left: Collection[str], folder: Path
-) -> Measurement | None:
+def learn(records: Sequence[TrialRecord], plan: Plan, shares: Shares, folder: Path) -> Measurement | None:
     """Remember how far finished trials were from their prediction.
 
     Args:
-        records: of the experiment's trials.
+        records: of trials that had not begun before; what was interrupted says little about time.
         plan: that was run.
         shares: what its trials got.
-        left: the ids of those that ran to their end now; others were interrupted, and their times say little.
         folder: of what is remembered.
 
     Returns:
@@ -179,9 +176,7 @@ def learn(
     factors, overheads = list[float](), list[float]()
     for record in records:
         trial = trials.get(record.trial_id)
-        if trial is None or record.outcome is not Outcome.COMPLETED or record.trial_id not in left:
-            continue
-        if record.seconds <= 0 or not record.elapsed:
+        if trial is None or record.outcome is not Outcome.COMPLETED or record.seconds <= 0 or not record.elapsed:
             continue
         cost = plain.cost_of(trial)
         factor = record.seconds / (cost.steps * cost.step_seconds)

@@ -120,7 +120,7 @@ def measured_costs(nodes: Sequence[Node], request: ExperimentRequest) -> CostMod
             costs = remember(plan, costs, ray.get(task.remote(order), timeout=_PROBE_S), folder)
         except ray.exceptions.RayError as error:
             _log.warning("nothing was measured: %s", one_line(error, 200))
-    shares = share_out(nodes, plan.spec.execution, plan.trials, costs)
+    shares = share_out(nodes, plan.spec.execution, plan.examples, costs)
     for trial in plan.trials:
         _log.info("predicted: %.0f s", shares.cost_of(trial).seconds, extra={"trial": trial.trial_id})
     return costs

@@ -8,12 +8,14 @@ here; `--controller actor` goes without it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray import tune
 from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, UserCallback
 from ray.train.backend import Backend, BackendConfig
@@ -35,21 +37,42 @@ from .train_worker import (
 
 # Seconds that workers have to save before their group is resized, and between two looks whether they have.
 _GRACE_S, _POLL_S = 30.0, 0.2
+Worker = Callable[[dict[str, Any]], None]
 _log = logging.getLogger(__name__)
 
 
-def trial_trainer(
-    config: dict[str, Any], counts: tuple[int, ...], scaling_config: ScalingConfig, run_config: RunConfig
-) -> DataParallelTrainer:
-    """A trainer of `train_worker` whose controller runs in this process and reports to its Tune session.
+class GroupsInProcess:
+    """The worker groups of one trial, one after the other, whose controller runs in this process.
 
     Args:
-        config: for `train_worker`.
-        counts: the allowed numbers of workers, ascending; the first and the last are those of `scaling_config`.
-        scaling_config, run_config: Ray's.
+        report: called with the metrics of rank 0 after each epoch.
+        worker: what each worker runs.
     """
-    run_config.callbacks = [*(run_config.callbacks or []), _ReportToTune(), _SaveBeforeResize()]
-    return _TrialTrainer(counts, train_worker, config, scaling_config, run_config)
+
+    def __init__(self, report: Callable[[dict[str, Any]], None], worker: Worker = train_worker) -> None:
+        self._worker = worker
+        self._report, self._group = _Report(report), _LeavingGroup()
+
+    def fit(
+        self, config: dict[str, Any], counts: tuple[int, ...], scaling_config: ScalingConfig, run_config: RunConfig
+    ) -> None:
+        """Run a group until it ends.
+
+        Args:
+            config: for the workers; `is_preempted` is added.
+            counts: the allowed numbers of workers, ascending; the first and the last are those of `scaling_config`.
+            scaling_config, run_config: Ray's.
+
+        Raises:
+            TrainingFailedError: a worker failed, or was asked to leave.
+        """
+        run_config.callbacks = [self._report, self._group]
+        config = config | {"is_preempted": is_preempted}
+        _TrialTrainer(counts, self._worker, config, scaling_config, run_config).fit()
+
+    def ask_to_leave(self) -> None:
+        """Make the workers save and leave, also those that are still to start. Another thread may call it."""
+        self._group.ask_to_leave()
 
 
 def is_preempted() -> bool:
@@ -90,30 +113,49 @@ class ElasticWorkers(ElasticScalingPolicy):  # type: ignore[misc]
         return max((count for count in self._counts if count <= possible), default=0)
 
 
-class _ReportToTune(UserCallback):  # type: ignore[misc]
-    """Hands what rank 0 reports on to the Tune session of this process.
+class _Report(UserCallback):  # type: ignore[misc]
+    """Hands on what rank 0 reports."""
 
-    Ray's own `TuneReportCallback` goes through an actor, as Ray's controller is in another process than the trial.
-    """
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        self._report = report
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Called by the controller when all ranks have reported."""
-        tune.report(metrics[0])
+        self._report(metrics[0])
 
 
-class _SaveBeforeResize(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
-    """Makes the workers of a group save and leave before Ray Train resizes the group."""
+class _LeavingGroup(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
+    """Makes the workers of a group save and leave: for good, or before Ray Train resizes the group."""
 
     def __init__(self) -> None:
         self._group: Any = None
+        self._leaving = False
+        # The controller's thread starts and ends groups; another one may ask them to leave.
+        self._lock = threading.Lock()
+
+    def ask_to_leave(self) -> None:
+        """Ask the workers of this group, and those of any later one."""
+        with self._lock:
+            self._leaving = True
+            if self._group is not None:
+                self._ask(self._group)
+
+    @staticmethod
+    def _ask(group: Any) -> None:
+        with contextlib.suppress(RayError):  # a worker that is lost has left
+            ray.get(group.execute_async(ask_to_leave), timeout=_GRACE_S)
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Called by the controller when the workers of a group are up."""
-        self._group = worker_group
+        with self._lock:
+            self._group = worker_group
+            if self._leaving:
+                self._ask(worker_group)
 
     def before_worker_group_shutdown(self, worker_group: Any) -> None:
         """Called when a group is about to be ended, whatever for."""
-        self._group = None
+        with self._lock:
+            self._group = None
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
         """Called when a group is about to be started, or ended for one of another size."""

@@ -1,45 +1,166 @@
-"""A sweep: Ray Tune over the trials of a plan."""
+"""A sweep: Ray Tune over the trials that a source hands out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import queue
+import threading
+from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune import ResultGrid, TuneConfig, Tuner
+from ray.tune import TuneConfig, Tuner
 from ray.tune.logger import JsonLoggerCallback
+from ray.tune.search import Searcher
 
 from .allocation import TRIAL_MEMORY
-from .training.metrics import TOP1
-from .trial import SweepContext, run_trial
+from .errors import EngineError
+from .line import Line
+from .schedulers import PERCENT, Point, ReasonedScheduler, make_scheduler
+from .search.sources import TrialSource
+from .tracking.records import Outcome
+from .tracking.runs import Tracker
+from .training.metrics import BEST_TOP1, TOP1, TRAIN_SECONDS
+from .trial import SweepContext, Trial
+
+# Seconds that a stopped trial's process gets to end its part of the run.
+_LEAVES_S = 120.0
+_log = logging.getLogger(__name__)
 
 
-def run_sweep(context: SweepContext, trial_ids: Sequence[str]) -> ResultGrid:
-    """Run trials, as many at a time as fit beside each other whichever they are.
+def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource) -> dict[str, Exception]:
+    """Run trials, each when there is room for it. One that fails does not end the others; returns the errors by trial.
 
-    One that fails does not end the others; its error is in the result.
-
-    Tune starts afresh in each job, over the trials that the tracking server does not know as completed: its own state
+    Tune starts afresh in each job, over the trials that the tracking server does not know as finished: its own state
     is written piecemeal, and would bring the former job's concurrency back.
+
+    Args:
+        context: what the trials share.
+        tracker: of their runs.
+        source: of the trials that are to run.
     """
     request = context.request
-    trainable = tune.with_resources(tune.with_parameters(run_trial, context=context), {"memory": TRIAL_MEMORY})
+    scheduling = request.spec.scheduling
+    next_trials = _NextTrials(source, Line(context.shares))
+    stopped = _StoppedRuns(tracker)
+
+    def name(trial: Any) -> str:
+        return request.plan.trial_of(trial.config).trial_id
+
+    def stop(trial_id: str, reason: str) -> None:
+        next_trials.stopped.add(trial_id)
+        stopped.put(trial_id, reason)
+
+    scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, {}), stop, next_trials.has_room)
+    if scheduling.name != "none":
+        scheduler.replay(_curves(tracker))
+    trainable = tune.with_resources(tune.with_parameters(Trial, context=context), {"memory": TRIAL_MEMORY})
     tuner = Tuner(
         trainable,
-        param_space={"trial": tune.grid_search(list(trial_ids))},
         tune_config=TuneConfig(
-            metric=TOP1,
-            mode="max",
-            max_concurrent_trials=context.shares.concurrent,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            search_alg=next_trials,
+            scheduler=scheduler,
+            num_samples=-1,  # as many as the source has
+            trial_name_creator=name,
+            trial_dirname_creator=name,
         ),
         run_config=tune.RunConfig(
             name=request.job, storage_path=f"{request.storage}/tune", verbose=0, callbacks=[JsonLoggerCallback()]
         ),
     )
-    return tuner.fit()
+    try:
+        results = tuner.fit()
+    finally:
+        stopped.close()
+    return {Path(result.path).name: result.error for result in results if result.error}
 
 
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"])
+class _NextTrials(Searcher):  # type: ignore[misc]
+    """Hands Tune the next trial of a source when there is room for it, and the source the results.
+
+    Args:
+        source: of the trials.
+        line: which of them starts now.
+    """
+
+    def __init__(self, source: TrialSource, line: Line) -> None:
+        super().__init__()
+        self._source = source
+        self._line = line
+        self._running: dict[str, str] = {}  # Tune's id → the trial's
+        self.stopped: set[str] = set()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Called by Tune again and again; returns a configuration, None for now, or that there will be no more."""
+        if self._source.exhausted:
+            return str(Searcher.FINISHED)
+        trial = self._line.next(self._source.waiting())
+        if trial is None:
+            return None
+        self._source.take(trial.trial_id)
+        self._running[trial_id] = trial.trial_id
+        return trial.configuration
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Called by Tune when a trial has ended, however it did."""
+        name = self._running.pop(trial_id, None)
+        if name is None:
+            return
+        self._line.ended(name)
+        outcome = Outcome.FAILED if error else Outcome.STOPPED if name in self.stopped else Outcome.COMPLETED
+        metrics = {"top1": BEST_TOP1, "seconds": TRAIN_SECONDS}
+        values = {value: result[metric] for value, metric in metrics.items() if result and metric in result}
+        share = (result or {}).get(PERCENT, 0.0) / 100
+        self._source.ended(name, outcome, values | {"share": share})
+
+    def has_room(self, name: str) -> bool:
+        """Whether a paused trial can go on."""
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Called by Tune, whose state no job of ours goes on from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+class _StoppedRuns:
+    """Closes the runs of trials that a scheduler has stopped, when their processes have left them; from a thread."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._queue: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()  # trial and reason
+        self._thread = threading.Thread(target=self._close_runs, name="stopped runs", daemon=True)
+        self._thread.start()
+
+    def put(self, trial_id: str, reason: str) -> None:
+        """Close the run of a trial, some time later; `reason` says in one line why it was stopped."""
+        self._queue.put((trial_id, reason))
+
+    def close(self) -> None:
+        """Wait until all that were put are closed."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _close_runs(self) -> None:
+        while (found := self._queue.get()) is not None:
+            try:
+                self._close_run(*found)
+            except EngineError as error:
+                _log.error("a run was stopped, but MLflow could not be told: %s", error)
+
+    def _close_run(self, trial_id: str, reason: str) -> None:
+        run_id = self._tracker.wait_until_left(trial_id, _LEAVES_S)
+        if run_id is not None:
+            self._tracker.finish(run_id, Outcome.STOPPED, reason)
+
+
+def _curves(tracker: Tracker) -> dict[str, list[Point]]:
+    """What the trials of earlier jobs have reported."""
+    records = tracker.trials()
+    return {
+        record.trial_id: [
+            Point(100 * point.step / record.epochs, point.value) for point in tracker.history(record.run_id, TOP1)
+        ]
+        for record in records
+    }

@@ -22,9 +22,10 @@ class Outcome(StrEnum):
     """How a trial stands. MLflow's own statuses cannot tell a cancelled run from one that a scheduler stopped.
 
     running → completed | stopped (by the scheduler) | failed | cancelled (by the user); `resume` makes failed and
-    cancelled trials running again.
+    cancelled trials running again. One that has left its workers and waits to go on is pending.
     """
 
+    PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -34,12 +35,14 @@ class Outcome(StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether the trial will log no more."""
-        return self is not Outcome.RUNNING
+        return self not in (Outcome.RUNNING, Outcome.PENDING)
 
     @property
     def run_status(self) -> str:
         """MLflow's nearest run status."""
-        return {"running": "RUNNING", "failed": "FAILED", "cancelled": "KILLED"}.get(self.value, "FINISHED")
+        return {"pending": "SCHEDULED", "running": "RUNNING", "failed": "FAILED", "cancelled": "KILLED"}.get(
+            self.value, "FINISHED"
+        )
 
     @classmethod
     def of(cls, run: Run) -> Outcome:
@@ -59,6 +62,7 @@ class TrialRecord:
         image_size: edge of the network's input, in pixels.
         params, macs: of the network: number of parameters, multiply-adds per image.
         global_batch, shuffle_block, tail: what the order of its samples follows from, with the seed; see `TrialPlan`.
+        epochs: that it is to train.
         data_digest: of the data set's manifest.
         epochs_done: number of finished epochs.
         seconds: training time of these: without start-up, evaluation and what lies between restarts.
@@ -83,6 +87,7 @@ class TrialRecord:
     global_batch: int
     shuffle_block: int
     tail: Tail
+    epochs: int
     data_digest: str
     epochs_done: int = 0
     seconds: float = 0.0
@@ -121,6 +126,7 @@ class TrialRecord:
                 global_batch=int(given["global_batch"]),
                 shuffle_block=int(given["shuffle_block"]),
                 tail=given["tail"],
+                epochs=int(given["epochs"]),
                 data_digest=given["data_digest"],
                 epochs_done=int(measured.get(metrics.EPOCH, 0)),
                 seconds=measured.get(metrics.TRAIN_SECONDS, 0.0),

@@ -7,6 +7,7 @@ be repeated. All of it goes over HTTP to a tracking server; nobody opens its dat
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _MOST_PARAMS = 100
 # Characters: one line of the web page. The job's log has the whole error.
 _REASON_LENGTH = 500
+# Seconds between two looks at a run that another process is to leave.
+_POLL_S = 1.0
 
 
 class MetricPoint(NamedTuple):
@@ -196,6 +199,21 @@ class Tracker:
         """The curve of a metric, in the order of its steps; empty if it was never logged."""
         points = self.client.get_metric_history(run_id, metric)
         return sorted(MetricPoint(point.step, point.value, point.timestamp / 1000) for point in points)
+
+    def wait_until_left(self, trial_id: str, seconds: float) -> str | None:
+        """Wait until the process of a trial has left its run; returns the run's id, None where there is no run."""
+        deadline = time.monotonic() + seconds
+        while True:
+            run = self._find(tags.TRIAL_ID, trial_id)
+            if run is None:
+                return None
+            if Outcome.of(run) is not Outcome.RUNNING or time.monotonic() > deadline:
+                return str(run.info.run_id)
+            time.sleep(_POLL_S)
+
+    def leave(self, run_id: str) -> None:
+        """Note that a trial's process has left its run, which somebody else will go on with or close."""
+        self._set_outcome(run_id, Outcome.PENDING)
 
     def receipts(self, run_id: str) -> dict[int, int]:
         """The receipt, a hash of the consumed samples, of every epoch that a run has logged; epochs count from 1."""

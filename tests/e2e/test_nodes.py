@@ -16,8 +16,9 @@ from mlflow.entities import Run
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from effnet_cluster.orchestration.allocation import share_out
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.nodes import alive_nodes, check_storage, share_out
+from effnet_cluster.orchestration.nodes import alive_nodes, check_storage
 from effnet_cluster.orchestration.plan import Plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.storage import Storage
@@ -25,7 +26,7 @@ from effnet_cluster.orchestration.training.storage import Storage
 from ..photos import cut_photos
 from .conftest import Cli, assert_no_step_twice, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 # Longer than the minute after which Ray looks for nodes that it did not know of; one worker has made 24 in 50 s.
 TRIAL, EPOCHS = "digits-b0-w0.5-d0.5-silu-s0", 60
 
@@ -73,7 +74,7 @@ def test_ray_places_what_is_planned_on_nodes_of_unequal_size_and_nothing_that_is
             plan = Plan(spec=spec, trials=(), classes=("a",), train_samples=1, val_samples=1, data_digest="")
             plan = plan.model_copy(update={"trials": (None,)})
             try:
-                each = share_out(alive_nodes(), plan)[0].cpus
+                each = share_out(alive_nodes(), plan.spec.execution, plan.trials).cpus
             except UserError:
                 each = None
             group = placement_group([{"CPU": each or cores or 1}] * workers)
@@ -163,7 +164,7 @@ def submit(cli: Cli, cluster: Cluster, name: str) -> None:
 
 def ended(cli: Cli, name: str) -> Run:
     """The trial's run, once it has ended."""
-    wait_for(lambda: cli.outcome(name, TRIAL) != "running", 300, "the end")
+    wait_for(lambda: cli.outcome(name, TRIAL) != "running", 1200, "the end")
     return cli.trial_runs(name)[TRIAL]
 
 

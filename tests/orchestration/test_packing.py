@@ -114,19 +114,23 @@ def test_others_start_beside_the_place_that_is_kept_and_not_in_it() -> None:
     # Six of eight slots are kept for the wide one: two are left, of which the running trial will free none to others.
     line = [trial("wide", 6, 50.0), trial("two", 2, 3.0), trial("three", 3, 4.0)]
     start, turn = next_to_start(line, running, nodes)
-    assert start is not None and start.demand.trial_id == "two"
-    assert turn is not None and (turn.trial_id, turn.before) == ("wide", frozenset({"old"}))
+    assert start is not None
+    assert start.demand.trial_id == "two"
+    assert turn is not None
+    assert (turn.trial_id, turn.before) == ("wide", frozenset({"old"}))
     running.append(Running(start.demand, start.placement, 3.0))
     assert next_to_start([line[0], line[2]], running, nodes, turn) == (None, turn)
     # Two has ended and old has not: three would still take the place of the wide one.
     assert next_to_start([line[0], line[2]], running[:1], nodes, turn) == (None, turn)
     start, after = next_to_start([line[0], line[2]], [], nodes, turn)
-    assert start is not None and (start.demand.trial_id, after) == ("wide", None)
+    assert start is not None
+    assert (start.demand.trial_id, after) == ("wide", None)
 
 
 def test_a_place_on_a_node_that_is_gone_is_kept_elsewhere() -> None:
     nodes = cluster(4, 4)
-    placed = [(demand, place(demand, [node])) for demand, node in zip((trial("a", 3), trial("b", 3)), nodes, strict=True)]
+    olds = zip((trial("a", 3), trial("b", 3)), nodes, strict=True)
+    placed = [(demand, place(demand, [node])) for demand, node in olds]
     running = [Running(demand, where, 9.0) for demand, where in placed if where]
     wide = trial("wide", 4, 50.0)
     _, turn = next_to_start([wide], running, nodes)
@@ -134,9 +138,11 @@ def test_a_place_on_a_node_that_is_gone_is_kept_elsewhere() -> None:
     (kept,) = turn.placement.workers
     left = [node for node in nodes if node.id != kept]
     _, moved = next_to_start([wide], running, left, turn)
-    assert moved is not None and [*moved.placement.workers] == [left[0].id]
+    assert moved is not None
+    assert [*moved.placement.workers] == [left[0].id]
     start, _ = next_to_start([wide], [], left, moved)
-    assert start is not None and start.demand is wide
+    assert start is not None
+    assert start.demand is wide
 
 
 def optimum(demands: Sequence[Demand], slots: int) -> float:
@@ -206,9 +212,8 @@ def test_random_sweeps_of_any_width_end_within_115_percent_of_what_fits_at_once(
     while len(ratios) < 40:
         nodes = cluster(*(chance.choice((4, 6, 8, 16)) for _ in range(chance.randint(1, 4))))
         slots = sum(node.cpus for node in nodes)
-        demands = [
-            trial(f"t{n}", min(slots, chance.randint(1, 8)), chance.uniform(1, 10)) for n in range(chance.randint(20, 120))
-        ]
+        sizes = [(chance.randint(1, 8), chance.uniform(1, 10)) for _ in range(chance.randint(20, 120))]
+        demands = [trial(f"t{n}", min(slots, workers), seconds) for n, (workers, seconds) in enumerate(sizes)]
         bound = lower_bound(demands, nodes)
         if max(demand.seconds for demand in demands) <= 0.1 * bound:
             ratios.append(simulate(demands, nodes).makespan / bound)

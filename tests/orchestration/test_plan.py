@@ -14,7 +14,8 @@ from effnet_cluster.datasets.manifest import Remote
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan, scaled_resolution, trial_id
+from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan, scaled_resolution
+from effnet_cluster.orchestration.search.names import trial_id
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 from effnet_cluster.orchestration.training.loaders import make_loaders
@@ -204,7 +205,7 @@ def test_a_plan_can_be_run_in_another_way_but_not_by_workers_that_do_not_share_i
     planned = plan(digits, recipe={"global_batch": 100})
     other = planned.run_by(Execution(workers=WorkerRange(1, 4), max_failures=0))
     assert (other.trials, other.spec_digest) == (planned.trials, planned.spec_digest)
-    assert other.spec.worker_counts == (1, 2, 4)
+    assert other.worker_counts(other.trials[0]) == (1, 2, 4)
     assert other.run_by(Execution()) == planned
     with pytest.raises(DataError, match="global batch 100 cannot be shared by 3 workers"):
         planned.run_by(Execution(workers=WorkerRange(3, 3)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,20 @@ import psutil
 import pytest
 import ray
 from ray import tune
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from effnet_cluster.orchestration import ray_internals
+from effnet_cluster.orchestration.actor_groups import GroupsInActor
+from effnet_cluster.orchestration.faults import Fault, classify
+from effnet_cluster.orchestration.ray_internals import GroupsInProcess
+from effnet_cluster.orchestration.training.errors import PreemptedError
+from effnet_cluster.orchestration.training.preemption import asked_to_leave
 
 WORKERS = 2
 
@@ -80,13 +85,14 @@ def cluster() -> Iterator[None]:
 
 
 def train_and_report(config: dict[str, Any]) -> None:
-    """Two reports of what a rank knows of itself and its group."""
+    """Two reports of what a rank knows of itself and its group; then it leaves, but only when it is asked to."""
     import torch
     import torch.distributed as dist
 
     context = ray.train.get_context()
     ranks = torch.tensor([context.get_world_rank()])
     dist.all_reduce(ranks)
+    assert not any([asked_to_leave(), config["is_preempted"]()])
     for number in range(2):
         ray.train.report({"rank": context.get_world_rank(), "sum": ranks.item(), "number": number, "pid": os.getpid()})
     if config["inside"]:
@@ -94,26 +100,38 @@ def train_and_report(config: dict[str, Any]) -> None:
         for library in ("GLOO", "NCCL"):
             addresses = psutil.net_if_addrs()[os.environ[f"{library}_SOCKET_IFNAME"]]
             assert "127.0.0.1" in {found.address for found in addresses}
-        assert not ray_internals.is_preempted()
-    assert ray.train.get_preemption_info() is None
+    left = torch.zeros(1)
+    while not left.item():
+        left[0] = any([asked_to_leave(), config["is_preempted"]()])
+        dist.all_reduce(left, dist.ReduceOp.MAX)
+        time.sleep(0.1)
+    raise PreemptedError("asked to leave")
 
 
 def trial(config: dict[str, Any]) -> None:
     """What a trial does, with a loop that needs no data."""
     scaling = ScalingConfig(num_workers=WORKERS)
-    run = RunConfig(name="inner", storage_path=config["storage"])
-    given = {"inside": config["inside"]}
-    if config["inside"]:
-        run.callbacks = [ray_internals._ReportToTune(), ray_internals._SaveBeforeResize()]
-        ray_internals._TrialTrainer((WORKERS,), train_and_report, given, scaling, run).fit()
-    else:
-        run.callbacks = [TuneReportCallback()]
-        TorchTrainer(train_and_report, train_loop_config=given, scaling_config=scaling, run_config=run).fit()
+    run = RunConfig(name="inner", storage_path=config["storage"], failure_config=FailureConfig(max_failures=0))
+    reports: list[dict[str, Any]] = []
+
+    def take(report: dict[str, Any]) -> None:
+        reports.append(report)
+        if len(reports) == 2:
+            threading.Thread(target=groups.ask_to_leave).start()
+
+    kind = GroupsInProcess if config["inside"] else GroupsInActor
+    groups: Any = kind(take, train_and_report)
+    try:
+        groups.fit({"inside": config["inside"]}, (WORKERS,), scaling, run)
+    except WorkerGroupError as error:
+        faults = [classify(failure) for failure in error.worker_failures.values()]
+    for report in reports:
+        tune.report({**report, "faults": faults})
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["in the trial's process", "in Ray's actor"])
 @pytest.mark.timeout(300)
-def test_a_group_starts_and_its_reports_reach_tune(inside: bool, cluster: None, tmp_path: Path) -> None:
+def test_a_group_starts_reports_and_leaves_when_it_is_asked_to(inside: bool, cluster: None, tmp_path: Path) -> None:
     tuner = tune.Tuner(
         tune.with_resources(trial, {"memory": 2**20}),
         param_space={"inside": inside, "storage": str(tmp_path / "train")},
@@ -124,3 +142,4 @@ def test_a_group_starts_and_its_reports_reach_tune(inside: bool, cluster: None, 
     assert list(result.metrics_dataframe["number"]) == [0, 1]
     assert set(result.metrics_dataframe["rank"]) == {0}
     assert set(result.metrics_dataframe["sum"]) == {1}
+    assert result.metrics["faults"] == [Fault.PREEMPTED] * WORKERS

@@ -1,0 +1,36 @@
+"""`Scheduling`: how trials of a sweep are ended early, as data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .training.settings import Shown
+
+
+class Scheduling(BaseModel):
+    """When a trial is stopped, paused or replaced because others do better."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[
+        Literal["none", "asha", "hyperband", "median", "pbt"],
+        Field(description="what ends trials early, or lets them take over the weights of better ones"),
+        Shown(name="scheduler", common=True),
+    ] = "none"
+    min_share: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="share of a trial's steps before it may be stopped, or between the exchanges of pbt",
+        ),
+    ] = 0.1
+    reduction: Annotated[
+        int, Field(ge=2, description="of so many trials, asha and hyperband let one go on to the next rung")
+    ] = 3
+    exchanged: Annotated[
+        float,
+        Field(gt=0, le=0.5, description="share of the trials that take over the weights of as many better ones in pbt"),
+    ] = 0.25

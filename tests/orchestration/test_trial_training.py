@@ -1,0 +1,148 @@
+"""The training of a trial with worker groups that only pretend, and a real MLflow server."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ray.train import WorkerGroupError
+
+from effnet_cluster.datasets import Manifest
+from effnet_cluster.orchestration.allocation import WorkerResources
+from effnet_cluster.orchestration.plan import Plan, make_plan
+from effnet_cluster.orchestration.request import ExperimentRequest
+from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking.records import Outcome
+from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
+from effnet_cluster.orchestration.trial_training import TrialFailedError, TrialTraining
+
+from .conftest import ensure_sweep
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Groups:
+    """Worker groups of which each does the next of `acts`; `steps` are released by the test."""
+
+    def __init__(self, *acts: Callable[[Groups], None]) -> None:
+        self._acts = iter(acts)
+        self.report: Report = print
+        self.left, self.fits = threading.Event(), 0
+        self.micro_batch_divisors: list[int] = []
+
+    def __call__(self, controller: str, report: Report) -> Groups:
+        self.report = report
+        return self
+
+    def fit(self, config: dict[str, Any], counts: Any, scaling_config: Any, run_config: Any) -> None:
+        self.fits += 1
+        self.micro_batch_divisors.append(config["job"].micro_batch_divisor)
+        next(self._acts)(self)
+
+    def ask_to_leave(self) -> None:
+        self.left.set()
+
+
+def train(*epochs: int) -> Callable[[Groups], None]:
+    def act(groups: Groups) -> None:
+        for epoch in epochs:
+            groups.report({"epoch": epoch})
+
+    return act
+
+
+def fail(error: Exception) -> Callable[[Groups], None]:
+    def act(groups: Groups) -> None:
+        raise WorkerGroupError("workers failed", {0: error})
+
+    return act
+
+
+def train_until_asked(groups: Groups) -> None:
+    groups.report({"epoch": 1})
+    assert groups.left.wait(20)
+    fail(PreemptedError("asked to leave"))(groups)
+
+
+@pytest.fixture(scope="module")
+def plan(digits: Manifest) -> Plan:
+    return make_plan(ExperimentSpec.parse({"name": "x", "variants": "b0", "execution": {"max_failures": 1}}), digits)
+
+
+@pytest.fixture
+def start(tracker: Tracker, plan: Plan) -> Callable[[Groups], TrialTraining]:
+    request = ExperimentRequest(
+        uid=tracker.uid,
+        job="x",
+        plan=plan.model_copy(update={"spec": plan.spec.model_copy(update={"name": tracker.experiment})}),
+        tracking_uri=tracker.uri,
+        storage="/nowhere",
+        cache_root="/nowhere",
+    )
+    sweep_id = ensure_sweep(tracker, plan)
+    return lambda groups: TrialTraining(request, sweep_id, plan.trials[0], WorkerResources((1,), 1, False), groups)
+
+
+def states(tracker: Tracker) -> list[tuple[Outcome, str]]:
+    return [(record.outcome, record.reason) for record in tracker.trials()]
+
+
+def test_a_trial_hands_over_its_reports_and_completes_its_run(start: Any, tracker: Tracker) -> None:
+    training = start(Groups(train(1, 2)))
+    assert [training.next_report() for _ in range(3)] == [{"epoch": 1}, {"epoch": 2}, None]
+    training.leave()
+    assert states(tracker) == [(Outcome.COMPLETED, "")]
+
+
+def test_a_trial_that_is_to_leave_waits_for_its_workers_and_leaves_the_run_to_others(
+    start: Any, tracker: Tracker
+) -> None:
+    groups = Groups(train_until_asked)
+    training = start(groups)
+    assert training.next_report() == {"epoch": 1}
+    assert states(tracker) == [(Outcome.RUNNING, "")]
+    training.leave()
+    assert groups.fits == 1
+    assert states(tracker) == [(Outcome.PENDING, "")]
+
+
+def test_a_trial_that_never_began_leaves_at_once(start: Any, tracker: Tracker) -> None:
+    groups = Groups()
+    start(groups).leave()
+    assert (groups.fits, states(tracker)) == (0, [])
+
+
+def test_lost_workers_are_replaced_and_then_given_up(start: Any, tracker: Tracker) -> None:
+    groups = Groups(fail(ConnectionError("gone")), fail(MemoryError()), fail(ConnectionError("gone again")))
+    training = start(groups)
+    with pytest.raises(TrialFailedError, match=r"lost workers 2 times.*gone again"):
+        training.next_report()
+    assert groups.micro_batch_divisors == [1, 1, 2]
+    ((outcome, reason),) = states(tracker)
+    assert (outcome, reason.endswith("gone again")) == (Outcome.FAILED, True)
+
+
+def test_an_error_that_would_come_again_ends_the_trial(start: Any, tracker: Tracker) -> None:
+    training = start(Groups(fail(NonFiniteLossError("the loss is not finite at step 3"))))
+    with pytest.raises(TrialFailedError, match="not finite at step 3"):
+        training.next_report()
+    assert states(tracker) == [(Outcome.FAILED, "the loss is not finite at step 3")]
+
+
+def test_a_paused_trial_begins_again_only_when_its_earlier_process_has_left(start: Any, tracker: Tracker) -> None:
+    earlier, groups = start(Groups(train_until_asked)), Groups(train(2))
+    earlier.next_report()
+    later, found = start(groups), queue.SimpleQueue[Any]()
+    later.wait_for_earlier()
+    threading.Thread(target=lambda: found.put(later.next_report()), daemon=True).start()
+    time.sleep(2)
+    assert groups.fits == 0
+    earlier.leave()
+    assert found.get(timeout=20) == {"epoch": 2}
+    assert later.next_report() is None
+    assert states(tracker) == [(Outcome.COMPLETED, "")]
