@@ -67,21 +67,30 @@ def run(request: ExperimentRequest) -> bool:
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
     """Run the trials that are not finished; returns the errors of those that failed, by the trials' ids."""
+    from .allocation import share_out
+    from .measurements import learn
     from .node_facts import versions
-    from .nodes import alive_nodes, ask_nodes, share_out
+    from .nodes import alive_nodes, ask_nodes, measured_costs, tell_autoscaler
     from .preflight import require_nodes
     from .sweep import run_sweep
     from .trial import SweepContext
 
     nodes = alive_nodes()
-    resources, concurrent = share_out(nodes, request.plan)
     records = {record.trial_id: record for record in tracker.trials()}
     unstarted = [trial for trial in request.plan.examples if trial.trial_id not in records]
-    require_nodes(request.plan, unstarted, ask_nodes(nodes, request), versions(), resources.use_gpu)
+    shares = share_out(nodes, request.spec.execution, request.plan.examples, measured_costs(nodes, request))
+    require_nodes(request.plan, unstarted, ask_nodes(nodes, request), versions(), shares.use_gpu)
     source = _source(request, tracker, records)
     if source.exhausted:
         return {}
-    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, source, concurrent)
+    tell_autoscaler(shares.demand_of(trial) for trial in request.plan.typical)
+    try:
+        errors = run_sweep(SweepContext(request, sweep_id, shares), tracker, source)
+    finally:
+        tell_autoscaler(())
+    if request.spec.scheduling.name == "none":  # others pause trials, and a run's time is not the trial's
+        fresh = [record for record in tracker.trials() if record.trial_id not in records]
+        learn(fresh, request.plan, shares, Path(request.cache_root))
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
 
 

@@ -26,7 +26,7 @@ _PREFETCHED = 2
 
 def notes(plan: Plan) -> list[str]:
     """What is allowed but may surprise, a line each."""
-    most = plan.spec.worker_counts[-1]
+    most = max(_counts(plan, trial)[-1] for trial in plan.examples)
     if plan.val_samples < most:
         return [
             f"validation has {plan.val_samples} images for {most} workers; some of them evaluate none, which is correct"
@@ -46,7 +46,7 @@ def require_machine(plan: Plan, storage: str) -> None:
     """
     facts = this_machine(storage, with_gpus=plan.spec.execution.device != "cpu")
     use_gpu = bool(facts.gpu_memory)
-    _raise_first(_cores(plan, facts, use_gpu), *_room(plan, plan.trials, [facts], use_gpu))
+    _raise_first(_cores(plan, facts, use_gpu), *_room(plan, plan.examples, [facts], use_gpu))
 
 
 def require_nodes(
@@ -67,6 +67,11 @@ def require_nodes(
     for node in nodes:
         _raise_first(_places(plan, node), _same_versions(node, here), _distinct_gpus(node, use_gpu))
     _raise_first(*_room(plan, unstarted, nodes, use_gpu))
+
+
+def _counts(plan: Plan, trial: TrialPlan) -> tuple[int, ...]:
+    """The numbers of workers that a trial must be able to run with, ascending."""
+    return plan.sure_counts(trial.variant, trial.recipe.global_batch)
 
 
 def _raise_first(*checks: Iterator[str]) -> None:
@@ -116,7 +121,8 @@ def _distinct_gpus(node: NodeFacts, use_gpu: bool) -> Iterator[str]:
 
 
 def _cores(plan: Plan, machine: NodeFacts, use_gpu: bool) -> Iterator[str]:
-    fewest, cores = plan.spec.worker_counts[0], plan.spec.execution.cpus_per_worker or 1
+    fewest = max(_counts(plan, trial)[0] for trial in plan.examples)
+    cores = plan.spec.execution.cpus_per_worker or 1
     if fewest * cores > machine.cores:
         yield (
             f"--workers {fewest} with {cores} CPU cores per worker: {machine.name} has {machine.cores} cores; "
@@ -138,11 +144,11 @@ def worker_memory(trial: TrialPlan, workers: int) -> int:
 
 
 def _memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -> Iterator[str]:
-    workers = plan.spec.worker_counts[0]
     if use_gpu and any(node.gpu_memory is None for node in nodes):
         return
     places = [size for node in nodes for size in ((node.gpu_memory or ()) if use_gpu else (node.memory,))]
-    for trial in _distinct(plan.trials):
+    for trial in _distinct(plan.examples):
+        workers = _counts(plan, trial)[0]
         need = worker_memory(trial, workers)
         room = sum(size // need if not use_gpu else int(size >= need) for size in places)
         if room < workers:
@@ -158,13 +164,10 @@ def _shared_memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -
     """Loader processes hand their batches over in /dev/shm; a container has 64 MiB there unless told otherwise."""
     processes = plan.spec.execution.loader_workers
     processes = int(use_gpu) if processes is None else processes  # on GPUs at least one
-    if not processes or not plan.trials or not nodes:
+    if not processes or not nodes:
         return
-    workers = plan.spec.worker_counts[-1]
-    largest = max(trial.image_size for trial in plan.trials)
-    share = max(1, plan.spec.recipe.global_batch // workers)
-    each = processes * _PREFETCHED * share * 3 * largest**2
-    here = math.ceil(workers / len(nodes))
+    needs = [_loader_memory(trial, _counts(plan, trial)[-1], processes, len(nodes)) for trial in plan.examples]
+    each, here = max(needs, key=math.prod, default=(0, 0))
     for node in nodes:
         if node.shared_memory is not None and each * here > node.shared_memory:
             yield (
@@ -172,6 +175,12 @@ def _shared_memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -
                 f"loader workers each need {_size(each * here)}; use fewer --loader-workers, or a larger /dev/shm "
                 "(docker: --shm-size)"
             )
+
+
+def _loader_memory(trial: TrialPlan, workers: int, processes: int, nodes: int) -> tuple[int, int]:
+    """Bytes of the batches that the loader processes of one worker hold, and how many workers are on a node."""
+    share = max(1, trial.recipe.global_batch // workers)
+    return processes * _PREFETCHED * share * 3 * trial.image_size**2, math.ceil(workers / nodes)
 
 
 def _checkpoints_fit(trials: Sequence[TrialPlan], nodes: Sequence[NodeFacts]) -> Iterator[str]:

@@ -151,12 +151,13 @@ class Tracker:
         self._reopen(run, {})
         return str(run.info.run_id)
 
-    def ensure_trial(self, job: TrainingJob, sweep_id: str) -> str:
+    def ensure_trial(self, job: TrainingJob, sweep_id: str, predicted_s: float | None = None) -> str:
         """Find or create the run of a job's trial, mark it running, and return its id.
 
         Args:
             job: what is trained.
             sweep_id: the id of the sweep's run.
+            predicted_s: seconds that the trial should take.
         """
         trial = job.trial
         run = self._find(tags.TRIAL_ID, trial.trial_id) or self._create(
@@ -172,6 +173,8 @@ class Tracker:
             }
         )
         self._describe(run, trial_params(job))
+        if predicted_s is not None and tags.PREDICTED_SECONDS not in run.data.tags:
+            self.client.set_tag(run.info.run_id, tags.PREDICTED_SECONDS, f"{predicted_s:.1f}")
         began = {tags.BEGAN: f"{time.time():.3f}"}
         if run.data.params.get("epochs", str(trial.recipe.epochs)) != str(trial.recipe.epochs):
             began[tags.EPOCHS] = str(trial.recipe.epochs)

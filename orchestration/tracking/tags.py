@@ -16,5 +16,7 @@ EPOCHS = "effnet.epochs"
 STOP = "effnet.stop."
 """Of the MLflow experiment, followed by a trial's id: the user wants that trial to end."""
 DATA_DIGEST = "data.digest"
+PREDICTED_SECONDS = "predicted.seconds"
+"""Of a trial's run: what it was predicted to take, from its start to its end."""
 # MLflow's own, which its web page shows.
 RUN_NAME, PARENT_RUN, EXPERIMENT_KIND = "mlflow.runName", "mlflow.parentRunId", "mlflow.experimentKind"
