@@ -92,6 +92,10 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
         self._curves: dict[str, list[Point]] = defaultdict(list)
         self._ended: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its scheduler down with all that it refers to, and no job of ours goes on from that."""
+        return {}
+
     @property
     def metric(self) -> str | None:
         """Asked for by Tune, which would refuse reports without it."""

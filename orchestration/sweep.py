@@ -13,8 +13,9 @@ from ray.tune import TuneConfig, Tuner
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
+from .allocation import TRIAL_MEMORY
 from .errors import EngineError
-from .nodes import TRIAL_MEMORY
+from .line import Line
 from .schedulers import PERCENT, Point, ReasonedScheduler, make_scheduler
 from .search.sources import TrialSource
 from .tracking.records import Outcome
@@ -27,8 +28,8 @@ _LEAVES_S = 120.0
 _log = logging.getLogger(__name__)
 
 
-def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource, concurrent: int) -> dict[str, Exception]:
-    """Run trials, at most `concurrent` at a time. One that fails does not end the others; returns the errors by trial.
+def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource) -> dict[str, Exception]:
+    """Run trials, each when there is room for it. One that fails does not end the others; returns the errors by trial.
 
     Tune starts afresh in each job, over the trials that the tracking server does not know as finished: its own state
     is written piecemeal, and would bring the former job's concurrency back.
@@ -37,11 +38,10 @@ def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource, conc
         context: what the trials share.
         tracker: of their runs.
         source: of the trials that are to run.
-        concurrent: how many run at a time.
     """
     request = context.request
     scheduling = request.spec.scheduling
-    next_trials = _NextTrials(source, concurrent)
+    next_trials = _NextTrials(source, Line(context.shares))
     stopped = _StoppedRuns(tracker)
 
     def name(trial: Any) -> str:
@@ -80,13 +80,13 @@ class _NextTrials(Searcher):  # type: ignore[misc]
 
     Args:
         source: of the trials.
-        concurrent: how many trials run at a time.
+        line: which of them starts now.
     """
 
-    def __init__(self, source: TrialSource, concurrent: int) -> None:
+    def __init__(self, source: TrialSource, line: Line) -> None:
         super().__init__()
         self._source = source
-        self._concurrent = concurrent
+        self._line = line
         self._running: dict[str, str] = {}  # Tune's id → the trial's
         self.stopped: set[str] = set()
 
@@ -94,9 +94,9 @@ class _NextTrials(Searcher):  # type: ignore[misc]
         """Called by Tune again and again; returns a configuration, None for now, or that there will be no more."""
         if self._source.exhausted:
             return str(Searcher.FINISHED)
-        if len(self._running) >= self._concurrent or not (waiting := self._source.waiting()):
+        trial = self._line.next(self._source.waiting())
+        if trial is None:
             return None
-        trial = waiting[0]
         self._source.take(trial.trial_id)
         self._running[trial_id] = trial.trial_id
         return trial.configuration
@@ -106,6 +106,7 @@ class _NextTrials(Searcher):  # type: ignore[misc]
         name = self._running.pop(trial_id, None)
         if name is None:
             return
+        self._line.ended(name)
         outcome = Outcome.FAILED if error else Outcome.STOPPED if name in self.stopped else Outcome.COMPLETED
         metrics = {"top1": BEST_TOP1, "seconds": TRAIN_SECONDS}
         values = {value: result[metric] for value, metric in metrics.items() if result and metric in result}

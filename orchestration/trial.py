@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.result import RESULT_DUPLICATE
 
-from .nodes import WorkerResources
+from .allocation import Shares
 from .request import ExperimentRequest
 from .schedulers import PERCENT
 from .training.metrics import EPOCH
@@ -17,11 +17,11 @@ from .trial_training import TrialTraining
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all trials of a sweep share; `sweep_id` is the sweep's MLflow run."""
+    """What all trials of a sweep share; `sweep_id` is the sweep's MLflow run, `shares` says what each of them gets."""
 
     request: ExperimentRequest
     sweep_id: str
-    resources: WorkerResources
+    shares: Shares
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -38,7 +38,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             context: what the sweep's trials share.
         """
         self._plan = context.request.plan.trial_of(config)
-        self._training = TrialTraining(context.request, context.sweep_id, self._plan, context.resources)
+        resources, cost = context.shares.resources_of(self._plan), context.shares.cost_of(self._plan)
+        self._training = TrialTraining(
+            context.request, context.sweep_id, self._plan, resources, predicted_s=cost.seconds
+        )
 
     def step(self) -> dict[str, Any]:
         """Train up to the end of an epoch.

@@ -11,15 +11,16 @@ from typing import Any, Protocol
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 
+from .allocation import WorkerResources
 from .errors import EngineError
 from .faults import Fault, FaultPolicy, GiveUp, cause, classify, decisive
 from .logs import configure_logging
-from .nodes import WorkerResources
 from .request import ExperimentRequest
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
 from .tracking.server import PATIENCE_S
 from .tracking.sink import MlflowSink
+from .tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequests, when_requested
 from .training.job import TrainingJob, TrialPlan
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
@@ -50,8 +51,9 @@ class TrialTraining:
         request: of the experiment.
         sweep_id: the sweep's MLflow run.
         trial: what to train.
-        resources: what each worker gets.
+        resources: what its workers get.
         make_groups: makes the worker groups, of where their controller runs and of what takes their reports.
+        predicted_s: seconds that the trial should take, for its run.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class TrialTraining:
         trial: TrialPlan,
         resources: WorkerResources,
         make_groups: Callable[[str, Callable[[dict[str, Any]], None]], WorkerGroups] | None = None,
+        predicted_s: float | None = None,
     ) -> None:
         self._run_id = ""
-        self._request, self._sweep_id, self._trial, self._resources = request, sweep_id, trial, resources
+        self._request, self._sweep_id, self._trial = request, sweep_id, trial
+        self._resources, self._predicted_s = resources, predicted_s
         self._leaving, self._is_first = threading.Event(), True
         # Metrics of an epoch; an error that ends the trial; None: it has ended well.
         self._reports: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
@@ -114,15 +118,28 @@ class TrialTraining:
         if not self._is_first:
             tracker.wait_until_left(self._trial.trial_id, _LEAVE_S)
         job = self._job()
-        self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id)
-        policy = FaultPolicy(execution.max_failures)
-        self._groups = self._make_groups(execution.controller, self._reports.put)
+        self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id, self._predicted_s)
+        # Looked for often, and no reason to wait for the server.
+        requests = StopRequests(Tracker(request.tracking_uri, request.spec.name, request.uid, patience_s=0))
+        if _is_requested(requests, self._trial.trial_id):
+            tracker.finish(run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
+            return
+        groups = self._groups = self._make_groups(execution.controller, self._reports.put)
+        with when_requested(requests, self._trial.trial_id, groups.ask_to_leave) as cancelled:
+            self._fit_groups(job, tracker, FaultPolicy(execution.max_failures), cancelled)
+
+    def _fit_groups(self, job: TrainingJob, tracker: Tracker, policy: FaultPolicy, cancelled: threading.Event) -> None:
+        """Run one worker group after the other, until the training has ended or is to end."""
+        run_id = self._run_id
         while not self._leaving.is_set():
             try:
                 self._fit(job)
             except TrainingFailedError as error:
                 if self._leaving.is_set():
                     break
+                if cancelled.is_set():
+                    tracker.finish(run_id, Outcome.CANCELLED, CANCELLED)
+                    return
                 fault, reason = _fault(error)
                 decision = policy.decide(fault, reason)
                 if isinstance(decision, GiveUp):
@@ -138,7 +155,7 @@ class TrialTraining:
             else:
                 tracker.finish(run_id, Outcome.COMPLETED)
                 return
-        tracker.leave(run_id)
+        tracker.wait_for_turn(run_id)
 
     def _job(self) -> TrainingJob:
         request, resources = self._request, self._resources
@@ -148,7 +165,6 @@ class TrialTraining:
             execution=request.spec.execution.model_copy(update=found),
             data=request.spec.data,
             data_digest=request.plan.data_digest,
-            spec_digest=request.plan.spec_digest,
             storage=f"{request.storage}/trials/{self._trial.trial_id}",
             cache_root=request.cache_root,
         )
@@ -156,14 +172,14 @@ class TrialTraining:
     def _fit(self, job: TrainingJob) -> None:
         """Run one worker group to its end."""
         request, resources = self._request, self._resources
-        counts = request.plan.worker_counts(job.trial)
+        counts = resources.counts
         fewest, most = counts[0], counts[-1]
         unsent = Path(request.cache_root, "unsent")
         sink = MlflowSink(request.tracking_uri, request.spec.name, request.uid, self._run_id, unsent)
         scaling = ScalingConfig(
             num_workers=most if fewest == most else (fewest, most),
             use_gpu=resources.use_gpu,
-            resources_per_worker={"CPU": float(resources.cpus), **({"GPU": 1.0} if resources.use_gpu else {})},
+            resources_per_worker={name: float(amount) for name, amount in resources.per_worker.items()},
         )
         run = RunConfig(
             name=job.trial.trial_id,
@@ -187,6 +203,13 @@ def _worker_groups(controller: str, report: Callable[[dict[str, Any]], None]) ->
     from .actor_groups import GroupsInActor
 
     return GroupsInActor(report)
+
+
+def _is_requested(requests: StopRequests, trial_id: str) -> bool:
+    try:
+        return requests.requested(trial_id)
+    except EngineError:  # the server is away: it is asked again while the trial trains
+        return False
 
 
 def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:

@@ -18,6 +18,7 @@ _VERBS = {
     "down": "down",
     "status": "status",
     "list": "list_experiments",
+    "show": "show",
     "logs": "logs",
     "stop": "stop",
     "resume": "resume",

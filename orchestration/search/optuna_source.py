@@ -133,7 +133,8 @@ class OptunaSource:
 
     def _study(self) -> optuna.Study:
         """What was asked and told, as Optuna knows it."""
-        directions = ["maximize" if name in MAXIMIZED else "minimize" for name in self._objectives]
+        towards = optuna.study.StudyDirection
+        directions = [towards.MAXIMIZE if name in MAXIMIZED else towards.MINIMIZE for name in self._objectives]
         study = optuna.create_study(directions=directions)
         distributions = self._distributions()
         study.add_trials([self._told(asked, distributions) for asked in self._asked.values()])

@@ -112,9 +112,12 @@ def decode(content: bytes, where: str, device: torch.device) -> dict[str, Any]:
 
 
 def check_digest(state: Mapping[str, Any], digest: str, where: str) -> None:
-    """Raise UserError if a checkpoint belongs to another specification than the one with this digest."""
+    """Raise UserError if a checkpoint is of another training than the one with this digest."""
     if state["spec_digest"] != digest:
-        raise UserError(f"checkpoint {where} was written by another specification; submit under another --name")
+        raise UserError(
+            f"checkpoint {where} was written by another specification, or an earlier version; "
+            "submit under another --name"
+        )
 
 
 def evaluated_weights(state: Mapping[str, Any]) -> Mapping[str, Tensor]:

@@ -78,7 +78,7 @@ class Trainer:
         store = CheckpointStore(job.storage)
         if world.rank == 0:
             store.write_beside(JOB_FILE, job.model_dump_json(indent=1).encode())
-        self._checkpointer = Checkpointer(store, world, job.spec_digest, self._background)
+        self._checkpointer = Checkpointer(store, world, job.digest, self._background)
         manifest = open_dataset(job.data, Path(job.cache_root), job.execution.cache_limit, typed=False)
         _check_data(manifest, job.data_digest)
         saved = self._checkpointer.latest()
