@@ -10,7 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -189,7 +189,7 @@ class OptunaSource:
             raise UserError(f"the search's state {where} is broken ({error}); delete it to search anew") from None
 
     def _write(self) -> None:
-        lines = (json.dumps(asdict(asked)) for asked in self._asked.values())
+        lines = (json.dumps(vars(asked)) for asked in self._asked.values())
         self._storage.write(STATE_FILE, "\n".join(lines).encode())
 
 
