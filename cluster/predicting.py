@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
-from ..datasets import child_environment, one_line
+from ..datasets import child_environment, shorten
 from ..orchestration.allocation import share_out
 from ..orchestration.cost import CostModel
 from ..orchestration.errors import EngineError, UserError
