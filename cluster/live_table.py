@@ -25,7 +25,7 @@ _SHORTEST_POLL_S, _LONGEST_POLL_S = 2.0, 10.0
 _POLLS_OF_TIME = 1 / 30
 # Rows of the live table, and the states that come first where there are more trials.
 _MOST_ROWS = 40
-_FIRST = {Outcome.RUNNING: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 1}
+_FIRST: Mapping[Outcome | None, int] = {Outcome.RUNNING: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 1}
 
 
 def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> bool:
@@ -121,9 +121,9 @@ def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:
             count(found.params),
             count(found.macs),
             f"{row.epoch}/{row.epochs}" if record else "",
-            _number(record and record.epoch_loss, ".4f"),
-            _number(record and record.top1, ".4f"),
-            _number(record and record.images_per_second, ".0f"),
+            _number(record.epoch_loss if record else None, ".4f"),
+            _number(record.top1 if record else None, ".4f"),
+            _number(record.images_per_second if record else None, ".0f"),
             row.state,
         )
     return table

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..datasets import EffnetClusterError, one_line
 from .faults import cause
 from .logs import configure_logging
 from .request import ExperimentRequest
+from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
 from .tracking.records import Outcome, TrialRecord
 from .tracking.runs import Tracker
@@ -77,26 +78,43 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     known = {record.trial_id: record for record in tracker.trials()}
     unstarted = [trial for trial in request.plan.trials if trial.trial_id not in known]
     require_nodes(request.plan, unstarted, ask_nodes(nodes, request), versions(), resources.use_gpu)
-    left = _left(request, tracker, known)
-    if not left:
+    source = _source(request, tracker, known)
+    if source.exhausted:
         return {}
-    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, left, concurrent)
+    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, source, concurrent)
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
 
 
-def _left(request: ExperimentRequest, tracker: Tracker, known: Mapping[str, TrialRecord]) -> list[str]:
-    """The ids of the trials that are to run; the runs that they have from an earlier job are marked as pending."""
-    left = [trial for trial in request.plan.trials if not _is_done(trial, known.get(trial.trial_id))]
+def _source(request: ExperimentRequest, tracker: Tracker, known: Mapping[str, TrialRecord]) -> TrialSource:
+    """What is left to run: trials that are not finished, or what a search makes up besides those."""
+    plan, search = request.plan, request.spec.search
+    if not search.adaptive:
+        return PlannedSource(_left(plan.trials, tracker, known))
+    from .search.optuna_source import OptunaSource
+
+    source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, Storage(request.storage))
+    for record in known.values():  # a former driver may have ended between a trial's end and its note of it
+        if record.outcome.is_finished:
+            values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
+            source.ended(
+                record.trial_id, record.outcome, {name: found for name, found in values.items() if found is not None}
+            )
+    return source
+
+
+def _left(trials: Iterable[TrialPlan], tracker: Tracker, known: Mapping[str, TrialRecord]) -> list[TrialPlan]:
+    """The trials that are not finished; the runs that they have from an earlier job are marked as pending."""
+    left = [trial for trial in trials if not _is_done(known.get(trial.trial_id), trial)]
     for record in (known[trial.trial_id] for trial in left if trial.trial_id in known):
         tracker.wait_for_turn(record.run_id)
-    return [trial.trial_id for trial in left]
+    return left
 
 
-def _is_done(trial: TrialPlan, record: TrialRecord | None) -> bool:
+def _is_done(record: TrialRecord | None, trial: TrialPlan | None) -> bool:
     """Whether nothing is left of a trial. A completed one may have got more epochs since."""
     if record is None or not record.outcome.is_finished:
         return False
-    return record.outcome is Outcome.STOPPED or record.epochs >= trial.recipe.epochs
+    return record.outcome is Outcome.STOPPED or trial is None or record.epochs >= trial.recipe.epochs
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -113,9 +131,9 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
-    cancelled = StopRequests(tracker).all() if lost else frozenset()
+    unwanted = StopRequests(tracker).all() if lost else frozenset()
     for record in lost:
-        if record.outcome is Outcome.PENDING and record.trial_id in cancelled:
+        if record.outcome is Outcome.PENDING and record.trial_id in unwanted:
             tracker.finish(record.run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
             continue
         reason = errors.get(record.trial_id) or "the trial's process was lost"
@@ -127,14 +145,13 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     if best is not None and best.model_uri:
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
-    trials = request.plan.trials
-    known = {record.trial_id: record for record in records}
-    left = [trial.trial_id for trial in trials if not _is_done(trial, known.get(trial.trial_id))]
-    missing = [name for name in left if name not in known or known[name].outcome is not Outcome.CANCELLED]
-    if missing:
-        tracker.finish(sweep_id, Outcome.FAILED, f"{len(left)} of {len(trials)} trials did not complete")
+    count, planned = request.plan.trial_count, request.plan.trials_by_id
+    left = count - sum(_is_done(record, planned.get(record.trial_id)) for record in records)
+    cancelled = sum(record.outcome is Outcome.CANCELLED for record in records)
+    if left > cancelled:
+        tracker.finish(sweep_id, Outcome.FAILED, f"{left} of {count} trials did not complete")
     elif left:
-        tracker.finish(sweep_id, Outcome.CANCELLED, f"{len(left)} of {len(trials)} trials were cancelled")
+        tracker.finish(sweep_id, Outcome.CANCELLED, f"{left} of {count} trials were cancelled")
     else:
         tracker.finish(sweep_id, Outcome.COMPLETED)
     for record in records:
@@ -142,7 +159,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
             _log.error("%s", record.reason or "failed", extra={"trial": record.trial_id})
     for trial_id in sorted(errors.keys() - {record.trial_id for record in records}):
         _log.error("%s", errors[trial_id], extra={"trial": trial_id})
-    return not missing
+    return left <= cancelled
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from ..datasets import BatchLayout, Manifest, Split
-from ..effnet import VARIANTS, complexity, variant
+from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
 from ..effnet.complexity import Complexity
 from ..effnet.pretrained import PRETRAINED
 from .errors import UserError
-from .spec import ExperimentSpec, slug
+from .search.domains import Choice, Value
+from .search.names import trial_id
+from .search.space import Configuration, Network, Space
+from .spec import ExperimentSpec, parse_fields
 from .training.execution import Execution
 from .training.job import TrialPlan
 from .training.micro_batch import largest_micro_batch, require_normalizable
@@ -25,6 +30,10 @@ _MIN_CROP = 0.25
 _MIN_CROP_SMALL = 0.7
 # Characters of a digest, and names of classes, that a message shows.
 _SHOWN, _LISTED = 12, 5
+# Fields of a recipe that are the variant's own unless given.
+_OF_VARIANT = ("dropout", "stochastic_depth")
+# Fields of a recipe that have a say in whether a trial can run.
+_DECISIVE = ("global_batch", "micro_batch", "freeze_backbone", "sync_bn", "upsample", "pretrained", "mixup", "cutmix")
 
 
 class SplitFacts(BaseModel):
@@ -45,19 +54,30 @@ class SplitFacts(BaseModel):
 
 
 class DataFacts(BaseModel):
-    """What a plan remembers of its data set, besides the digest, to say how another one differs."""
+    """What a plan remembers of its data set, besides the digest: to plan more trials, and to say how others differ.
+
+    `name` and `shuffle_block` are the manifest's name and default; plans of earlier versions have neither.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int
     mirror_safe: bool
     splits: dict[str, SplitFacts]
+    name: str | None = None
+    shuffle_block: int | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
         """The facts of a data set as it is now."""
         splits = {name: SplitFacts.of(split) for name, split in manifest.splits.items()}
-        return cls(image_size=manifest.image_size, mirror_safe=manifest.mirror_safe, splits=splits)
+        return cls(
+            image_size=manifest.image_size,
+            mirror_safe=manifest.mirror_safe,
+            splits=splits,
+            name=manifest.name,
+            shuffle_block=manifest.default_shuffle_block,
+        )
 
     def changes(self, now: DataFacts) -> Iterator[str]:
         """What is different now, in a few words each."""
@@ -90,9 +110,95 @@ class Plan(BaseModel):
     data_digest: str
     data_facts: DataFacts | None = None  # plans of earlier versions have none
 
+    @cached_property
+    def trials_by_id(self) -> Mapping[str, TrialPlan]:
+        """The trials by their names."""
+        return {trial.trial_id: trial for trial in self.trials}
+
+    @cached_property
+    def _listed(self) -> Mapping[frozenset[tuple[str, Value]], TrialPlan]:
+        return {frozenset(trial.configuration.items()): trial for trial in self.trials}
+
+    @property
+    def trial_count(self) -> int:
+        """How many trials there will be, those included that an adaptive search has not made up yet."""
+        return len(self.trials) or self.spec.trial_count
+
+    @cached_property
+    def examples(self) -> tuple[TrialPlan, ...]:
+        """Trials that stand for all: the plan's or, of a search that makes them up as it goes, one per network."""
+        if self.trials:
+            return self.trials
+        space = self.spec.space
+        sweep = {name: domain.ends[0] for name, domain in space.sweep.items()}
+        networks = (space.configuration(network, sweep, space.seeds[0]) for network in space.networks)
+        return tuple(map(self.trial_of, networks))
+
+    def model_copy(self, **changes: Any) -> Self:
+        """A copy without what was derived of the original, which may no longer hold."""
+        copied = super().model_copy(**changes)
+        for name in [name for name in vars(copied) if name not in type(self).model_fields]:
+            del vars(copied)[name]
+        return copied
+
     def trial(self, trial_id: str) -> TrialPlan:
-        """The trial of that id. Raises `StopIteration` if there is none."""
-        return next(trial for trial in self.trials if trial.trial_id == trial_id)
+        """The listed trial of that id. Raises `KeyError` if there is none."""
+        return self.trials_by_id[trial_id]
+
+    def trial_of(self, configuration: Mapping[str, Any]) -> TrialPlan:
+        """The trial of a flat configuration: the one that is listed, or what this plan alone makes of it.
+
+        Args:
+            configuration: variant, activation, shortcut, seed and swept fields of the recipe, as
+                `TrialPlan.configuration` has them.
+
+        Raises:
+            UserError, DataError: the trial cannot run, or the plan is of an earlier version and does not list it.
+        """
+        listed = self._listed.get(frozenset(configuration.items()))
+        return listed or self._planned(**configuration)
+
+    def worker_counts(self, trial: TrialPlan) -> tuple[int, ...]:
+        """The numbers of workers that a trial can have, ascending."""
+        return self.spec.execution.worker_counts(trial.recipe.global_batch)
+
+    def _planned(self, variant: str, activation: str, shortcut: str, seed: int, **swept: Value) -> TrialPlan:
+        spec, facts = self.spec, self.data_facts
+        if facts is None or facts.name is None or facts.shuffle_block is None:
+            raise UserError(f"'{spec.name}' was planned by an earlier version, which cannot add trials; submit it anew")
+        recipe = parse_fields(type(spec.recipe), spec.recipe.model_dump() | swept)
+        swept = {field: getattr(recipe, field) for field in swept}
+        if recipe.pretrained and variant not in PRETRAINED:
+            known = ", ".join(PRETRAINED)
+            raise UserError(f"there are no published weights of {variant} to start from; choose from {known}")
+        own = {"bn_momentum": recipe.bn_momentum}
+        own |= {field: found for field in _OF_VARIANT if (found := getattr(recipe, field)) is not None}
+        model, image_size, cost = _network(
+            Network(variant, activation, shortcut),
+            tuple(own.items()),
+            len(self.classes),
+            spec.image_size,
+            facts.image_size,
+            recipe.upsample,
+        )
+        trial = TrialPlan(
+            trial_id=trial_id(facts.name, variant, activation, shortcut, seed, swept),
+            variant=variant,
+            seed=seed,
+            model=model,
+            image_size=image_size,
+            eval_resize=round(image_size * model.eval_resize / model.resolution),
+            min_crop=recipe.min_crop or (_MIN_CROP if facts.image_size >= BASE_RESOLUTION else _MIN_CROP_SMALL),
+            params=cost.params,
+            macs=cost.macs,
+            batches_per_epoch=_batches_per_epoch(self, recipe.global_batch),
+            # Resolved here, where it is recorded: a later release may have another default.
+            shuffle_block=spec.shuffle_block or facts.shuffle_block,
+            recipe=recipe,
+            swept=swept,
+        )
+        _require_normalizable(self, trial)
+        return trial
 
     def require_data(self, manifest: Manifest) -> None:
         """Refuse any other data than those that were planned.
@@ -120,32 +226,55 @@ class Plan(BaseModel):
             UserError, DataError: the global batch does not divide over the workers, or leaves one of them too little.
         """
         spec = ExperimentSpec.parse(dict(self.spec) | {"execution": execution})
-        _batches_per_epoch(spec, self.train_samples)
-        _require_normalizable(spec, self.trials)
-        return self.model_copy(update={"spec": spec})
+        plan = self.model_copy(update={"spec": spec})
+        if plan.trials:
+            for trial in plan.trials:
+                _batches_per_epoch(plan, trial.recipe.global_batch)
+                _require_normalizable(plan, trial)
+        else:
+            _require_corners(plan)
+        return plan
 
 
 def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
-    """Resolve every trial's model, resolution and cost, and refuse what cannot run.
+    """Resolve every trial's recipe, model, resolution and cost, and refuse what cannot run.
+
+    An adaptive search makes up its trials as it goes; of those the plan lists none, and checks the outermost.
 
     Raises:
         UserError: a recipe starts from published weights and a variant has none, or micro-batches are too small for
             BatchNorm.
-        DataError: a split is missing, or the global batch does not divide over the workers or exceeds the data.
+        DataError: a split is missing, or a global batch does not divide over the workers or exceeds the data.
     """
     train, val = manifest.split("train"), manifest.split("val")
-    batches = _batches_per_epoch(spec, len(train))
-    trials = tuple(_plan_trial(spec, manifest, batches, *combination) for combination in spec.combinations())
-    _require_normalizable(spec, trials)
-    return Plan(
+    plan = Plan(
         spec=spec,
-        trials=trials,
+        trials=(),
         classes=tuple(manifest.classes),
         train_samples=len(train),
         val_samples=len(val),
         data_digest=manifest.digest,
         data_facts=DataFacts.of(manifest),
     )
+    if spec.search.adaptive:
+        _require_corners(plan)
+        return plan
+    return plan.model_copy(update={"trials": tuple(map(plan.trial_of, _configurations(spec)))})
+
+
+def _configurations(spec: ExperimentSpec) -> Iterator[Configuration]:
+    search, space = spec.search, spec.space
+    if search.method == "grid":
+        return space.grid()
+    return itertools.islice(space.draws(spec.search_seed), search.trials)
+
+
+def _require_corners(plan: Plan) -> None:
+    """Plan every combination of the outermost values that have a say in whether a trial can run."""
+    space = plan.spec.space
+    sweep = {name: dom if name in _DECISIVE else Choice(dom.ends[:1]) for name, dom in space.sweep.items()}
+    for configuration in Space(space.networks, sweep, space.seeds[:1]).grid():
+        plan.trial_of(configuration)
 
 
 def _class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[str]:
@@ -158,45 +287,30 @@ def _class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[st
         yield "the classes stand in another order"
 
 
-def _batches_per_epoch(spec: ExperimentSpec, samples: int) -> int:
-    return BatchLayout(samples, spec.recipe.global_batch, world_size=spec.worker_counts[-1]).batches
+def _batches_per_epoch(plan: Plan, global_batch: int) -> int:
+    workers = plan.spec.execution.worker_counts(global_batch)[-1]
+    return BatchLayout(plan.train_samples, global_batch, world_size=workers).batches
 
 
-def _require_normalizable(spec: ExperimentSpec, trials: Iterable[TrialPlan]) -> None:
-    for workers in spec.worker_counts:
-        micro_batch = largest_micro_batch(spec.recipe, workers)
-        for trial in trials:
-            require_normalizable(trial, workers, micro_batch)
+def _require_normalizable(plan: Plan, trial: TrialPlan) -> None:
+    for workers in plan.worker_counts(trial):
+        require_normalizable(trial, workers, largest_micro_batch(trial.recipe, workers))
 
 
-def _plan_trial(
-    spec: ExperimentSpec, manifest: Manifest, batches: int, name: str, activation: str, shortcut: str, seed: int
-) -> TrialPlan:
-    recipe = spec.recipe
-    if recipe.pretrained and name not in PRETRAINED:
-        raise UserError(f"there are no published weights of {name} to start from; choose from {', '.join(PRETRAINED)}")
-    overrides: dict[str, Any] = {"bn_momentum": recipe.bn_momentum}
-    for field in ("dropout", "stochastic_depth"):
-        if getattr(recipe, field) is not None:
-            overrides[field] = getattr(recipe, field)
-    model = variant(name, activation=activation, shortcut=shortcut, num_classes=len(manifest.classes), **overrides)
-    image_size = spec.image_size or scaled_resolution(model.resolution, manifest.image_size, recipe.upsample)
-    cost: Complexity = complexity(model, image_size)
-    return TrialPlan(
-        trial_id=trial_id(manifest.name, name, activation, shortcut, seed),
-        variant=name,
-        seed=seed,
-        model=model,
-        image_size=image_size,
-        eval_resize=round(image_size * model.eval_resize / model.resolution),
-        min_crop=recipe.min_crop or (_MIN_CROP if manifest.image_size >= BASE_RESOLUTION else _MIN_CROP_SMALL),
-        params=cost.params,
-        macs=cost.macs,
-        batches_per_epoch=batches,
-        # Resolved here, where it is recorded: a later release may have another default.
-        shuffle_block=spec.shuffle_block or manifest.default_shuffle_block,
-        recipe=recipe,
-    )
+@lru_cache(maxsize=4096)
+def _network(
+    network: Network,
+    overrides: tuple[tuple[str, Any], ...],
+    classes: int,
+    wanted_size: int | None,
+    native_size: int,
+    upsample: float,
+) -> tuple[EfficientNetConfig, int, Complexity]:
+    """A network, the edge of its input in pixels, and its cost: the same ones for many trials of a sweep."""
+    name, activation, shortcut = network
+    model = variant(name, activation=activation, shortcut=shortcut, num_classes=classes, **dict(overrides))
+    image_size = wanted_size or scaled_resolution(model.resolution, native_size, upsample)
+    return model, image_size, complexity(model, image_size)
 
 
 def scaled_resolution(resolution: int, native: int, upsample: float = 1.0) -> int:
@@ -210,9 +324,3 @@ def scaled_resolution(resolution: int, native: int, upsample: float = 1.0) -> in
     if native >= BASE_RESOLUTION:
         return resolution
     return min(resolution, max(32, round(native * upsample * resolution / BASE_RESOLUTION / 8) * 8))
-
-
-def trial_id(data: str, name: str, activation: str, shortcut: str, seed: int) -> str:
-    """The readable name that MLflow, Ray and the logs share, such as `flowers-b3-silu-s0`."""
-    parts = [slug(data), name, activation, *([shortcut] if shortcut != "residual" else []), f"s{seed}"]
-    return "-".join(parts)

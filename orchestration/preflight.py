@@ -26,7 +26,7 @@ _PREFETCHED = 2
 
 def notes(plan: Plan) -> list[str]:
     """What is allowed but may surprise, a line each."""
-    most = plan.spec.worker_counts[-1]
+    most = max(plan.worker_counts(trial)[-1] for trial in plan.examples)
     if plan.val_samples < most:
         return [
             f"validation has {plan.val_samples} images for {most} workers; some of them evaluate none, which is correct"
@@ -46,7 +46,7 @@ def require_machine(plan: Plan, storage: str) -> None:
     """
     facts = this_machine(storage, with_gpus=plan.spec.execution.device != "cpu")
     use_gpu = bool(facts.gpu_memory)
-    _raise_first(_cores(plan, facts, use_gpu), *_room(plan, plan.trials, [facts], use_gpu))
+    _raise_first(_cores(plan, facts, use_gpu), *_room(plan, plan.examples, [facts], use_gpu))
 
 
 def require_nodes(
@@ -116,7 +116,8 @@ def _distinct_gpus(node: NodeFacts, use_gpu: bool) -> Iterator[str]:
 
 
 def _cores(plan: Plan, machine: NodeFacts, use_gpu: bool) -> Iterator[str]:
-    fewest, cores = plan.spec.worker_counts[0], plan.spec.execution.cpus_per_worker or 1
+    fewest = max(plan.worker_counts(trial)[0] for trial in plan.examples)
+    cores = plan.spec.execution.cpus_per_worker or 1
     if fewest * cores > machine.cores:
         yield (
             f"--workers {fewest} with {cores} CPU cores per worker: {machine.name} has {machine.cores} cores; "
@@ -138,11 +139,11 @@ def worker_memory(trial: TrialPlan, workers: int) -> int:
 
 
 def _memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -> Iterator[str]:
-    workers = plan.spec.worker_counts[0]
     if use_gpu and any(node.gpu_memory is None for node in nodes):
         return
     places = [size for node in nodes for size in ((node.gpu_memory or ()) if use_gpu else (node.memory,))]
-    for trial in _distinct(plan.trials):
+    for trial in _distinct(plan.examples):
+        workers = plan.worker_counts(trial)[0]
         need = worker_memory(trial, workers)
         room = sum(size // need if not use_gpu else int(size >= need) for size in places)
         if room < workers:
@@ -158,18 +159,22 @@ def _shared_memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -
     """Loader processes hand their batches over in /dev/shm; a container has 64 MiB there unless told otherwise."""
     processes = plan.spec.execution.loader_workers
     processes = int(use_gpu) if processes is None else processes  # on GPUs at least one
-    if not processes or not plan.trials or not nodes:
+    if not processes or not nodes:
         return
-    workers = plan.spec.worker_counts[-1]
-    largest = max(trial.image_size for trial in plan.trials)
-    share = max(1, plan.spec.recipe.global_batch // workers)
-    each = processes * _PREFETCHED * share * 3 * largest**2
-    here = math.ceil(workers / len(nodes))
+
+    def need(trial: TrialPlan) -> tuple[int, int]:
+        """The bytes on a node, and the workers there."""
+        workers = plan.worker_counts(trial)[-1]
+        here = math.ceil(workers / len(nodes))
+        batch = max(1, trial.recipe.global_batch // workers) * 3 * trial.image_size**2
+        return here * processes * _PREFETCHED * batch, here
+
+    most, here = max(map(need, plan.examples))
     for node in nodes:
-        if node.shared_memory is not None and each * here > node.shared_memory:
+        if node.shared_memory is not None and most > node.shared_memory:
             yield (
                 f"{node.name}: /dev/shm has {_size(node.shared_memory)} free, and {here} workers with {processes} "
-                f"loader workers each need {_size(each * here)}; use fewer --loader-workers, or a larger /dev/shm "
+                f"loader workers each need {_size(most)}; use fewer --loader-workers, or a larger /dev/shm "
                 "(docker: --shm-size)"
             )
 

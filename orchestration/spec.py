@@ -18,6 +18,9 @@ from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
 from .scheduling import Scheduling
+from .search.domains import Span
+from .search.section import Search, gather_sweep
+from .search.space import Network, Space
 from .training.execution import Execution
 from .training.recipes import Recipe
 from .training.settings import Shown, settings_of
@@ -99,11 +102,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
-def slug(text: str) -> str:
-    """`text` in the characters that names, paths and queries take: `Flower Photos (2)` → `flower-photos-2`."""
-    return re.sub(r"[^a-z0-9_.]+", "-", text.lower())[:40].strip("-_.") or "data"
-
-
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -156,7 +154,7 @@ _SpecLoader.yaml_constructors = {
 
 
 class ExperimentSpec(BaseModel):
-    """One experiment: the trials are the product of variants × activations × shortcuts × seeds."""
+    """One experiment: the trials are the product of variants × activations × shortcuts × seeds × what is swept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -201,6 +199,7 @@ class ExperimentSpec(BaseModel):
         Shown(section="model", default="by variant and data"),
     ] = None
     recipe: Recipe = Recipe()
+    search: Search = Search()
     execution: Execution = Execution()
     scheduling: Scheduling = Scheduling()
 
@@ -210,18 +209,44 @@ class ExperimentSpec(BaseModel):
         """Refuse a setting at the top level of a spec file that belongs into a section."""
         if isinstance(fields, Mapping):
             for setting in settings_of(cls):
-                section, *rest = setting.path
-                if rest and setting.name in fields and setting.name not in cls.model_fields:
-                    raise ValueError(f"{setting.name} belongs under '{section}:'; move it there")
+                section, name = setting.path[0], setting.path[-1]
+                if name in fields and name not in cls.model_fields:
+                    raise ValueError(f"{name} belongs under '{section}:'; move it there")
         return fields
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_sweep(cls, fields: Any) -> Any:
+        """Have all that is swept in one place, wherever it was written."""
+        recipe = cls.model_fields["recipe"].annotation
+        assert recipe is not None
+        return gather_sweep(fields, recipe) if isinstance(fields, Mapping) else fields
 
     @model_validator(mode="after")
     def _check_workers(self) -> ExperimentSpec:
-        if not self.worker_counts:
-            fewest, most = self.execution.workers
+        batches = self.search.sweep.get("global_batch")
+        if isinstance(batches, Span):
+            for batch in range(int(batches.low), int(batches.high) + 1):
+                counts = self.execution.worker_counts(batch)
+                if not counts or batch % counts[-1]:
+                    raise ValueError(
+                        f"global_batch={batches} holds {batch}, which {self.execution.workers} workers cannot share "
+                        "equally; list batches that they can, such as global_batch=16,32"
+                    )
+        for batch in batches.ends if batches else (self.recipe.global_batch,):
+            if not self.execution.worker_counts(batch):
+                fewest, most = self.execution.workers
+                raise ValueError(
+                    f"global batch {batch} cannot be shared equally by any number of workers from {fewest} to {most}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_trials(self) -> ExperimentSpec:
+        size, trials = self.space.size, self.search.trials
+        if size is not None and trials is not None and trials > size:
             raise ValueError(
-                f"global batch {self.recipe.global_batch} cannot be shared equally by any number of workers from "
-                f"{fewest} to {most}"
+                f"there are only {size:,} different trials; use --trials {size} at most, more values, or --search grid"
             )
         return self
 
@@ -289,8 +314,24 @@ class ExperimentSpec(BaseModel):
         """The form that `--save` writes and `--spec` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
+    @property
+    def space(self) -> Space:
+        """Every configuration that a trial can have."""
+        networks = dict.fromkeys(Network(*found[:3]) for found in self.combinations())
+        return Space(tuple(networks), self.search.sweep, self.seeds)
+
+    @property
+    def search_seed(self) -> int:
+        """The seed of a random or an Optuna search."""
+        return self.seeds[0] if self.search.search_seed is None else self.search.search_seed
+
+    @property
+    def trial_count(self) -> int:
+        """How many trials the search tries."""
+        return self.search.trials or self.space.size or 0
+
     def combinations(self) -> Sequence[tuple[str, str, str, int]]:
-        """(variant, activation, shortcut, seed) of every trial, smallest variant first, each once."""
+        """(variant, activation, shortcut, seed), smallest variant first, each once; without what is swept."""
         product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)
         named = ((name, variant(name).activation if act == OWN else act, cut, seed) for name, act, cut, seed in product)
         return list(dict.fromkeys(named))

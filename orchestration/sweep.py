@@ -1,11 +1,10 @@
-"""A sweep: Ray Tune over the trials of a plan."""
+"""A sweep: Ray Tune over the trials that a source hands out."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from ray.tune.search import Searcher
 
 from .errors import EngineError
 from .nodes import TRIAL_MEMORY
-from .schedulers import Point, ReasonedScheduler, make_scheduler
+from .schedulers import PERCENT, Point, ReasonedScheduler, make_scheduler
+from .search.sources import TrialSource
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
-from .training.metrics import TOP1
+from .training.metrics import BEST_TOP1, TOP1, TRAIN_SECONDS
 from .trial import SweepContext, Trial
 
 # Seconds that a stopped trial's process gets to end its part of the run.
@@ -27,19 +27,31 @@ _LEAVES_S = 120.0
 _log = logging.getLogger(__name__)
 
 
-def run_sweep(
-    context: SweepContext, tracker: Tracker, trial_ids: Sequence[str], concurrent: int
-) -> dict[str, Exception]:
+def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource, concurrent: int) -> dict[str, Exception]:
     """Run trials, at most `concurrent` at a time. One that fails does not end the others; returns the errors by trial.
 
     Tune starts afresh in each job, over the trials that the tracking server does not know as finished: its own state
     is written piecemeal, and would bring the former job's concurrency back.
+
+    Args:
+        context: what the trials share.
+        tracker: of their runs.
+        source: of the trials that are to run.
+        concurrent: how many run at a time.
     """
     request = context.request
     scheduling = request.spec.scheduling
-    next_trials = _NextTrials(trial_ids, concurrent)
+    next_trials = _NextTrials(source, concurrent)
     stopped = _StoppedRuns(tracker)
-    scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, {}), stopped.put, next_trials.has_room)
+
+    def name(trial: Any) -> str:
+        return request.plan.trial_of(trial.config).trial_id
+
+    def stop(trial_id: str, reason: str) -> None:
+        next_trials.stopped.add(trial_id)
+        stopped.put(trial_id, reason)
+
+    scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, {}), stop, next_trials.has_room)
     if scheduling.name != "none":
         scheduler.replay(_curves(tracker))
     trainable = tune.with_resources(tune.with_parameters(Trial, context=context), {"memory": TRIAL_MEMORY})
@@ -48,9 +60,9 @@ def run_sweep(
         tune_config=TuneConfig(
             search_alg=next_trials,
             scheduler=scheduler,
-            num_samples=len(trial_ids),
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            num_samples=-1,  # as many as the source has
+            trial_name_creator=name,
+            trial_dirname_creator=name,
         ),
         run_config=tune.RunConfig(
             name=request.job, storage_path=f"{request.storage}/tune", verbose=0, callbacks=[JsonLoggerCallback()]
@@ -64,31 +76,41 @@ def run_sweep(
 
 
 class _NextTrials(Searcher):  # type: ignore[misc]
-    """Hands Tune the next trial when there is room for it.
+    """Hands Tune the next trial of a source when there is room for it, and the source the results.
 
     Args:
-        trial_ids: what is to run, in this order.
+        source: of the trials.
         concurrent: how many trials run at a time.
     """
 
-    def __init__(self, trial_ids: Sequence[str], concurrent: int) -> None:
+    def __init__(self, source: TrialSource, concurrent: int) -> None:
         super().__init__()
-        self._waiting = list(reversed(trial_ids))
+        self._source = source
         self._concurrent = concurrent
         self._running: dict[str, str] = {}  # Tune's id → the trial's
+        self.stopped: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Called by Tune again and again; returns a configuration, None for now, or that there will be no more."""
-        if not self._waiting:
+        if self._source.exhausted:
             return str(Searcher.FINISHED)
-        if len(self._running) >= self._concurrent:
+        if len(self._running) >= self._concurrent or not (waiting := self._source.waiting()):
             return None
-        self._running[trial_id] = self._waiting.pop()
-        return {"trial": self._running[trial_id]}
+        trial = waiting[0]
+        self._source.take(trial.trial_id)
+        self._running[trial_id] = trial.trial_id
+        return trial.configuration
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Called by Tune when a trial has ended, however it did."""
-        self._running.pop(trial_id, None)
+        name = self._running.pop(trial_id, None)
+        if name is None:
+            return
+        outcome = Outcome.FAILED if error else Outcome.STOPPED if name in self.stopped else Outcome.COMPLETED
+        metrics = {"top1": BEST_TOP1, "seconds": TRAIN_SECONDS}
+        values = {value: result[metric] for value, metric in metrics.items() if result and metric in result}
+        share = (result or {}).get(PERCENT, 0.0) / 100
+        self._source.ended(name, outcome, values | {"share": share})
 
     def has_room(self, name: str) -> bool:
         """Whether a paused trial can go on."""
@@ -141,7 +163,3 @@ def _curves(tracker: Tracker) -> dict[str, list[Point]]:
         ]
         for record in records
     }
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"])

@@ -34,10 +34,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Called by Tune first.
 
         Args:
-            config: `trial` is the id of a trial of the plan.
+            config: the trial's, flat.
             context: what the sweep's trials share.
         """
-        self._plan = context.request.plan.trial(config["trial"])
+        self._plan = context.request.plan.trial_of(config)
         self._training = TrialTraining(context.request, context.sweep_id, self._plan, context.resources)
 
     def step(self) -> dict[str, Any]:

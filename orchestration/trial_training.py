@@ -169,7 +169,7 @@ class TrialTraining:
     def _fit(self, job: TrainingJob) -> None:
         """Run one worker group to its end."""
         request, resources = self._request, self._resources
-        counts = request.spec.worker_counts
+        counts = request.plan.worker_counts(job.trial)
         fewest, most = counts[0], counts[-1]
         unsent = Path(request.cache_root, "unsent")
         sink = MlflowSink(request.tracking_uri, request.spec.name, request.uid, self._run_id, unsent)

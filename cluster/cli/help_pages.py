@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 import cloup
-from cloup.formatting import HelpSection
+from cloup.formatting import HelpSection, ensure_is_cloup_formatter
 
 from .console import print_text
 
@@ -24,7 +24,14 @@ class PagedOption(cloup.Option):
 
 
 class PagedCommand(cloup.Command):
-    """A command whose `-h` leaves out the options that are not common; completion knows them all."""
+    """A command of options alone whose `-h` leaves out those that are not common; completion knows them all."""
+
+    def format_params(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections in which the page that was asked for has something."""
+        groups = (*self.option_groups, self.get_default_option_group(ctx))
+        sections = [self.make_option_group_help_section(group, ctx) for group in groups]
+        shown = [section for section in sections if section.definitions]
+        ensure_is_cloup_formatter(formatter).write_many_sections(shown, aligned=self.must_align_option_groups(ctx))
 
     def make_option_group_help_section(self, group: cloup.OptionGroup, ctx: click.Context) -> HelpSection:
         """A section of the help with the options of the page that was asked for."""

@@ -51,7 +51,7 @@ def _row(home: Home, experiments: Experiments, name: str) -> dict[str, Any]:
     return {
         "experiment": name,
         "state": job_state(home, experiment) or "unknown",
-        "trials": len(spec.combinations()),
+        "trials": experiment.request.plan.trial_count,
         "submitted": datetime.fromtimestamp(experiment.created).isoformat(" ", "minutes"),
         "data": spec.data,
         "address": "local" if experiment.local_ray else experiment.address,

@@ -15,7 +15,8 @@ from ...datasets import DIGITS, Manifest
 from ...orchestration.errors import UserError
 from ...orchestration.plan import make_plan
 from ...orchestration.preflight import notes, require_machine
-from ...orchestration.spec import ExperimentSpec, slug
+from ...orchestration.search.names import slug
+from ...orchestration.spec import ExperimentSpec
 from ..engines import ensure_engines
 from ..experiments import Experiments
 from ..home import Home

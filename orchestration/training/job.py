@@ -31,8 +31,9 @@ class TrialPlan(BaseModel):
 
     `image_size` and `eval_resize` are in pixels; `min_crop` is the smallest part of an image's area that a training
     crop may show; `macs` are multiply-adds per image at `image_size`; `shuffle_block` is the number of shards that are
-    shuffled together. The order of samples follows from `seed`, `shuffle_block`, the recipe's `global_batch` and
-    `tail`, and the manifest, whose digest the job names.
+    shuffled together; `swept` are the fields of its recipe in which the trials of its sweep differ. The order of
+    samples follows from `seed`, `shuffle_block`, the recipe's `global_batch` and `tail`, and the manifest, whose digest
+    the job names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,18 @@ class TrialPlan(BaseModel):
     batches_per_epoch: int
     shuffle_block: int
     recipe: Recipe
+    swept: dict[str, bool | int | float | str | None] = {}
+
+    @property
+    def configuration(self) -> dict[str, bool | int | float | str | None]:
+        """What tells the trial from the others of its sweep, flat: network, seed and swept fields."""
+        return {
+            "variant": self.variant,
+            "activation": self.model.activation,
+            "shortcut": self.model.shortcut,
+            "seed": self.seed,
+            **self.swept,
+        }
 
     def digest(self, data_digest: str) -> str:
         """Names what is trained: a checkpoint of another digest is refused.

@@ -6,7 +6,7 @@ all come from `settings_of`, so that a new setting is one new field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -44,6 +44,7 @@ class Setting:
         path: where a spec file has it: `("data",)` or `("recipe", "epochs")`.
         section: heading in help; empty for what belongs to none.
         switch: whether it is on or off.
+        repeated: whether a flag can be given several times, each with an entry of a mapping.
         choices: the only words allowed; empty if there are others.
         metavar: what a flag takes, such as `INTEGER`.
         description: what it is, in a sentence without its full stop.
@@ -55,6 +56,7 @@ class Setting:
     path: tuple[str, ...]
     section: str
     switch: bool
+    repeated: bool
     choices: tuple[str, ...]
     metavar: str
     description: str
@@ -77,14 +79,14 @@ def settings_of(model: type[BaseModel], section: str = "") -> tuple[Setting, ...
 
 
 def params_of(value: BaseModel) -> dict[str, Any]:
-    """The settings of a value by their unique names, sections flattened; what is None is left out."""
+    """The settings of a value by their unique names, sections flattened; what is None or {} is left out."""
     fields = value.model_dump(mode="json")
     params = {}
     for setting in settings_of(type(value)):
         found: Any = fields
         for part in setting.path:
             found = found[part]
-        if found is not None:
+        if found is not None and found != {}:
             params[setting.name] = found
     return params
 
@@ -113,6 +115,7 @@ def _settings(model: type[BaseModel], section: str) -> Iterator[Setting]:
             path=path,
             section=section if shown.section is None else shown.section,
             switch=plain is bool,
+            repeated=get_origin(plain) is Mapping,
             choices=choices,
             metavar=shown.metavar or (f"[{'|'.join(choices)}]" if choices else _METAVARS.get(plain, "TEXT")),
             description=field.description,

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 # A place and what of the package it may import beside itself. The longest place that holds a file is its own;
 # `orchestration` is the trunk, without its wings.
 EFFNET, DATASETS, TRAINING = "effnet", "datasets", "orchestration/training"
-TRACKING, REPORT, TRUNK = "orchestration/tracking", "orchestration/report", "orchestration"
+TRACKING, REPORT, SEARCH = "orchestration/tracking", "orchestration/report", "orchestration/search"
+TRUNK = "orchestration"
 ERRORS, LOGS = "orchestration/errors.py", "orchestration/logs.py"
 MAY_IMPORT = {
     EFFNET: set(),
@@ -20,11 +21,12 @@ MAY_IMPORT = {
     ERRORS: {DATASETS},
     LOGS: set(),
     TRAINING: {EFFNET, DATASETS, ERRORS, LOGS},
-    TRACKING: {EFFNET, DATASETS, ERRORS, TRAINING},
+    SEARCH: {ERRORS, TRAINING},
+    TRACKING: {EFFNET, DATASETS, ERRORS, TRAINING, SEARCH},
     REPORT: {ERRORS, TRACKING},
-    TRUNK: {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, TRACKING, REPORT},
-    "benchmarks": {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, TRACKING, REPORT, TRUNK},
-    "cluster": {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, TRACKING, REPORT, TRUNK, "benchmarks"},
+    TRUNK: {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, TRACKING, REPORT},
+    "benchmarks": {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, TRACKING, REPORT, TRUNK},
+    "cluster": {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, TRACKING, REPORT, TRUNK, "benchmarks"},
 }
 FILES = [
     path.relative_to(ROOT)
@@ -94,7 +96,8 @@ def test_each_engine_has_one_home() -> None:
     assert places("webdataset") == {DATASETS}
     assert places("click") | places("cloup") | places("rich") == {"cluster"}
     assert places("ray") == {TRUNK, "cluster"}
-    assert places("pydantic") <= {TRUNK, TRAINING, "cluster"}
+    assert places("pydantic") <= {TRUNK, TRAINING, SEARCH, "cluster"}
+    assert places("optuna") <= {SEARCH}
     assert {path.partition("/")[0] for path in users("torchvision")} == {DATASETS}
     assert places("torch") == {EFFNET, DATASETS, TRAINING, TRACKING, TRUNK, "cluster"}
     assert {path for path in users("torch") if place(path) == TRUNK} == {"orchestration/train_worker.py"}

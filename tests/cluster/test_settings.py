@@ -39,9 +39,10 @@ SUBMIT_OPTIONS = sorted(
         *("--eps", "--erasing", "--freeze-backbone", "--global-batch", "--help", "--help-all", "--image-size"),
         *("--label-smoothing", "--lr", "--lr-per", "--micro-batch", "--min-crop", "--mixup", "--mlflow-port"),
         *("--momentum", "--name", "--no-augment", "--no-checkpoint-activations", "--no-compile"),
-        *("--no-freeze-backbone", "--no-pretrained", "--no-sync-bn", "--optimizer", "--policy", "--precision"),
-        *("--pretrained", "--recipe", "--save", "--schedule", "--seeds", "--shortcuts", "--shuffle-block", "--spec"),
-        *("--stochastic-depth", "--storage", "--sync-bn", "--tail", "--tracking-uri", "--upsample", "--variants"),
+        *("--no-freeze-backbone", "--no-pretrained", "--no-sync-bn", "--objectives", "--optimizer", "--policy"),
+        *("--precision", "--pretrained", "--recipe", "--save", "--schedule", "--search", "--search-seed", "--seeds"),
+        *("--shortcuts", "--shuffle-block", "--spec", "--stochastic-depth", "--storage", "--sweep", "--sync-bn"),
+        *("--tail", "--tracking-uri", "--trials", "--upsample", "--variants"),
         *("--warmup-epochs", "--weight-decay", "-h"),
     ]
 )
@@ -143,6 +144,7 @@ def test_the_first_page_of_help_fits_a_screen_and_the_second_holds_every_option(
     assert {"--variants", "--data", "--epochs", "--workers", "--dry-run"} <= shown
     assert not {"--dist-bn", "--controller"} & shown
     second = cli("submit", "--help-all", COLUMNS=str(width)).stdout
+    sections.insert(3, "Search:")
     assert [line for line in second.splitlines() if line in sections] == sections
     assert max(map(len, second.splitlines())) <= width
     assert set(SUBMIT_OPTIONS) <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", second))

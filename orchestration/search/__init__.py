@@ -1,0 +1,1 @@
+"""Searches: which configurations the trials of a sweep have, and in which order they are tried."""
