@@ -29,7 +29,9 @@ _LEAVES_S = 120.0
 _log = logging.getLogger(__name__)
 
 
-def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource) -> dict[str, Exception]:
+def run_sweep(
+    context: SweepContext, tracker: Tracker, source: TrialSource, trainable: type[tune.Trainable] = Trial
+) -> dict[str, Exception]:
     """Run trials, each when there is room for it. One that fails does not end the others; returns the errors by trial.
 
     Tune starts afresh in each job, over the trials that the tracking server does not know as finished: its own state
@@ -39,6 +41,7 @@ def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource) -> d
         context: what the trials share.
         tracker: of their runs.
         source: of the trials that are to run.
+        trainable: what Tune runs for each.
     """
     request = context.request
     scheduling = request.spec.scheduling
@@ -51,9 +54,8 @@ def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource) -> d
     scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, request.spec.search.sweep), next_trials)
     if scheduling.name != "none":
         scheduler.replay(_curves(tracker))
-    trainable = tune.with_resources(tune.with_parameters(Trial, context=context), {"memory": TRIAL_MEMORY})
     tuner = Tuner(
-        trainable,
+        tune.with_resources(tune.with_parameters(trainable, context=context), {"memory": TRIAL_MEMORY}),
         tune_config=TuneConfig(
             search_alg=next_trials,
             scheduler=scheduler,
@@ -86,6 +88,10 @@ class _NextTrials(Searcher):  # type: ignore[misc]
         self._source, self._line, self._stopped_runs = source, line, stopped_runs
         self._started: dict[str, TrialPlan] = {}  # by Tune's id
         self._stopped: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its searcher down with all that it refers to, and no job of ours goes on from that."""
+        return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Called by Tune again and again; returns a configuration, None for now, or that there will be no more."""
