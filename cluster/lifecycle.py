@@ -1,15 +1,17 @@
-"""What can be done to an experiment: launch, resume, stop."""
+"""What can be done to an experiment: launch, resume, extend, stop."""
 
 from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ..datasets import DataError
 from ..orchestration.cost import CostModel
 from ..orchestration.errors import EngineError, NameTakenError, UserError
+from ..orchestration.extension import Extension
 from ..orchestration.plan import Plan
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.tracking.records import Outcome
@@ -153,9 +155,25 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
         UserError: there is no such experiment, it still runs, its data are gone or others now, or `execution` does not
             fit it.
     """
+    return _run_again(home, name, execution.cache_limit, lambda plan: plan.run_by(execution))
+
+
+def extend(home: Home, name: str, extension: Extension) -> Experiment:
+    """Run more of an experiment: what is new, what was left, and finished trials for the epochs that they lack.
+
+    Raises:
+        UserError: see `resume`, or what is added does not fit the experiment.
+    """
+    plan = Experiments(home).load(name).request.plan
+    extension.apply(plan)  # a typing mistake should be told before anything is asked or started
+    return _run_again(home, name, plan.spec.execution.cache_limit, extension.apply)
+
+
+def _run_again(home: Home, name: str, cache_limit: int | None, replan: Callable[[Plan], Plan]) -> Experiment:
+    """Submit the next job of an experiment that does not run, with another plan."""
     experiments = Experiments(home)
     found = experiments.load(name)
-    _require_data(home, found.request.plan, execution)
+    _require_data(home, found.request.plan, cache_limit)
     found = reconnect(home, found)  # which may take a while; others need not wait for it
     jobs = Jobs(found.address)
     with home.locked(_LOCK):
@@ -164,7 +182,7 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
             raise UserError(f"experiment '{name}' is running; `effnet-cluster logs {name} -f` follows it")
         fresh = next_job(experiment)
         request = fresh.request
-        fresh = replace(fresh, request=request.model_copy(update={"plan": request.plan.run_by(execution)}))
+        fresh = replace(fresh, request=request.model_copy(update={"plan": replan(request.plan)}))
         experiments.save(fresh)
         try:
             StopRequests(fresh.tracker).clear()
@@ -176,10 +194,10 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
     return fresh
 
 
-def _require_data(home: Home, plan: Plan, execution: Execution) -> None:
+def _require_data(home: Home, plan: Plan, cache_limit: int | None) -> None:
     """Refuse to go on with other data under the name of the old ones."""
     try:
-        manifest = home.open_dataset(plan.spec.data, execution.cache_limit, typed=False)
+        manifest = home.open_dataset(plan.spec.data, cache_limit, typed=False)
     except DataError as error:
         digest = plan.data_digest[:12]
         raise UserError(f"the data of '{plan.spec.name}', digest {digest}, cannot be opened: {error}") from error

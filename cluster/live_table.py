@@ -29,7 +29,7 @@ _SHORTEST_POLL_S, _LONGEST_POLL_S = 2.0, 10.0
 _POLLS_OF_TIME = 1 / 30
 # Rows of the live table, and the states that come first where there are more trials.
 _MOST_ROWS = 40
-_FIRST = {Outcome.RUNNING: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 1}
+_FIRST: Mapping[Outcome | None, int] = {Outcome.RUNNING: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 1}
 # Trials of a critical path that are named.
 _PATH = 6
 _PREDICTED = ("predicted", "actual")
@@ -171,7 +171,7 @@ def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:
 
 def _telling(rows: Sequence[TrialProgress]) -> Sequence[TrialProgress]:
     """All rows of a table that a terminal holds, else those that run and have failed, then others; in their order."""
-    urgent = sorted(range(len(rows)), key=lambda number: _FIRST.get(rows[number].state or Outcome.PLANNED, len(_FIRST)))
+    urgent = sorted(range(len(rows)), key=lambda number: _FIRST.get(rows[number].state, len(_FIRST)))
     return [rows[number] for number in sorted(urgent[:_MOST_ROWS])]
 
 

@@ -139,9 +139,9 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
-    cancelled = StopRequests(tracker).all() if lost else frozenset()
+    unwanted = StopRequests(tracker).all() if lost else frozenset()
     for record in lost:
-        if record.outcome is Outcome.PENDING and record.trial_id in cancelled:
+        if record.outcome is Outcome.PENDING and record.trial_id in unwanted:
             tracker.finish(record.run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
             continue
         reason = errors.get(record.trial_id) or "the trial's process was lost"
@@ -155,8 +155,8 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
     count = request.plan.trial_count
     left = count - sum(_is_done(request.plan, record) for record in records)
-    missing = left - sum(record.outcome is Outcome.CANCELLED for record in records)
-    if missing:
+    cancelled = sum(record.outcome is Outcome.CANCELLED for record in records)
+    if left > cancelled:
         tracker.finish(sweep_id, Outcome.FAILED, f"{left} of {count} trials did not complete")
     elif left:
         tracker.finish(sweep_id, Outcome.CANCELLED, f"{left} of {count} trials were cancelled")
@@ -167,7 +167,7 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
             _log.error("%s", record.reason or "failed", extra={"trial": record.trial_id})
     for trial_id in sorted(errors.keys() - {record.trial_id for record in records}):
         _log.error("%s", errors[trial_id], extra={"trial": trial_id})
-    return not missing
+    return left <= cancelled
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -166,21 +166,22 @@ def _shared_memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -
     processes = int(use_gpu) if processes is None else processes  # on GPUs at least one
     if not processes or not nodes:
         return
-    needs = [_loader_memory(trial, _counts(plan, trial)[-1], processes, len(nodes)) for trial in plan.examples]
-    each, here = max(needs, key=math.prod, default=(0, 0))
+
+    def need(trial: TrialPlan) -> tuple[int, int]:
+        """The bytes on a node, and the workers there."""
+        workers = _counts(plan, trial)[-1]
+        here = math.ceil(workers / len(nodes))
+        batch = max(1, trial.recipe.global_batch // workers) * 3 * trial.image_size**2
+        return here * processes * _PREFETCHED * batch, here
+
+    most, here = max(map(need, plan.examples))
     for node in nodes:
-        if node.shared_memory is not None and each * here > node.shared_memory:
+        if node.shared_memory is not None and most > node.shared_memory:
             yield (
                 f"{node.name}: /dev/shm has {_size(node.shared_memory)} free, and {here} workers with {processes} "
-                f"loader workers each need {_size(each * here)}; use fewer --loader-workers, or a larger /dev/shm "
+                f"loader workers each need {_size(most)}; use fewer --loader-workers, or a larger /dev/shm "
                 "(docker: --shm-size)"
             )
-
-
-def _loader_memory(trial: TrialPlan, workers: int, processes: int, nodes: int) -> tuple[int, int]:
-    """Bytes of the batches that the loader processes of one worker hold, and how many workers are on a node."""
-    share = max(1, trial.recipe.global_batch // workers)
-    return processes * _PREFETCHED * share * 3 * trial.image_size**2, math.ceil(workers / nodes)
 
 
 def _checkpoints_fit(trials: Sequence[TrialPlan], nodes: Sequence[NodeFacts]) -> Iterator[str]:

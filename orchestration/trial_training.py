@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from .tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequ
 from .training.job import TrainingJob, TrialPlan
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
-_LEAVE_S = 90.0
+LEAVE_S = 90.0
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +54,7 @@ class TrialTraining:
         resources: what its workers get.
         make_groups: makes the worker groups, of where their controller runs and of what takes their reports.
         predicted_s: seconds that the trial should take, for its run.
+        goes_on_from: digests of other trainings whose checkpoints it may have taken over.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class TrialTraining:
         resources: WorkerResources,
         make_groups: Callable[[str, Callable[[dict[str, Any]], None]], WorkerGroups] | None = None,
         predicted_s: float | None = None,
+        goes_on_from: Sequence[str] = (),
     ) -> None:
         self._run_id = ""
         self._request, self._sweep_id, self._trial = request, sweep_id, trial
         self._resources, self._predicted_s = resources, predicted_s
+        self._goes_on_from = tuple(goes_on_from)
         self._leaving, self._is_first = threading.Event(), True
         # Metrics of an epoch; an error that ends the trial; None: it has ended well.
         self._reports: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
@@ -99,9 +102,9 @@ class TrialTraining:
             return
         if self._groups is not None and self._thread.is_alive():
             self._groups.ask_to_leave()
-        self._thread.join(_LEAVE_S)
+        self._thread.join(LEAVE_S)
         if self._thread.is_alive():
-            _log.warning("the workers did not leave within %.0f s; they are ended", _LEAVE_S)
+            _log.warning("the workers did not leave within %.0f s; they are ended", LEAVE_S)
 
     def _run(self) -> None:
         try:
@@ -116,7 +119,7 @@ class TrialTraining:
         configure_logging(self._trial.trial_id)
         tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
         if not self._is_first:
-            tracker.wait_until_left(self._trial.trial_id, _LEAVE_S)
+            tracker.wait_until_left(self._trial.trial_id, LEAVE_S)
         job = self._job()
         self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id, self._predicted_s)
         # Looked for often, and no reason to wait for the server.
@@ -167,6 +170,7 @@ class TrialTraining:
             data_digest=request.plan.data_digest,
             storage=f"{request.storage}/trials/{self._trial.trial_id}",
             cache_root=request.cache_root,
+            goes_on_from=self._goes_on_from,
         )
 
     def _fit(self, job: TrainingJob) -> None:

@@ -22,6 +22,7 @@ _VERBS = {
     "logs": "logs",
     "stop": "stop",
     "resume": "resume",
+    "extend": "extend",
     "compare": "compare",
     "verify": "verify",
     "data": "data",

@@ -344,7 +344,7 @@ def test_every_setting_of_the_specification_has_a_flag(cli: Cli) -> None:
     text = cli("submit", "--help-all").stdout
     fields = ExperimentSpec.model_fields.keys() | Recipe.model_fields.keys() | Execution.model_fields.keys()
     flags = set(re.findall(r"--([a-z-]+)", text))
-    assert {field.replace("_", "-") for field in fields} - flags == {"execution"}  # which is a section
+    assert {field.replace("_", "-") for field in fields} - flags == {"execution", "scheduling"}  # which are sections
 
 
 def test_a_dry_run_starts_nothing_and_writes_nothing_in_the_home(cli: Cli, home: Home, shards: Manifest) -> None:

@@ -55,7 +55,8 @@ def of_epochs(trial: TrialPlan, epochs: int) -> TrialPlan:
 
 
 def left(request: ExperimentRequest, tracker: Tracker) -> list[str]:
-    return _left(request, tracker, {record.trial_id: record for record in tracker.trials()})
+    known = {record.trial_id: record for record in tracker.trials()}
+    return [trial.trial_id for trial in _left(request.plan.trials, tracker, known)]
 
 
 def champion(tracker: Tracker) -> str:
