@@ -118,7 +118,7 @@ class Predictor:
             self.problem = f"; the probe took more than {_PROBE_S} s"
         except (IndexError, ValidationError):
             self.problem = (
-                f"; the probe failed ({one_line((done.stderr.strip().splitlines() or ['no word'])[-1], 120)})"
+                f"; the probe failed ({shorten((done.stderr.strip().splitlines() or ['no word'])[-1], 120)})"
             )
         return None
 
