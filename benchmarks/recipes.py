@@ -112,7 +112,6 @@ def train(trial: TrialPlan, manifest: Manifest) -> Run:
             execution=Execution(device="cpu", checkpoint_steps=2**31),
             data=manifest.location,
             data_digest=manifest.digest,
-            spec_digest="bench",
             storage=storage,
             cache_root=storage,
         )

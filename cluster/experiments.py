@@ -9,16 +9,19 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..datasets import write_atomically
 from ..orchestration.errors import NameTakenError, UserError
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.spec import parse_fields
+from ..orchestration.tracking.records import Outcome
 from ..orchestration.tracking.runs import Tracker
 from .engines import Engines
 from .home import Home
+from .jobs import JOB_STATES
 from .kept_json import read_object
 
 _FILE = "record.json"
@@ -29,7 +32,7 @@ class Experiment:
     """A submitted experiment. `jobs` are Ray job ids, the latest last; `created` is in seconds since 1970.
 
     `local_ray` and `local_mlflow` say which engines are our own embedded ones, whose ports may have changed since.
-    `ended` is the last status of the latest job, in Ray's words, once somebody has seen it.
+    `ended` is the state in which the latest job left the experiment, once somebody has seen that it has ended.
     """
 
     request: ExperimentRequest
@@ -38,7 +41,12 @@ class Experiment:
     local_mlflow: bool
     jobs: tuple[str, ...]
     created: float
-    ended: str | None = None
+    ended: Outcome | None = None
+
+    def at(self, address: str, tracking_uri: str) -> Experiment:
+        """The experiment with these addresses of its engines."""
+        request = self.request.model_copy(update={"tracking_uri": tracking_uri})
+        return replace(self, request=request, address=address)
 
     @property
     def name(self) -> str:
@@ -155,7 +163,8 @@ class _Record(_Summary):
     request: ExperimentRequest
     address: str
     local_mlflow: bool
-    ended: str | None = None
+    # Earlier versions kept the job's status in Ray's words.
+    ended: Annotated[Outcome | None, BeforeValidator(lambda value: JOB_STATES.get(value, value))] = None
 
 
 def _summary(path: Path) -> _Summary | str:

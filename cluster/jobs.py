@@ -22,6 +22,7 @@ from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
 from ..orchestration.packing import Node
 from ..orchestration.request import ExperimentRequest
+from ..orchestration.tracking.records import Outcome
 from .ray_token import use_token
 from .server_address import named_server
 
@@ -33,6 +34,18 @@ _ROOMS = ("effnet", "datasets", "orchestration", "cluster")
 # Of a dashboard on a machine that has more to do than cores, such as one that has just started beside two trainings.
 _ANSWER_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 60
+UNKNOWN = "UNKNOWN"
+"""What stands for the status of a job that the cluster does not know, or no longer."""
+JOB_STATES = {
+    "PENDING": Outcome.PENDING,
+    "RUNNING": Outcome.RUNNING,
+    "SUCCEEDED": Outcome.COMPLETED,
+    "FAILED": Outcome.FAILED,
+    "STOPPED": Outcome.CANCELLED,
+}
+"""Ray's status of a job → the state of its experiment, as far as Ray knows it."""
+ENDED = tuple(status for status, state in JOB_STATES.items() if state.is_terminal)
+"""The statuses of a job that has ended."""
 _TAIL_AGAIN_S = 1.0
 _MOST_NODES = 10_000
 GLIBC = {
@@ -121,7 +134,7 @@ class Jobs:
         """`PENDING`, `RUNNING`, `SUCCEEDED`, `FAILED` or `STOPPED`; `UNKNOWN` where the cluster has no such job."""
         with _engine_errors(self.address):
             known = {details.submission_id: details for details in self._client.list_jobs()}
-        return str(known[job_id].status.value) if job_id in known else "UNKNOWN"
+        return str(known[job_id].status.value) if job_id in known else UNKNOWN
 
     def is_active(self, job_id: str) -> bool:
         """Whether the job still runs or waits to."""

@@ -1,29 +1,32 @@
-"""What can be done to an experiment as a whole: launch, resume, stop, and note that it has ended."""
+"""What can be done to an experiment: launch, resume, extend, stop."""
 
 from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ..datasets import DataError
 from ..orchestration.cost import CostModel
 from ..orchestration.errors import EngineError, NameTakenError, UserError
+from ..orchestration.extension import Extension
 from ..orchestration.plan import Plan
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.tracking.records import Outcome
+from ..orchestration.tracking.stop_requests import StopRequests
 from ..orchestration.training.execution import Execution
 from ..orchestration.training.storage import OWNER_FILE, Storage
 from .engines import Engines, ensure_engines
 from .experiments import Experiment, Experiments, next_job
 from .home import Home
-from .jobs import Jobs
-from .services import Services
+from .jobs import ENDED, UNKNOWN, Jobs
+from .states import note_end
 
 _LOCK = "experiments"
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-_LOST = "its job ended without a word: the driver was killed, or its node was lost"
+# Trials that a message names.
+_LISTED = 10
 
 
 def launch(
@@ -124,7 +127,7 @@ def _storage(given: str | None, experiments: Experiments, name: str) -> str:
 def _may_be_known(jobs: Jobs, job: str) -> bool:
     """Whether the cluster has a job whose submission failed here; yes where it does not answer."""
     try:
-        return jobs.status(job) != "UNKNOWN"
+        return jobs.status(job) != UNKNOWN
     except EngineError:
         return True
 
@@ -152,20 +155,37 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
         UserError: there is no such experiment, it still runs, its data are gone or others now, or `execution` does not
             fit it.
     """
+    return _run_again(home, name, execution.cache_limit, lambda plan: plan.run_by(execution))
+
+
+def extend(home: Home, name: str, extension: Extension) -> Experiment:
+    """Run more of an experiment: what is new, what was left, and finished trials for the epochs that they lack.
+
+    Raises:
+        UserError: see `resume`, or what is added does not fit the experiment.
+    """
+    plan = Experiments(home).load(name).request.plan
+    extension.apply(plan)  # a typing mistake should be told before anything is asked or started
+    return _run_again(home, name, plan.spec.execution.cache_limit, extension.apply)
+
+
+def _run_again(home: Home, name: str, cache_limit: int | None, replan: Callable[[Plan], Plan]) -> Experiment:
+    """Submit the next job of an experiment that does not run, with another plan."""
     experiments = Experiments(home)
     found = experiments.load(name)
-    _require_data(home, found.request.plan, execution)
+    _require_data(home, found.request.plan, cache_limit)
     found = reconnect(home, found)  # which may take a while; others need not wait for it
     jobs = Jobs(found.address)
     with home.locked(_LOCK):
-        experiment = _at(experiments.load(name), found.address, found.request.tracking_uri)
+        experiment = experiments.load(name).at(found.address, found.request.tracking_uri)
         if jobs.is_active(experiment.job):
             raise UserError(f"experiment '{name}' is running; `effnet-cluster logs {name} -f` follows it")
         fresh = next_job(experiment)
         request = fresh.request
-        fresh = replace(fresh, request=request.model_copy(update={"plan": request.plan.run_by(execution)}))
+        fresh = replace(fresh, request=request.model_copy(update={"plan": replan(request.plan)}))
         experiments.save(fresh)
         try:
+            StopRequests(fresh.tracker).clear()
             jobs.submit(fresh.request)
         except BaseException:
             if not _may_be_known(jobs, fresh.job):
@@ -174,10 +194,10 @@ def resume(home: Home, name: str, execution: Execution) -> Experiment:
     return fresh
 
 
-def _require_data(home: Home, plan: Plan, execution: Execution) -> None:
+def _require_data(home: Home, plan: Plan, cache_limit: int | None) -> None:
     """Refuse to go on with other data under the name of the old ones."""
     try:
-        manifest = home.open_dataset(plan.spec.data, execution.cache_limit, typed=False)
+        manifest = home.open_dataset(plan.spec.data, cache_limit, typed=False)
     except DataError as error:
         digest = plan.data_digest[:12]
         raise UserError(f"the data of '{plan.spec.name}', digest {digest}, cannot be opened: {error}") from error
@@ -189,61 +209,37 @@ def stop(home: Home, name: str) -> bool:
     experiment = reconnect(home, Experiments(home).load(name))
     jobs = Jobs(experiment.address)
     status = jobs.status(experiment.job)
-    if status in (*_ENDED, "UNKNOWN"):
+    if status in (*ENDED, UNKNOWN):
         note_end(home, experiment, status)
         return False
     jobs.stop(experiment.job)
     experiment.tracker.cancel()
-    Experiments(home).save(replace(experiment, ended="STOPPED"))
+    Experiments(home).save(replace(experiment, ended=Outcome.CANCELLED))
     return True
 
 
-def note_end(home: Home, experiment: Experiment, status: str) -> str:
-    """Note in the record that the latest job has ended, and close the runs that it left open.
-
-    A job that is killed, or lost with its cluster, cannot do so itself; its runs would look alive for ever.
-
-    Args:
-        home: whose experiment.
-        experiment: with its engines' addresses as they are now.
-        status: its job's, in Ray's words; `UNKNOWN` is what a cluster says that has forgotten the job.
+def stop_trial(home: Home, name: str, trial_id: str) -> Outcome | None:
+    """Ask one trial to save and end, or never to start; the others go on.
 
     Returns:
-        The status that was noted.
+        The state in which it had ended already; None where it was asked.
 
     Raises:
-        EngineError: the tracking server does not answer.
+        UserError: there is no such trial, or the experiment does not run.
     """
-    experiment.tracker.end_unfinished(Outcome.FAILED, _LOST)
-    if status == "UNKNOWN":
-        outcome = experiment.tracker.sweep_outcome() or Outcome.FAILED
-        status = {Outcome.COMPLETED: "SUCCEEDED", Outcome.CANCELLED: "STOPPED"}.get(outcome, "FAILED")
-    Experiments(home).save(replace(experiment, ended=status))
-    return status
-
-
-def job_state(home: Home, experiment: Experiment) -> str:
-    """The latest job's status in Ray's words, asked without starting anything.
-
-    `UNKNOWN` where its cluster or its tracking server is gone or does not answer, or the home does not say which it is.
-    """
-    if experiment.ended:
-        return experiment.ended
-    try:
-        running = Services(home).running()
-    except EngineError:
-        return "UNKNOWN"
-    ray, mlflow = running.get("ray"), running.get("mlflow")
-    if (experiment.local_ray and not ray) or (experiment.local_mlflow and not mlflow):
-        return "UNKNOWN"
-    address = ray.url if experiment.local_ray and ray else experiment.address
-    uri = mlflow.url if experiment.local_mlflow and mlflow else experiment.request.tracking_uri
-    experiment = _at(experiment, address, uri)
-    try:
-        status = Jobs(address).status(experiment.job)
-        return note_end(home, experiment, status) if status in (*_ENDED, "UNKNOWN") else status
-    except (EngineError, UserError, OSError):
-        return "UNKNOWN"
+    experiment = reconnect(home, Experiments(home).load(name))
+    known = {record.trial_id: record.outcome for record in experiment.tracker.trials()}
+    trials = list(dict.fromkeys([*(trial.trial_id for trial in experiment.request.plan.trials), *known]))
+    if trial_id not in trials:
+        shown = ", ".join(trials[:_LISTED]) + (", …" if len(trials) > _LISTED else "")
+        raise UserError(f"'{name}' has no trial '{trial_id}'; its trials are {shown}")
+    if not Jobs(experiment.address).is_active(experiment.job):
+        raise UserError(f"experiment '{name}' does not run; there is no trial to stop")
+    outcome = known.get(trial_id, Outcome.PENDING)
+    if outcome.is_terminal:
+        return outcome
+    StopRequests(experiment.tracker).request(trial_id)
+    return None
 
 
 def reconnect(home: Home, experiment: Experiment) -> Experiment:
@@ -253,9 +249,4 @@ def reconnect(home: Home, experiment: Experiment) -> Experiment:
         None if experiment.local_ray else experiment.address,
         None if experiment.local_mlflow else experiment.request.tracking_uri,
     )
-    return _at(experiment, engines.address, engines.tracking_uri)
-
-
-def _at(experiment: Experiment, address: str, tracking_uri: str) -> Experiment:
-    request = experiment.request.model_copy(update={"tracking_uri": tracking_uri})
-    return replace(experiment, request=request, address=address)
+    return experiment.at(engines.address, engines.tracking_uri)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -14,15 +14,21 @@ from ..orchestration.errors import EngineError
 from ..orchestration.forecast import Forecast
 from ..orchestration.plan import Plan
 from ..orchestration.tracking.comparison import ComparisonRow
-from ..orchestration.tracking.records import TrialRecord
+from ..orchestration.tracking.progress import TrialProgress, count_states, progress_of
+from ..orchestration.tracking.records import Outcome, TrialRecord
 from ..orchestration.tracking.watch import TrialWatch
+from ..orchestration.training.job import TrialPlan
 from .experiments import Experiment
 from .jobs import Jobs
 from .quantities import show_bytes
+from .states import Standing
 
 # Seconds between two looks at the engines, which may have the trainings' own cores: more the longer it takes.
 _SHORTEST_POLL_S, _LONGEST_POLL_S = 2.0, 10.0
 _POLLS_OF_TIME = 1 / 30
+# Rows of the live table, and the states that come first where there are more trials.
+_MOST_ROWS = 40
+_FIRST: Mapping[Outcome | None, int] = {Outcome.RUNNING: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 1}
 # Trials of a critical path that are named.
 _PATH = 6
 _PREDICTED = ("predicted", "actual")
@@ -123,31 +129,53 @@ def _tail(plan: Plan) -> str:
 
 
 def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:
-    """How the trials stand."""
-    known = {record.trial_id: record for record in records}
-    table = Table(title=plan.spec.name, title_justify="left")
+    """How the trials of an experiment that runs stand. Of many, the rows are those that tell most."""
+    known: Mapping[str, TrialRecord | TrialPlan] = {
+        **{trial.trial_id: trial for trial in plan.trials},
+        **{record.trial_id: record for record in records},
+    }
+    rows = progress_of(plan.trials, records, Outcome.RUNNING)
+    table = Table(title=f"{plan.spec.name}: {count_states(rows)}", title_justify="left")
     _columns(table, "trial", "params", "MACs", "epoch", "loss", "val top-1", "images/s", "state")
-    for trial in plan.trials:
-        record = known.get(trial.trial_id)
+    for row in _telling(rows):
+        found = known[row.trial]
+        record = found if isinstance(found, TrialRecord) else None
         table.add_row(
-            trial.trial_id,
-            count(trial.params),
-            count(trial.macs),
-            *_progress_cells(record, trial.recipe.epochs),
+            row.trial,
+            count(found.params),
+            count(found.macs),
+            f"{row.epoch}/{row.epochs}" if record else "",
+            _number(record.epoch_loss if record else None, ".4f"),
+            _number(record.top1 if record else None, ".4f"),
+            _number(record.images_per_second if record else None, ".0f"),
+            row.state,
         )
     return table
 
 
-def _progress_cells(record: TrialRecord | None, epochs: int) -> tuple[str, ...]:
-    if record is None:
-        return "", "", "", "", "waiting"
-    return (
-        f"{record.epochs_done}/{epochs}",
-        _number(record.epoch_loss, ".4f"),
-        _number(record.top1, ".4f"),
-        _number(record.images_per_second, ".0f"),
-        record.outcome.value,
-    )
+def _telling(rows: Sequence[TrialProgress]) -> Sequence[TrialProgress]:
+    """All rows of a table that a terminal holds, else those that run and have failed, then others; in their order."""
+    urgent = sorted(range(len(rows)), key=lambda number: _FIRST.get(rows[number].state, len(_FIRST)))
+    return [rows[number] for number in sorted(urgent[:_MOST_ROWS])]
+
+
+def standing_table(name: str, standing: Standing) -> Table:
+    """How the trials of an experiment stand, whether it runs or not."""
+    state, counts = standing.state or "unknown", count_states(standing.trials)
+    table = Table(title=f"{name}: {state}; {counts}", title_justify="left")
+    _columns(table, "trial", "state", "epoch", "top-1", "elapsed", "predicted rest")
+    table.add_column("reason")
+    for row in standing.trials:
+        table.add_row(
+            row.trial,
+            row.state or "unknown",
+            f"{row.epoch}/{row.epochs}",
+            _number(row.top1, ".4f"),
+            "" if row.elapsed_s is None else duration(row.elapsed_s),
+            "" if row.rest_s is None else duration(row.rest_s),
+            row.reason,
+        )
+    return table
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:

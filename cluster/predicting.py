@@ -117,9 +117,8 @@ class Predictor:
         except subprocess.TimeoutExpired:
             self.problem = f"; the probe took more than {_PROBE_S} s"
         except (IndexError, ValidationError):
-            self.problem = (
-                f"; the probe failed ({shorten((done.stderr.strip().splitlines() or ['no word'])[-1], 120)})"
-            )
+            said = done.stderr.strip().splitlines() or ["no word"]
+            self.problem = f"; the probe failed ({shorten(said[-1], 120)})"
         return None
 
 

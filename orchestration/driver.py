@@ -14,12 +14,14 @@ from pathlib import Path
 from ..datasets import EffnetClusterError, one_line
 from .faults import cause
 from .logs import configure_logging
+from .plan import Plan
 from .request import ExperimentRequest
 from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
-from .tracking.records import Outcome
+from .tracking.records import Outcome, TrialRecord
 from .tracking.runs import Tracker
 from .tracking.server import PATIENCE_S
+from .tracking.stop_requests import CANCELLED_WHILE_WAITING, StopRequests
 from .training.settings import params_of
 from .training.storage import Storage
 
@@ -31,7 +33,6 @@ ENTRYPOINT = (
     f"if [ $code -gt 2 ]; then {_COMMAND} --lost {EXPERIMENT_FILE}; fi; exit $code"
 )
 """The shell command of the job."""
-_FINISHED = (Outcome.COMPLETED, Outcome.STOPPED)
 _log = logging.getLogger(f"{__package__}.driver")  # its __name__ is `__main__` in a job
 
 
@@ -39,7 +40,7 @@ def run(request: ExperimentRequest) -> bool:
     """Run an experiment to its end on the cluster that this process belongs to.
 
     Returns:
-        Whether every trial completed, or was stopped by the scheduler.
+        Whether every trial is finished, or the user cancelled it.
 
     Raises:
         UserError, DataError: what the user can correct.
@@ -65,18 +66,21 @@ def run(request: ExperimentRequest) -> bool:
 
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
-    """Run the trials that are not completed; returns the errors of those that failed, by the trials' ids."""
+    """Run the trials that are not finished; returns the errors of those that failed, by the trials' ids."""
     from .allocation import share_out
     from .measurements import learn
-    from .nodes import alive_nodes, check_storage, measured_costs, tell_autoscaler
+    from .node_facts import versions
+    from .nodes import alive_nodes, ask_nodes, measured_costs, tell_autoscaler
+    from .preflight import require_nodes
     from .sweep import run_sweep
     from .trial import SweepContext
 
     nodes = alive_nodes()
+    records = {record.trial_id: record for record in tracker.trials()}
+    unstarted = [trial for trial in request.plan.examples if trial.trial_id not in records]
     shares = share_out(nodes, request.spec.execution, request.plan.examples, measured_costs(nodes, request))
-    check_storage(nodes, request.storage, request.uid)
-    before = {record.trial_id for record in tracker.trials()}
-    source = _source(request, tracker)
+    require_nodes(request.plan, unstarted, ask_nodes(nodes, request), versions(), shares.use_gpu)
+    source = _source(request, tracker, records)
     if source.exhausted:
         return {}
     tell_autoscaler(shares.demand_of(trial) for trial in request.plan.typical)
@@ -85,26 +89,40 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     finally:
         tell_autoscaler(())
     if request.spec.scheduling.name == "none":  # others pause trials, and a run's time is not the trial's
-        fresh = [record for record in tracker.trials() if record.trial_id not in before]
+        fresh = [record for record in tracker.trials() if record.trial_id not in records]
         learn(fresh, request.plan, shares, Path(request.cache_root))
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
 
 
-def _source(request: ExperimentRequest, tracker: Tracker) -> TrialSource:
-    """What is left to run: trials that are not finished, or what a search makes up besides those."""
+def _source(request: ExperimentRequest, tracker: Tracker, records: Mapping[str, TrialRecord]) -> TrialSource:
+    """What is left to run: trials that are not finished, or what a search makes up besides those.
+
+    The runs that they have from an earlier job are marked as pending.
+    """
     plan, search = request.plan, request.spec.search
-    finished = {record.trial_id: record for record in tracker.trials() if record.outcome in _FINISHED}
+    done = {name: record for name, record in records.items() if _is_done(plan, record)}
+    for record in records.values():
+        if record.trial_id not in done:
+            tracker.wait_for_turn(record.run_id)
     if not search.adaptive:
-        return PlannedSource([trial for trial in plan.trials if trial.trial_id not in finished])
+        return PlannedSource([trial for trial in plan.trials if trial.trial_id not in done])
     from .search.optuna_source import OptunaSource
 
     source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, Storage(request.storage))
-    for record in finished.values():  # a former driver may have ended between a trial's end and its note of it
+    for record in done.values():  # a former driver may have ended between a trial's end and its note of it
         values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
         source.ended(
             record.trial_id, record.outcome, {name: found for name, found in values.items() if found is not None}
         )
     return source
+
+
+def _is_done(plan: Plan, record: TrialRecord) -> bool:
+    """Whether nothing is left of a trial that has a run. A completed one may have got more epochs since."""
+    if not record.outcome.is_finished:
+        return False
+    trial = plan.trials_by_id.get(record.trial_id)
+    return trial is None or record.outcome is Outcome.STOPPED or record.epochs >= trial.recipe.epochs
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -117,11 +135,15 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         errors: of the trials that failed, by their ids. A trial whose process was lost has not closed its run itself.
 
     Returns:
-        Whether every trial completed, or was stopped by the scheduler.
+        Whether every trial is finished, or the user cancelled it.
     """
     records = tracker.trials()
     lost = [record for record in records if not record.outcome.is_terminal]
+    unwanted = StopRequests(tracker).all() if lost else frozenset()
     for record in lost:
+        if record.outcome is Outcome.PENDING and record.trial_id in unwanted:
+            tracker.finish(record.run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
+            continue
         reason = errors.get(record.trial_id) or "the trial's process was lost"
         tracker.finish(record.run_id, Outcome.FAILED, reason)
     if lost:
@@ -132,25 +154,30 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
     count = request.plan.trial_count
-    missing = count - sum(record.outcome in _FINISHED for record in records)
-    reason = f"{missing} of {count} trials did not complete" if missing else ""
-    tracker.finish(sweep_id, Outcome.FAILED if missing else Outcome.COMPLETED, reason)
+    left = count - sum(_is_done(request.plan, record) for record in records)
+    cancelled = sum(record.outcome is Outcome.CANCELLED for record in records)
+    if left > cancelled:
+        tracker.finish(sweep_id, Outcome.FAILED, f"{left} of {count} trials did not complete")
+    elif left:
+        tracker.finish(sweep_id, Outcome.CANCELLED, f"{left} of {count} trials were cancelled")
+    else:
+        tracker.finish(sweep_id, Outcome.COMPLETED)
     for record in records:
         if record.outcome is Outcome.FAILED:
             _log.error("%s", record.reason or "failed", extra={"trial": record.trial_id})
     for trial_id in sorted(errors.keys() - {record.trial_id for record in records}):
         _log.error("%s", errors[trial_id], extra={"trial": trial_id})
-    return not missing
+    return left <= cancelled
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0: all trials completed; 1: not all, or an engine failed; 2: the request cannot run."""
+    """Exit code 0: no trial failed; 1: one did, or an engine failed; 2: the request cannot run."""
     configure_logging()
     try:
         request = ExperimentRequest.model_validate_json(Path(arguments[-1]).read_bytes())
         if "--lost" in arguments:
             tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
-            tracker.end_unfinished(Outcome.FAILED, "the driver was killed")
+            tracker.end_unfinished(Outcome.INTERRUPTED, "the driver was killed")
             _log.error("the driver was killed; `effnet-cluster resume %s` goes on", request.spec.name)
             return 0
         return 0 if run(request) else 1

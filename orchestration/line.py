@@ -40,6 +40,10 @@ class Line:
         self._running[name] = Running(start.demand, start.placement, self._clock() + start.demand.seconds)
         return plans[name]
 
+    def go_on(self, trial: TrialPlan) -> bool:
+        """Whether a trial that has left its place, to go on later, does so now; it counts as running from then on."""
+        return self.next([trial]) is not None
+
     def ended(self, trial_id: str) -> None:
         """Note that a trial has left its place; again changes nothing."""
         self._running.pop(trial_id, None)

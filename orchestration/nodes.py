@@ -1,4 +1,4 @@
-"""The nodes of the cluster that Ray is connected to: which there are, and whether all of them see a sweep's storage."""
+"""The nodes of the cluster that Ray is connected to: which there are, and what each of them has and sees."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .allocation import share_out
 from .cost import CostModel
 from .errors import UserError
 from .measurements import recalled, remember
+from .node_facts import NodeFacts, facts_of_node
 from .packing import Demand, Node
 from .request import ExperimentRequest
 from .training.measured import Measurement, ProbeOrder
-from .training.storage import OWNER_FILE, Storage
 
 _ANSWER_S, _PROBE_S = 300.0, 600.0
 _log = logging.getLogger(__name__)
@@ -53,50 +53,37 @@ def tell_autoscaler(demands: Iterable[Demand]) -> None:
     request_resources(bundles=bundles[:_MOST_BUNDLES])
 
 
-def check_storage(nodes: Sequence[Node], storage: str, uid: str) -> None:
-    """Make sure that every node on which a worker may run reads and writes the same storage.
+def ask_nodes(nodes: Sequence[Node], request: ExperimentRequest) -> list[NodeFacts]:
+    """Ask every node on which a worker may run what it has and sees: this one here, each other one by a task.
 
     Args:
         nodes: of the cluster.
-        storage: the experiment's folder or URL, which the experiment `uid` has claimed.
+        request: whose storage is claimed.
 
     Raises:
-        UserError: one does not; the message names it.
+        UserError: a node does not answer.
     """
-    look: Any = ray.remote(num_cpus=0, max_retries=3)(_look)
+    ask: Any = ray.remote(num_cpus=0, max_retries=3)(facts_of_node)
+    own = ray.get_runtime_context().get_node_id()
     used = [node for node in nodes if node.cpus]
     answers = [
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-            storage, uid, node.id
+        None
+        if node.id == own  # where a process for the task would only cost its start
+        else ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+            node.address, node.id, node.cpus, node.gpus, request
         )
         for node in used
     ]
+    facts = []
     for node, answer in zip(used, answers, strict=True):
+        if answer is None:
+            facts.append(facts_of_node(node.address, node.id, node.cpus, node.gpus, request))
+            continue
         try:
-            problem = ray.get(answer, timeout=_ANSWER_S)
+            facts.append(ray.get(answer, timeout=_ANSWER_S))
         except ray.exceptions.RayError as error:
-            problem = f"it did not answer ({one_line(error, 200)})"
-        if problem:
-            raise UserError(
-                f"node {node.address} cannot use the storage {storage}: {problem}; give --storage a folder or URL "
-                "that every node sees"
-            )
-
-
-def _look(storage: str, uid: str, node: str) -> str:
-    """What is wrong with the storage as this node sees it; empty if nothing is."""
-    try:
-        place = Storage(storage)
-        if place.read(OWNER_FILE).decode(errors="replace") != uid:
-            return "it sees another folder there"
-        probe = f".probe-{node}"
-        place.write(probe, b"")
-        place.delete(probe)
-    except FileNotFoundError:
-        return "it sees nothing there"
-    except (OSError, UserError) as error:
-        return one_line(error, 200)
-    return ""
+            raise UserError(f"node {node.address} does not answer: {one_line(error, 200)}") from error
+    return facts
 
 
 def measured_costs(nodes: Sequence[Node], request: ExperimentRequest) -> CostModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Any, Self
@@ -111,12 +110,6 @@ class Plan(BaseModel):
     val_samples: int
     data_digest: str
     data_facts: DataFacts | None = None  # plans of earlier versions have none
-
-    @cached_property
-    def spec_digest(self) -> str:
-        """Names the training that this plan describes; a checkpoint of another one is refused."""
-        content = json.dumps([trial.model_dump(mode="json") for trial in self.trials], sort_keys=True)
-        return hashlib.sha256((content + self.data_digest).encode()).hexdigest()[:16]
 
     @cached_property
     def trials_by_id(self) -> Mapping[str, TrialPlan]:

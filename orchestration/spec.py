@@ -17,7 +17,7 @@ from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
-from .scheduling import Scheduling
+from .scheduling import CHANGEABLE, Scheduling
 from .search.domains import Span
 from .search.section import Search, gather_sweep
 from .search.space import Network, Space
@@ -219,9 +219,7 @@ class ExperimentSpec(BaseModel):
     @classmethod
     def _gather_sweep(cls, fields: Any) -> Any:
         """Have all that is swept in one place, wherever it was written."""
-        recipe = cls.model_fields["recipe"].annotation
-        assert recipe is not None
-        return gather_sweep(fields, recipe) if isinstance(fields, Mapping) else fields
+        return gather_sweep(fields, Recipe) if isinstance(fields, Mapping) else fields
 
     @model_validator(mode="after")
     def _check_workers(self) -> ExperimentSpec:
@@ -311,6 +309,19 @@ class ExperimentSpec(BaseModel):
     def to_yaml(self) -> str:
         """The form that `--save` writes and `--spec` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @model_validator(mode="after")
+    def _check_scheduling(self) -> ExperimentSpec:
+        if self.scheduling.name != "pbt":
+            return self
+        if self.search.adaptive or len(self.space.networks) > 1:
+            raise ValueError("--scheduler pbt exchanges weights: give one network, and --search grid or random")
+        if not self.search.sweep:
+            raise ValueError("--scheduler pbt needs something to change, such as --sweep lr=1e-3..1e-2:log")
+        for name in self.search.sweep.keys() - CHANGEABLE:
+            known = ", ".join(sorted(CHANGEABLE))
+            raise ValueError(f"--scheduler pbt cannot change {name} while a trial trains; sweep some of {known}")
+        return self
 
     @property
     def space(self) -> Space:

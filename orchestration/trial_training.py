@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +20,11 @@ from .tracking.records import Outcome
 from .tracking.runs import Tracker
 from .tracking.server import PATIENCE_S
 from .tracking.sink import MlflowSink
+from .tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequests, when_requested
 from .training.job import TrainingJob, TrialPlan
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
-_LEAVE_S = 90.0
+LEAVE_S = 90.0
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +54,7 @@ class TrialTraining:
         resources: what its workers get.
         make_groups: makes the worker groups, of where their controller runs and of what takes their reports.
         predicted_s: seconds that the trial should take, for its run.
+        goes_on_from: digests of other trainings whose checkpoints it may have taken over.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class TrialTraining:
         resources: WorkerResources,
         make_groups: Callable[[str, Callable[[dict[str, Any]], None]], WorkerGroups] | None = None,
         predicted_s: float | None = None,
+        goes_on_from: Sequence[str] = (),
     ) -> None:
         self._run_id = ""
         self._request, self._sweep_id, self._trial = request, sweep_id, trial
         self._resources, self._predicted_s = resources, predicted_s
+        self._goes_on_from = tuple(goes_on_from)
         self._leaving, self._is_first = threading.Event(), True
         # Metrics of an epoch; an error that ends the trial; None: it has ended well.
         self._reports: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
@@ -98,9 +102,9 @@ class TrialTraining:
             return
         if self._groups is not None and self._thread.is_alive():
             self._groups.ask_to_leave()
-        self._thread.join(_LEAVE_S)
+        self._thread.join(LEAVE_S)
         if self._thread.is_alive():
-            _log.warning("the workers did not leave within %.0f s; they are ended", _LEAVE_S)
+            _log.warning("the workers did not leave within %.0f s; they are ended", LEAVE_S)
 
     def _run(self) -> None:
         try:
@@ -115,17 +119,30 @@ class TrialTraining:
         configure_logging(self._trial.trial_id)
         tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
         if not self._is_first:
-            tracker.wait_until_left(self._trial.trial_id, _LEAVE_S)
+            tracker.wait_until_left(self._trial.trial_id, LEAVE_S)
         job = self._job()
         self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id, self._predicted_s)
-        policy = FaultPolicy(execution.max_failures)
-        self._groups = self._make_groups(execution.controller, self._reports.put)
+        # Looked for often, and no reason to wait for the server.
+        requests = StopRequests(Tracker(request.tracking_uri, request.spec.name, request.uid, patience_s=0))
+        if _is_requested(requests, self._trial.trial_id):
+            tracker.finish(run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
+            return
+        groups = self._groups = self._make_groups(execution.controller, self._reports.put)
+        with when_requested(requests, self._trial.trial_id, groups.ask_to_leave) as cancelled:
+            self._fit_groups(job, tracker, FaultPolicy(execution.max_failures), cancelled)
+
+    def _fit_groups(self, job: TrainingJob, tracker: Tracker, policy: FaultPolicy, cancelled: threading.Event) -> None:
+        """Run one worker group after the other, until the training has ended or is to end."""
+        run_id = self._run_id
         while not self._leaving.is_set():
             try:
                 self._fit(job)
             except TrainingFailedError as error:
                 if self._leaving.is_set():
                     break
+                if cancelled.is_set():
+                    tracker.finish(run_id, Outcome.CANCELLED, CANCELLED)
+                    return
                 fault, reason = _fault(error)
                 decision = policy.decide(fault, reason)
                 if isinstance(decision, GiveUp):
@@ -141,7 +158,7 @@ class TrialTraining:
             else:
                 tracker.finish(run_id, Outcome.COMPLETED)
                 return
-        tracker.leave(run_id)
+        tracker.wait_for_turn(run_id)
 
     def _job(self) -> TrainingJob:
         request, resources = self._request, self._resources
@@ -151,9 +168,9 @@ class TrialTraining:
             execution=request.spec.execution.model_copy(update=found),
             data=request.spec.data,
             data_digest=request.plan.data_digest,
-            spec_digest=request.plan.spec_digest,
             storage=f"{request.storage}/trials/{self._trial.trial_id}",
             cache_root=request.cache_root,
+            goes_on_from=self._goes_on_from,
         )
 
     def _fit(self, job: TrainingJob) -> None:
@@ -190,6 +207,13 @@ def _worker_groups(controller: str, report: Callable[[dict[str, Any]], None]) ->
     from .actor_groups import GroupsInActor
 
     return GroupsInActor(report)
+
+
+def _is_requested(requests: StopRequests, trial_id: str) -> bool:
+    try:
+        return requests.requested(trial_id)
+    except EngineError:  # the server is away: it is asked again while the trial trains
+        return False
 
 
 def _fault(error: TrainingFailedError) -> tuple[Fault, BaseException]:

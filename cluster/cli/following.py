@@ -6,8 +6,8 @@ from ...orchestration.tracking.comparison import compare
 from ..experiments import Experiment
 from ..home import Home
 from ..jobs import Jobs
-from ..lifecycle import note_end
 from ..live_table import comparison_table, follow
+from ..states import note_end
 from .console import print_addresses, print_data, stderr_console
 
 

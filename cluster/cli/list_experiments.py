@@ -11,8 +11,8 @@ from rich.table import Table
 from ...orchestration.errors import EngineError, UserError
 from ..experiments import Experiments
 from ..home import Home
-from ..lifecycle import job_state
 from ..services import Services
+from ..states import job_state
 from .console import print_data, print_json, print_warnings
 
 
@@ -50,7 +50,7 @@ def _row(home: Home, experiments: Experiments, name: str) -> dict[str, Any]:
     spec = experiment.request.spec
     return {
         "experiment": name,
-        "state": job_state(home, experiment).lower(),
+        "state": job_state(home, experiment) or "unknown",
         "trials": experiment.request.plan.trial_count,
         "submitted": datetime.fromtimestamp(experiment.created).isoformat(" ", "minutes"),
         "data": spec.data,

@@ -15,6 +15,7 @@ from ...datasets import DIGITS, Manifest
 from ...orchestration.errors import UserError
 from ...orchestration.forecast import within_budget
 from ...orchestration.plan import make_plan
+from ...orchestration.preflight import notes, require_machine
 from ...orchestration.search.names import slug
 from ...orchestration.spec import ExperimentSpec
 from ..engines import ensure_engines
@@ -43,6 +44,7 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 @cloup.option("--spec", "spec_file", type=_FILE, help="YAML file of settings; flags win over it.")
 @cloup.option("--save", type=_FILE, help="Write the settings to a YAML file for --spec.")
 @cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@cloup.option("--check", is_flag=True, help="Check that the experiment can run, and stop.")
 @cloup.option("--probe/--no-probe", default=None, help="Measure hardware that is new.  [default: not with --dry-run]")
 @cloup.option("--price-per-hour", type=_POSITIVE, metavar="PRICE", help="Of one DDP worker; the plan tells the cost.")
 @cloup.option("--budget-hours", type=_POSITIVE, metavar="H", help="Worker-hours to keep to: fewer seeds, then epochs.")
@@ -53,6 +55,7 @@ def command(
     save: Path | None,
     storage: str | None,
     dry_run: bool,
+    check: bool,
     probe: bool | None,
     price_per_hour: float | None,
     budget_hours: float | None,
@@ -96,6 +99,14 @@ def command(
     if dry_run:
         print_data(plan_table(plan, forecast))
         print_line("\n".join(told or [f"nothing is predicted: {problem}"]))
+        return
+    if not address:
+        require_machine(plan, storage or str(home.experiments))
+    for note in notes(plan):
+        stderr_console().print(note, soft_wrap=True)
+    if check:
+        where = "nodes" if address else "local Ray"
+        stderr_console().print(f"{spec.name} can run; the {where} will be checked when it begins", soft_wrap=True)
         return
     stderr_console().print(plan_table(plan, forecast))
     print_line("\n".join(told or [f"nothing is predicted: {problem}"]), err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...datasets import one_line, reach_this_machine_directly
 from ..errors import UserError
-from ..training.metrics import MODEL_TOP1
+from ..training.metrics import EPOCH, MODEL_TOP1
 from . import tags
 from .runs import Tracker
 from .server import patiently, server_errors
@@ -36,7 +36,8 @@ def log_model(
 ) -> str:
     """Log a model to a run as an exported program that needs no code of ours to be loaded; returns its address.
 
-    A run that has a model already keeps it: a worker may be lost right after it has logged one.
+    A run that has a model keeps it unless this one is better: a worker may be lost right after it has logged one, and a
+    trial that got more epochs may have found no better one. What is replaced stays in MLflow, but is not the run's.
 
     Args:
         tracker: where to.
@@ -55,8 +56,9 @@ def log_model(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    known = tracker.client.get_run(run_id).data.tags.get(tags.MODEL_URI)
-    if known:
+    data = tracker.client.get_run(run_id).data
+    known = data.tags.get(tags.MODEL_URI)
+    if known and top1 <= data.metrics.get(MODEL_TOP1, 1.0):
         return str(known)
     with torch.inference_mode():
         classes = model(torch.from_numpy(example)).shape[1]
@@ -85,7 +87,8 @@ def log_model(
 
     info = patiently(tracker.uri, publish, tracker.patience_s)
     # Not under the name of the run's curve, which would gain a second point at a step that it has.
-    tracker.client.log_metric(run_id, MODEL_TOP1, top1, model_id=info.model_id)
+    epochs = int(data.metrics.get(EPOCH, 0))
+    tracker.client.log_metric(run_id, MODEL_TOP1, top1, step=epochs, model_id=info.model_id)
     tracker.client.set_tag(run_id, tags.MODEL_URI, info.model_uri)
     return str(info.model_uri)
 
@@ -93,7 +96,7 @@ def log_model(
 def register_champion(tracker: Tracker, run_id: str, model_uri: str) -> str:
     """Register a run's model under the experiment's name with the alias `champion`; returns its `models:/…`.
 
-    A run that has a registered model already gets no second version.
+    A model that is registered already gets no second version.
 
     Args:
         tracker: of the run's experiment.
@@ -108,7 +111,7 @@ def register_champion(tracker: Tracker, run_id: str, model_uri: str) -> str:
     if not tracker.check_model_name():
         client.create_registered_model(name, tags={tags.UID: tracker.uid})
     versions = client.search_model_versions(f"name='{name}'")
-    version = next((v for v in versions if v.run_id == run_id), None)
+    version = next((v for v in versions if v.source == model_uri), None)
     if version is None:
         version = client.create_model_version(name, model_uri, run_id=run_id, model_id=model_uri.rpartition("/")[2])
     client.set_registered_model_alias(name, _CHAMPION, version.version)

@@ -19,35 +19,62 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """How a trial stands. MLflow's own statuses cannot tell a cancelled run from one that a scheduler stopped.
+    """The state of a trial, or of an experiment as a whole: the same words everywhere.
 
-    running → completed | stopped (by the scheduler) | failed | cancelled (by the user); `resume` makes failed and
-    cancelled trials running again. One that has left its workers and waits to go on is pending.
+    planned → pending → running → completed | stopped | cancelled | failed | interrupted
+
+    A trial is planned until a job is there to run it. It waits in `pending` for its turn, where a scheduler that pauses
+    it also puts it back. `resume` makes cancelled, failed and interrupted trials pending again, `extend` completed ones
+    whose epochs grow; those that are stopped are finished. A trial that has never run has no run in MLflow, whose own
+    statuses are fewer: a run's tag has the state itself.
     """
 
+    PLANNED = "planned"
+    """No job is there to run it."""
     PENDING = "pending"
+    """It waits for its turn."""
     RUNNING = "running"
     COMPLETED = "completed"
+    """All of its epochs are trained, and its model is logged."""
     STOPPED = "stopped"
-    FAILED = "failed"
+    """A scheduler has ended it early."""
     CANCELLED = "cancelled"
+    """The user has ended it."""
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Its driver, the process of the experiment's job, was gone before it could end it."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the trial will log no more."""
-        return self not in (Outcome.RUNNING, Outcome.PENDING)
+        """Whether the trial logs no more unless somebody resumes or extends the experiment."""
+        return self not in (Outcome.PLANNED, Outcome.PENDING, Outcome.RUNNING)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `resume` leaves the trial as it is."""
+        return self in (Outcome.COMPLETED, Outcome.STOPPED)
 
     @property
     def run_status(self) -> str:
         """MLflow's nearest run status."""
-        return {"pending": "SCHEDULED", "running": "RUNNING", "failed": "FAILED", "cancelled": "KILLED"}.get(
-            self.value, "FINISHED"
-        )
+        return _RUN_STATUS[self]
 
     @classmethod
     def of(cls, run: Run) -> Outcome:
         """Of a sweep's or a trial's run; running before it has any."""
         return cls(run.data.tags.get(tags.OUTCOME, "running"))
+
+
+_RUN_STATUS = {
+    Outcome.PLANNED: "SCHEDULED",
+    Outcome.PENDING: "SCHEDULED",
+    Outcome.RUNNING: "RUNNING",
+    Outcome.COMPLETED: "FINISHED",
+    Outcome.STOPPED: "FINISHED",
+    Outcome.CANCELLED: "KILLED",
+    Outcome.FAILED: "FAILED",
+    Outcome.INTERRUPTED: "FAILED",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +83,7 @@ class TrialRecord:
 
     Attributes:
         trial_id, run_id: its name, and the id of its run in MLflow.
-        outcome, reason: how it stands, and in one line why it failed; empty where it did not.
+        outcome, reason: its state, and in one line why it ended so; empty where that needs no reason.
         model_uri: MLflow's address of the trained model, once there is one.
         variant, activation, shortcut, seed: what tells it from the other trials of its sweep.
         image_size: edge of the network's input, in pixels.
@@ -70,6 +97,8 @@ class TrialRecord:
         elapsed: seconds from the start of its run to its end; None while it runs.
         best_top1: the best validation top-1 of any epoch, a fraction.
         top1, top5, epoch_loss, images_per_second: of the latest epoch; the loss and the speed are those of training.
+        began, ended: when it last began to run, and when it has ended, in seconds since 1970; None where that is not
+            known or not so.
     """
 
     trial_id: str
@@ -98,6 +127,8 @@ class TrialRecord:
     top5: float | None = None
     epoch_loss: float | None = None
     images_per_second: float | None = None
+    began: float | None = None
+    ended: float | None = None
 
     @classmethod
     def of(cls, run: Run) -> TrialRecord:
@@ -126,7 +157,7 @@ class TrialRecord:
                 global_batch=int(given["global_batch"]),
                 shuffle_block=int(given["shuffle_block"]),
                 tail=given["tail"],
-                epochs=int(given["epochs"]),
+                epochs=int(found.get(tags.EPOCHS, given["epochs"])),
                 data_digest=given["data_digest"],
                 epochs_done=int(measured.get(metrics.EPOCH, 0)),
                 seconds=measured.get(metrics.TRAIN_SECONDS, 0.0),
@@ -137,6 +168,8 @@ class TrialRecord:
                 top5=measured.get(metrics.TOP5),
                 epoch_loss=measured.get(metrics.EPOCH_LOSS),
                 images_per_second=measured.get(metrics.IMAGES_PER_SECOND),
+                began=float(found[tags.BEGAN]) if tags.BEGAN in found else None,
+                ended=run.info.end_time / 1000 if outcome.is_terminal and run.info.end_time else None,
             )
         except (KeyError, ValueError) as error:
             raise UserError(

@@ -22,10 +22,13 @@ from .server import make_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 # The server's limit per request.
 _MOST_PARAMS = 100
+# Runs per page: the server takes a fraction of a second for one, in which others wait for it.
+_PAGE = 200
+_TRIALS = f"tags.`{tags.ROLE}` = '{tags.TRIAL}'"
 # Characters: one line of the web page. The job's log has the whole error.
 _REASON_LENGTH = 500
 # Seconds between two looks at a run that another process is to leave.
@@ -60,6 +63,7 @@ class Tracker:
         self.experiment = experiment
         self.uid = uid
         self.patience_s = patience_s
+        self._known_id: str | None = None  # of the MLflow experiment, once a search has found it
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -115,6 +119,11 @@ class Tracker:
             f"MLflow at {self.uri} has {what} '{self.experiment}' of another home or time; choose another --name"
         )
 
+    def experiment_tags(self) -> Mapping[str, str]:
+        """The tags of the MLflow experiment; none where it is not there."""
+        found = self._experiment()
+        return {} if found is None else dict(found.tags)
+
     def compare_url(self, records: Sequence[TrialRecord]) -> str:
         """Where MLflow's web page shows these trials side by side."""
         runs = quote(json.dumps([record.run_id for record in records]))
@@ -139,7 +148,7 @@ class Tracker:
         )
         self._describe(run, params)
         self.log_text(run.info.run_id, spec_yaml, "experiment.yaml")
-        self._reopen(run)
+        self._reopen(run, {})
         return str(run.info.run_id)
 
     def ensure_trial(self, job: TrainingJob, sweep_id: str, predicted_s: float | None = None) -> str:
@@ -166,14 +175,19 @@ class Tracker:
         self._describe(run, trial_params(job))
         if predicted_s is not None and tags.PREDICTED_SECONDS not in run.data.tags:
             self.client.set_tag(run.info.run_id, tags.PREDICTED_SECONDS, f"{predicted_s:.1f}")
-        self._reopen(run)
+        began = {tags.BEGAN: f"{time.time():.3f}"}
+        if run.data.params.get("epochs", str(trial.recipe.epochs)) != str(trial.recipe.epochs):
+            began[tags.EPOCHS] = str(trial.recipe.epochs)
+        self._reopen(run, began)
         return str(run.info.run_id)
 
     def finish(self, run_id: str, outcome: Outcome, reason: str = "") -> None:
-        """Close a run. `reason` says in one line why it failed."""
-        if reason:
-            self.client.set_tag(run_id, tags.REASON, reason[:_REASON_LENGTH])
-        self._set_outcome(run_id, outcome)
+        """Close a run. `reason` says in one line why it has ended so."""
+        self._set_outcome(run_id, outcome, {tags.REASON: reason[:_REASON_LENGTH]} if reason else {})
+
+    def wait_for_turn(self, run_id: str) -> None:
+        """Mark a trial's run as pending: it will run, or go on, when it has its turn."""
+        self._reopen(self.client.get_run(run_id), {}, Outcome.PENDING)
 
     def trials(self) -> list[TrialRecord]:
         """Every trial that has started, in the order in which they did. Creates nothing.
@@ -183,13 +197,15 @@ class Tracker:
         Raises:
             UserError: a run was logged by another version.
         """
-        return self._trials(f"tags.`{tags.ROLE}` = '{tags.TRIAL}'")
+        return self._trials(_TRIALS)
 
     def running_trials(self) -> list[TrialRecord]:
         """Those of `trials` that run."""
-        return self._trials(
-            f"tags.`{tags.ROLE}` = '{tags.TRIAL}' AND tags.`{tags.OUTCOME}` = '{Outcome.RUNNING.value}'"
-        )
+        return self._trials(f"{_TRIALS} AND tags.`{tags.OUTCOME}` = '{Outcome.RUNNING.value}'")
+
+    def ended_trials(self, after: float) -> list[TrialRecord]:
+        """Those of `trials` that have ended after a time in seconds since 1970, by their own clocks."""
+        return self._trials(f"{_TRIALS} AND attributes.end_time > {round(after * 1000)}")
 
     def trial(self, run_id: str) -> TrialRecord:
         """The trial of a run."""
@@ -211,9 +227,20 @@ class Tracker:
                 return str(run.info.run_id)
             time.sleep(_POLL_S)
 
-    def leave(self, run_id: str) -> None:
-        """Note that a trial's process has left its run, which somebody else will go on with or close."""
-        self._set_outcome(run_id, Outcome.PENDING)
+    def note_exchange(
+        self, run_id: str, number: int, epoch: int, donor: str, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> None:
+        """Note with a trial's run that it has taken over the weights of another trial.
+
+        Args:
+            run_id: the trial's.
+            number: of the exchange, from 1.
+            epoch: finished epochs of the weights.
+            donor: the other trial.
+            before, after: the swept fields of the trial's recipe, which it has changed.
+        """
+        changed = ", ".join(f"{name} {before[name]} → {after[name]}" for name in after if before[name] != after[name])
+        self.client.set_tag(run_id, f"{tags.EXCHANGE}{number}", f"epoch {epoch}: weights of {donor}; {changed}")
 
     def receipts(self, run_id: str) -> dict[int, int]:
         """The receipt, a hash of the consumed samples, of every epoch that a run has logged; epochs count from 1."""
@@ -248,6 +275,10 @@ class Tracker:
                 self.finish(run.info.run_id, Outcome.CANCELLED)
 
     def _find_experiment(self) -> str | None:
+        found = self._experiment()
+        return None if found is None else str(found.experiment_id)
+
+    def _experiment(self) -> Experiment | None:
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             return None
@@ -258,7 +289,7 @@ class Tracker:
             )
         if found.tags.get(tags.UID) != self.uid:
             raise self._taken("an experiment")
-        return str(found.experiment_id)
+        return found
 
     def _trials(self, where: str) -> list[TrialRecord]:
         return [TrialRecord.of(run) for run in self._search_where(where) if run.data.params]
@@ -268,13 +299,14 @@ class Tracker:
         return self._search_where(f"tags.`{tag}` = '{value}'")
 
     def _search_where(self, where: str) -> list[Run]:
-        experiment_id = self._find_experiment()
+        self._known_id = self._known_id or self._find_experiment()
         runs: list[Run] = []
         token = None
-        while experiment_id is not None:
+        while self._known_id is not None:
             page = self.client.search_runs(
-                [experiment_id],
+                [self._known_id],
                 where,
+                max_results=_PAGE,
                 order_by=["attributes.start_time ASC"],
                 page_token=token,
             )
@@ -301,14 +333,17 @@ class Tracker:
         for start in range(0, len(missing), _MOST_PARAMS):
             self.client.log_batch(run.info.run_id, params=missing[start : start + _MOST_PARAMS])
 
-    def _reopen(self, run: Run) -> None:
-        """Mark a run as running, also one that ended before."""
+    def _reopen(self, run: Run, more: Mapping[str, str], outcome: Outcome = Outcome.RUNNING) -> None:
+        """Mark a run as running or pending, also one that ended before, with more tags."""
         if tags.REASON in run.data.tags:
             self.client.delete_tag(run.info.run_id, tags.REASON)
-        self._set_outcome(run.info.run_id, Outcome.RUNNING)
+        self._set_outcome(run.info.run_id, outcome, more)
 
-    def _set_outcome(self, run_id: str, outcome: Outcome) -> None:
-        self.client.set_tag(run_id, tags.OUTCOME, outcome.value)
+    def _set_outcome(self, run_id: str, outcome: Outcome, more: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        written = {tags.OUTCOME: outcome.value, **more}
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in written.items()])
         if outcome.is_terminal:
             self.client.set_terminated(run_id, status=outcome.run_status)
         else:

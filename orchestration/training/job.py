@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
@@ -18,6 +20,10 @@ def _read_model(value: object) -> EfficientNetConfig:
 Model = Annotated[
     EfficientNetConfig, PlainValidator(_read_model), PlainSerializer(EfficientNetConfig.to_dict, return_type=dict)
 ]
+
+
+# Fields of a trial that follow from the others, or only name it.
+_DESCRIBING = dict.fromkeys(("trial_id", "variant", "swept", "params", "macs"), True)
 
 
 class TrialPlan(BaseModel):
@@ -57,13 +63,26 @@ class TrialPlan(BaseModel):
             **self.swept,
         }
 
+    def digest(self, data_digest: str) -> str:
+        """Names what is trained: a checkpoint of another digest is refused.
+
+        The number of epochs is left out, so that a training can go on for more of them, and so are mere descriptions.
+
+        Args:
+            data_digest: of the data set's manifest.
+        """
+        fields = self.model_dump(mode="json", exclude={**_DESCRIBING, "recipe": {"epochs"}})
+        content = json.dumps(fields, sort_keys=True) + data_digest
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
 
 class TrainingJob(BaseModel):
     """All that a rank is told.
 
     `data` is a data set's address and `data_digest` what its manifest must be; `storage` is the trial's folder or URL,
     which every node sees; `cache_root` is a folder on the rank's own node; `micro_batch_divisor` makes micro-batches so
-    many times smaller, after a rank ran out of memory; checkpoints of another `spec_digest` are refused.
+    many times smaller, after a rank ran out of memory; `goes_on_from` are digests of other trainings whose checkpoints
+    it may take over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +91,12 @@ class TrainingJob(BaseModel):
     execution: Execution
     data: str
     data_digest: str
-    spec_digest: str
     storage: str
     cache_root: str
     micro_batch_divisor: int = 1
+    goes_on_from: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Names what is trained, see `TrialPlan.digest`."""
+        return self.trial.digest(self.data_digest)

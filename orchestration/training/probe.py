@@ -61,7 +61,6 @@ def _measure(
         execution=order.execution.model_copy(update={"loader_workers": 0}),
         data=order.data,
         data_digest=order.data_digest,
-        spec_digest="",
         storage=storage,
         cache_root=order.cache_root,
     )

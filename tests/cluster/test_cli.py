@@ -28,7 +28,21 @@ from effnet_cluster.orchestration.training.recipes import Recipe
 from .conftest import Cli, keep
 
 VERBS = [
-    *("submit", "up", "down", "status", "list", "logs", "stop", "resume", "compare", "verify", "data", "describe"),
+    *(
+        "submit",
+        "up",
+        "down",
+        "status",
+        "list",
+        "show",
+        "logs",
+        "stop",
+        "resume",
+        "compare",
+        "verify",
+        "data",
+        "describe",
+    ),
     *("predict", "export", "scale", "bench"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,23 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from effnet_cluster.cluster import lifecycle
+from effnet_cluster.cluster import lifecycle, states
 from effnet_cluster.cluster.engines import Engines
 from effnet_cluster.cluster.experiments import Experiment, Experiments
 from effnet_cluster.cluster.home import Home
-from effnet_cluster.cluster.lifecycle import launch, note_end, resume, stop
+from effnet_cluster.cluster.lifecycle import launch, resume, stop, stop_trial
+from effnet_cluster.cluster.states import job_state, note_end, standing
+from effnet_cluster.datasets import Manifest, prepare_digits
 from effnet_cluster.orchestration.errors import EngineError, NameTakenError, UserError
-from effnet_cluster.orchestration.plan import Plan
+from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
+from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.tracking.stop_requests import StopRequests
 from effnet_cluster.orchestration.training.execution import Execution
 
+from ..orchestration.conftest import job_of
 from .conftest import make_request
 
 
@@ -61,6 +67,7 @@ class Cluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
     monkeypatch.setattr(lifecycle, "Jobs", cluster)
+    monkeypatch.setattr(states, "Jobs", cluster)
     monkeypatch.setattr(lifecycle, "reconnect", lambda _, experiment: experiment)
     monkeypatch.setattr(lifecycle, "_require_data", lambda *_: None)  # `test_changed_data` is about these
     return cluster
@@ -69,6 +76,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture
 def engines(mlflow_uri: str) -> Engines:
     return Engines("http://127.0.0.1:1", mlflow_uri, local_ray=True, local_mlflow=False)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return prepare_digits(tmp_path_factory.mktemp("digits") / "shards")
 
 
 _numbers = itertools.count()
@@ -241,8 +253,8 @@ def test_a_driver_that_was_killed_leaves_no_run_that_looks_alive(
     tracker = begin(experiment)
     assert tracker.sweep_outcome() is Outcome.RUNNING
     note_end(home, experiment, "FAILED")
-    assert tracker.sweep_outcome() is Outcome.FAILED
-    assert Experiments(home).load(name).ended == "FAILED"
+    assert tracker.sweep_outcome() is Outcome.INTERRUPTED
+    assert Experiments(home).load(name).ended is Outcome.INTERRUPTED
 
 
 def test_stop_cancels_what_runs_and_leaves_what_has_failed_long_ago(
@@ -257,12 +269,12 @@ def test_stop_cancels_what_runs_and_leaves_what_has_failed_long_ago(
     tracker.end_unfinished(Outcome.FAILED, "lost workers")
     assert not stop(home, name)
     assert tracker.sweep_outcome() is Outcome.FAILED
-    assert Experiments(home).load(name).ended == "FAILED"
+    assert Experiments(home).load(name).ended is Outcome.FAILED
 
 
 @pytest.mark.parametrize(
     ("outcome", "state"),
-    [(Outcome.COMPLETED, "SUCCEEDED"), (Outcome.CANCELLED, "STOPPED"), (None, "FAILED")],
+    [(Outcome.COMPLETED, "completed"), (Outcome.CANCELLED, "cancelled"), (None, "interrupted")],
 )
 def test_a_cluster_that_has_forgotten_a_job_does_not_make_it_fail(
     tmp_path: Path, cluster: Cluster, engines: Engines, name: str, outcome: Outcome | None, state: str
@@ -274,5 +286,89 @@ def test_a_cluster_that_has_forgotten_a_job_does_not_make_it_fail(
         tracker.end_unfinished(outcome)
     cluster.jobs.clear()
     found = replace(experiment, local_ray=False)
-    assert lifecycle.job_state(home, found) == state
+    assert job_state(home, found) == state
     assert Experiments(home).load(name).ended == state
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "state"),
+    [
+        ("SUCCEEDED", Outcome.COMPLETED, "completed"),
+        ("SUCCEEDED", Outcome.CANCELLED, "cancelled"),  # all that was left was stopped by the user
+        ("SUCCEEDED", Outcome.FAILED, "completed"),  # that is what an earlier job said
+        ("FAILED", Outcome.FAILED, "failed"),
+        ("FAILED", Outcome.COMPLETED, "failed"),  # before it got to the run
+        ("FAILED", Outcome.INTERRUPTED, "interrupted"),
+        ("STOPPED", Outcome.CANCELLED, "cancelled"),
+        ("STOPPED", Outcome.FAILED, "failed"),
+    ],
+)
+def test_an_experiment_is_what_its_run_says_unless_its_job_knows_better(
+    tmp_path: Path, cluster: Cluster, engines: Engines, name: str, status: str, outcome: Outcome, state: str
+) -> None:
+    home = Home(tmp_path)
+    begin(launch(home, plan(name), engines)).end_unfinished(outcome)
+    assert note_end(home, Experiments(home).load(name), status) == state
+    assert Experiments(home).load(name).ended == state
+
+
+@pytest.mark.parametrize(
+    ("before", "state"), [("SUCCEEDED", "completed"), ("STOPPED", "cancelled"), ("FAILED", "failed"), (None, None)]
+)
+def test_a_record_of_an_earlier_version_says_the_same_in_todays_words(
+    tmp_path: Path, cluster: Cluster, engines: Engines, name: str, before: str | None, state: str | None
+) -> None:
+    home = Home(tmp_path)
+    launch(home, plan(name), engines)
+    path = Experiments(home).folder(name) / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ended": before}))
+    assert Experiments(home).load(name).ended == state
+
+
+def of_two(name: str, digits: Manifest) -> Plan:
+    return make_plan(ExperimentSpec.parse({"name": name, "variants": "b0", "seeds": [0, 1]}), digits)
+
+
+def test_a_trial_is_stopped_alone_before_or_while_it_runs_and_runs_again_when_resumed(
+    tmp_path: Path, cluster: Cluster, engines: Engines, name: str, digits: Manifest
+) -> None:
+    home = Home(tmp_path)
+    experiment = launch(home, of_two(name, digits), engines)
+    first, second = (trial.trial_id for trial in experiment.request.plan.trials)
+    requests = StopRequests(experiment.tracker)
+    with pytest.raises(UserError, match=f"^'{name}' has no trial 'b9'; its trials are {first}, {second}$"):
+        stop_trial(home, name, "b9")
+    assert stop_trial(home, name, second) is None
+    assert requests.all() == {second}
+    found = replace(experiment, local_ray=False)
+    assert [row.state for row in standing(home, found).trials] == [Outcome.PENDING, Outcome.CANCELLED]
+    # The first one runs, and has ended when it is asked again.
+    tracker = begin(experiment)
+    run_id = tracker.ensure_trial(job_of(experiment.request.plan), "")
+    assert [row.state for row in standing(home, found).trials] == [Outcome.RUNNING, Outcome.CANCELLED]
+    assert stop_trial(home, name, first) is None
+    tracker.finish(run_id, Outcome.CANCELLED)
+    assert stop_trial(home, name, first) is Outcome.CANCELLED
+    cluster.jobs[name] = "SUCCEEDED"
+    with pytest.raises(UserError, match="does not run"):
+        stop_trial(home, name, second)
+    resume(home, name, Execution())
+    assert requests.all() == frozenset()
+
+
+def test_what_could_not_be_asked_is_told_and_the_plan_is_shown_all_the_same(
+    tmp_path: Path, cluster: Cluster, engines: Engines, name: str, digits: Manifest
+) -> None:
+    home = Home(tmp_path)
+    experiment = launch(home, of_two(name, digits), engines)
+    found = standing(home, experiment)  # its own Ray does not run
+    assert (found.state, [row.state for row in found.trials]) == (None, [Outcome.PLANNED] * 2)
+    assert found.unknown == (
+        "whether its job runs is not known: the local ray does not run; `effnet-cluster up` starts it",
+    )
+    found = standing(home, replace(experiment, local_mlflow=True))
+    assert [row.state for row in found.trials] == [None, None]
+    assert [line.split(":")[0] for line in found.unknown] == [
+        "whether its job runs is not known",
+        "what its trials logged is not known",
+    ]

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from effnet_cluster.cluster import live_table
-from effnet_cluster.cluster.live_table import follow
+from effnet_cluster.cluster.live_table import follow, progress_table
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import EngineError
 from effnet_cluster.orchestration.plan import Plan, make_plan
@@ -30,7 +30,25 @@ def plan(shards: Manifest) -> Plan:
 
 def trial(name: str, epochs: int = 0, outcome: Outcome = Outcome.RUNNING) -> TrialRecord:
     record = TrialRecord(
-        *(name, f"run of {name}", outcome, "", None, "b0", "silu", "residual", 0, 32, 1, 1, 4, None, "drop", "0" * 64)
+        *(
+            name,
+            f"run of {name}",
+            outcome,
+            "",
+            None,
+            "b0",
+            "silu",
+            "residual",
+            0,
+            32,
+            1,
+            1,
+            4,
+            None,
+            "drop",
+            2,
+            "0" * 64,
+        )
     )
     return replace(record, epochs_done=epochs, epoch_loss=0.5, top1=0.25) if epochs else record
 
@@ -70,6 +88,9 @@ class Engines:
 
     def running_trials(self) -> Sequence[TrialRecord]:
         return [record for record in self.trials() if not record.outcome.is_terminal]
+
+    def ended_trials(self, after: float) -> Sequence[TrialRecord]:
+        return [record for record in self.trials() if record.outcome.is_terminal and (record.ended or 0) > after]
 
     def trial(self, run_id: str) -> TrialRecord:
         return next(record for record in self._last if record.run_id == run_id)
@@ -136,7 +157,7 @@ def test_a_server_that_is_away_at_the_jobs_end_is_an_error(plan: Plan) -> None:
 def test_on_a_terminal_a_table_shows_every_trial_of_the_plan(plan: Plan) -> None:
     succeeded, said = followed(plan, Engines([[], [trial(FIRST, 1)], [trial(FIRST, 2, Outcome.COMPLETED)]]), True)
     assert succeeded
-    for words in (FIRST, SECOND, "waiting", "2/2", "0.2500", "completed"):
+    for words in (FIRST, SECOND, "x: 1 pending, 1 running", "2/2", "0.2500", "completed"):
         assert words in said
 
 
@@ -146,3 +167,16 @@ def test_looks_become_rarer_and_never_too_rare(plan: Plan, naps: list[float]) ->
     assert naps == sorted(naps)
     assert naps[-1] == 10
     assert len(naps) == 9  # none after the job's end
+
+
+def test_of_a_thousand_trials_the_table_shows_those_that_run_and_counts_the_others(plan: Plan) -> None:
+    many = [plan.trials[0].model_copy(update={"trial_id": f"t{number:04d}"}) for number in range(1000)]
+    records = [trial(f"t{number:04d}", 2, Outcome.COMPLETED) for number in range(900)]
+    records += [trial(f"t{number:04d}", 1) for number in range(900, 903)]
+    records[5] = trial("t0005", 1, Outcome.FAILED)
+    table = progress_table(plan.model_copy(update={"trials": tuple(many)}), records)
+    shown = list(table.columns[0].cells)
+    assert {"t0005", "t0900", "t0901", "t0902"} <= set(shown)
+    assert len(shown) == 40
+    assert shown == sorted(shown), "they are not in the order of the plan"
+    assert table.title == "x: 97 pending, 3 running, 899 completed, 1 failed"

@@ -137,7 +137,7 @@ def test_every_trial_logged_a_model(cli: Cli, demo: subprocess.CompletedProcess[
 
 def test_list_and_logs_know_the_experiment(cli: Cli, demo: subprocess.CompletedProcess[str]) -> None:
     entry = next(e for e in json.loads(cli("list", "--json").stdout) if e["experiment"] == DEMO)
-    assert (entry["state"], entry["trials"]) == ("succeeded", 4)
+    assert (entry["state"], entry["trials"]) == ("completed", 4)
     whole = cli("logs", DEMO).stdout
     one = cli("logs", DEMO, "digits-b1-silu-s0").stdout
     assert f"[digits-b1-silu-s0] epoch {DEMO_EPOCHS}/{DEMO_EPOCHS}" in one

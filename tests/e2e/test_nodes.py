@@ -16,10 +16,14 @@ from mlflow.entities import Run
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from effnet_cluster.datasets import DIGITS, open_dataset
 from effnet_cluster.orchestration.allocation import share_out
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.nodes import alive_nodes, check_storage
-from effnet_cluster.orchestration.plan import Plan
+from effnet_cluster.orchestration.node_facts import versions
+from effnet_cluster.orchestration.nodes import alive_nodes, ask_nodes
+from effnet_cluster.orchestration.plan import Plan, make_plan
+from effnet_cluster.orchestration.preflight import require_nodes
+from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.storage import Storage
 
@@ -88,16 +92,31 @@ def test_ray_places_what_is_planned_on_nodes_of_unequal_size_and_nothing_that_is
             cluster.remove_node(node)
 
 
-def test_a_node_that_does_not_see_the_storage_is_named_before_anything_starts(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_does_not_see_the_storage_is_named_before_anything_starts(
+    cli: Cli, cluster: Cluster, tmp_path: Path
+) -> None:
     added = cluster.add_node(num_cpus=2)
     ray.init(cluster.address, log_to_driver=False)
     try:
-        Storage(str(tmp_path)).claim("mine")
-        check_storage(alive_nodes(), str(tmp_path), "mine")
-        assert [file.name for file in tmp_path.iterdir()] == ["effnet-uid"]
-        for storage, uid in ((tmp_path, "theirs"), (tmp_path / "elsewhere", "mine")):
-            with pytest.raises(UserError, match=r"^node [0-9.]+ cannot use the storage .*it sees .*--storage"):
-                check_storage(alive_nodes(), str(storage), uid)
+        spec = ExperimentSpec.parse({"name": "x", "variants": "b0"})
+        manifest = open_dataset(DIGITS, tmp_path / "cache", typed=False)
+        request = ExperimentRequest(
+            uid="mine",
+            job="x",
+            plan=make_plan(spec, manifest),
+            tracking_uri=str(cli.services()["mlflow"]["url"]),
+            storage=str(tmp_path / "storage"),
+            cache_root=str(tmp_path / "cache"),
+        )
+        Storage(request.storage).claim("mine")
+        facts = ask_nodes(alive_nodes(), request)
+        assert len(facts) == len([node for node in alive_nodes() if node.cpus])
+        require_nodes(request.plan, request.plan.trials, facts, versions(), False)
+        assert [file.name for file in Path(request.storage).iterdir()] == ["effnet-uid"]
+        for change in ({"uid": "theirs"}, {"storage": str(tmp_path / "elsewhere")}):
+            facts = ask_nodes(alive_nodes(), request.model_copy(update=change))
+            with pytest.raises(UserError, match=r"^node [0-9.]+ cannot use the storage: it sees .*--storage"):
+                require_nodes(request.plan, (), facts, versions(), False)
     finally:
         ray.shutdown()
         cluster.remove_node(added)

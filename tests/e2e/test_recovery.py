@@ -140,14 +140,14 @@ def test_a_driver_that_is_killed_leaves_no_run_that_looks_alive(cli: Cli) -> Non
     )
     driver.kill()
     # Nobody looks at it with this command; MLflow's page is right all the same.
-    wait_for(lambda: cli.outcome(name, trial) == "failed", 120, "the trial's run")
+    wait_for(lambda: cli.outcome(name, trial) == "interrupted", 120, "the trial's run")
     wait_for(lambda: cli.parent_run(name).info.status == "FAILED", 60, "the sweep's run")
     assert cli.parent_run(name).data.tags["outcome.reason"] == "the driver was killed"
     wait_for(lambda: train_workers(head) == [], 60, "the end of the ranks")
     cli("stop", name)
-    assert cli.parent_run(name).data.tags["outcome"] == "failed", "what has failed was not stopped"
+    assert cli.parent_run(name).data.tags["outcome"] == "interrupted", "what was interrupted was not stopped"
     (row,) = (row for row in json.loads(cli("list", "--json").stdout) if row["experiment"] == name)
-    assert row["state"] == "failed"
+    assert row["state"] == "interrupted"
     cli("resume", name)
     assert cli.outcome(name, trial) == "completed"
 

@@ -50,7 +50,6 @@ def job_of(plan: Plan, number: int = 0) -> TrainingJob:
         execution=plan.spec.execution,
         data=plan.spec.data,
         data_digest=plan.data_digest,
-        spec_digest=plan.spec_digest,
         storage="/nowhere",
         cache_root="/nowhere",
     )

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from effnet_cluster.datasets import Manifest
-from effnet_cluster.orchestration.driver import conclude
+from effnet_cluster.orchestration.driver import _left, conclude
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
@@ -14,7 +14,9 @@ from effnet_cluster.orchestration.tracking import tags
 from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.tracking.stop_requests import StopRequests
 from effnet_cluster.orchestration.training import metrics
+from effnet_cluster.orchestration.training.job import TrialPlan
 
 from .conftest import ensure_sweep, job_of
 
@@ -48,6 +50,15 @@ def finish(tracker: Tracker, plan: Plan, sweep_id: str, number: int, top1: float
     return run_id
 
 
+def of_epochs(trial: TrialPlan, epochs: int) -> TrialPlan:
+    return trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"epochs": epochs})})
+
+
+def left(request: ExperimentRequest, tracker: Tracker) -> list[str]:
+    known = {record.trial_id: record for record in tracker.trials()}
+    return [trial.trial_id for trial in _left(request.plan.trials, tracker, known)]
+
+
 def champion(tracker: Tracker) -> str:
     return str(MlflowClient(tracker.uri).get_model_version_by_alias(tracker.experiment, "champion").run_id)
 
@@ -76,6 +87,68 @@ def test_a_trial_that_failed_is_no_champion_and_fails_the_sweep(
         third,
     ]
     assert "it never started" in caplog.text
+
+
+def state_of(tracker: Tracker, sweep_id: str) -> tuple[str, str, str | None]:
+    run = MlflowClient(tracker.uri).get_run(sweep_id)
+    return run.data.tags["outcome"], run.info.status, run.data.tags.get("outcome.reason")
+
+
+def test_a_trial_that_a_scheduler_stopped_is_finished_and_one_that_was_cancelled_fails_nothing(
+    tracker: Tracker, plan: Plan, request_: ExperimentRequest, sweep_id: str
+) -> None:
+    first, _, third = (
+        finish(tracker, plan, sweep_id, n, top1, outcome)
+        for n, (top1, outcome) in enumerate(
+            ((0.5, Outcome.COMPLETED), (0.9, Outcome.STOPPED), (0.9, Outcome.CANCELLED))
+        )
+    )
+    assert conclude(request_, tracker, sweep_id, {})
+    assert state_of(tracker, sweep_id) == ("cancelled", "KILLED", "1 of 3 trials were cancelled")
+    assert champion(tracker) == first
+    tracker.finish(third, Outcome.STOPPED, "rung 1 of 3")
+    tracker.ensure_sweep({}, "", "")
+    assert conclude(request_, tracker, sweep_id, {})
+    assert state_of(tracker, sweep_id) == ("completed", "FINISHED", None)
+
+
+def test_a_trial_that_the_user_stopped_while_it_waited_is_cancelled_and_not_lost(
+    tracker: Tracker, plan: Plan, request_: ExperimentRequest, sweep_id: str
+) -> None:
+    ids = [trial.trial_id for trial in plan.trials]
+    for number in (0, 1):
+        tracker.wait_for_turn(tracker.ensure_trial(job_of(plan, number), sweep_id))
+    StopRequests(tracker).request(ids[1])
+    assert not conclude(request_, tracker, sweep_id, {})
+    states = {record.trial_id: record.outcome for record in tracker.trials()}
+    assert states == {ids[0]: Outcome.FAILED, ids[1]: Outcome.CANCELLED}
+
+
+def test_what_is_left_is_all_but_the_finished_and_waits_as_pending(
+    tracker: Tracker, plan: Plan, request_: ExperimentRequest, sweep_id: str
+) -> None:
+    ids = [trial.trial_id for trial in plan.trials]
+    assert left(request_, tracker) == ids
+    ended = (Outcome.COMPLETED, Outcome.STOPPED, Outcome.CANCELLED)
+    for number, outcome in enumerate(ended):
+        finish(tracker, plan, sweep_id, number, 0.5, outcome)
+    assert left(request_, tracker) == [ids[2]]
+    assert [found.outcome for found in tracker.trials()] == [*ended[:2], Outcome.PENDING]
+
+
+def test_a_completed_trial_that_got_more_epochs_is_left_and_a_stopped_one_is_not(
+    tracker: Tracker, plan: Plan, request_: ExperimentRequest, sweep_id: str
+) -> None:
+    for number, outcome in enumerate((Outcome.COMPLETED, Outcome.STOPPED)):
+        finish(tracker, plan, sweep_id, number, 0.5, outcome)
+    longer = plan.model_copy(update={"trials": tuple(of_epochs(trial, 20) for trial in plan.trials)})
+    request = request_.model_copy(update={"plan": longer})
+    assert left(request, tracker) == [plan.trials[0].trial_id, plan.trials[2].trial_id]
+    # Run with its new epochs it is completed again, although its parameter stays.
+    finish(tracker, longer, sweep_id, 0, 0.5, Outcome.COMPLETED)
+    assert left(request, tracker) == [plan.trials[2].trial_id]
+    (record,) = (found for found in tracker.trials() if found.trial_id == plan.trials[0].trial_id)
+    assert record.epochs == 20
 
 
 def test_a_trial_whose_process_was_lost_does_not_look_alive(

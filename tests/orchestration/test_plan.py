@@ -162,6 +162,11 @@ def test_the_largest_batch_that_fits_is_accepted(digits: Manifest) -> None:
     assert plan(digits, execution={"workers": 2}, recipe={"global_batch": 1438}).trials[0].batches_per_epoch == 1
 
 
+def digests(planned: Plan) -> list[str]:
+    """What names the trainings of a plan, in its order."""
+    return [trial.digest(planned.data_digest) for trial in planned.trials]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -170,7 +175,6 @@ def test_the_largest_batch_that_fits_is_accepted(digits: Manifest) -> None:
         {"shortcuts": "none"},
         {"seeds": [1]},
         {"image_size": 40},
-        {"recipe": {"epochs": 11}},
         {"recipe": {"lr": 1e-3}},
         {"recipe": {"global_batch": 16}},
         {"recipe": {"weight_decay": 0.0}},
@@ -186,25 +190,32 @@ def test_the_largest_batch_that_fits_is_accepted(digits: Manifest) -> None:
     ],
 )
 def test_the_digest_changes_with_everything_that_changes_the_training(change: dict[str, Any], digits: Manifest) -> None:
-    assert plan(digits, **change).spec_digest != plan(digits).spec_digest
+    assert digests(plan(digits, **change)) != digests(plan(digits))
+
+
+def test_the_digest_is_the_trials_own_and_does_not_change_with_others_or_more_epochs(digits: Manifest) -> None:
+    alone = digests(plan(digits))
+    assert digests(plan(digits, variants="b0-b1", seeds=[0, 1]))[0] == alone[0]
+    assert len(set(digests(plan(digits, variants="b0-b1", seeds=[0, 1])))) == 4
+    assert digests(plan(digits, recipe={"epochs": 11})) == alone
 
 
 def test_the_digest_changes_with_the_data_alone(digits: Manifest) -> None:
     planned = plan(digits)
-    assert planned.model_copy(update={"data_digest": "0" * 64}).spec_digest != planned.spec_digest
+    assert digests(planned.model_copy(update={"data_digest": "0" * 64})) != digests(planned)
 
 
 def test_the_digest_does_not_change_with_how_it_is_run(digits: Manifest) -> None:
-    first = plan(digits).spec_digest
-    assert plan(digits).spec_digest == first
+    first = digests(plan(digits))
+    assert digests(plan(digits)) == first
     execution = {"workers": 2, "loader_workers": 1, "max_failures": 0, "max_concurrent": 1}
-    assert plan(digits, execution=execution).spec_digest == first
+    assert digests(plan(digits, execution=execution)) == first
 
 
 def test_a_plan_can_be_run_in_another_way_but_not_by_workers_that_do_not_share_its_batch(digits: Manifest) -> None:
     planned = plan(digits, recipe={"global_batch": 100})
     other = planned.run_by(Execution(workers=WorkerRange(1, 4), max_failures=0))
-    assert (other.trials, other.spec_digest) == (planned.trials, planned.spec_digest)
+    assert (other.trials, digests(other)) == (planned.trials, digests(planned))
     assert other.worker_counts(other.trials[0]) == (1, 2, 4)
     assert other.run_by(Execution()) == planned
     with pytest.raises(DataError, match="global batch 100 cannot be shared by 3 workers"):
@@ -222,7 +233,7 @@ def test_every_input_of_the_order_is_in_the_plan_wherever_the_data_lie(digits: M
     elsewhere = dataclasses.replace(digits, root=tmp_path, remote=Remote("s3://bucket/digits", 2**40))
     for fields in ({}, {"shuffle_block": 2, "seeds": "7", "recipe": {"global_batch": 50, "tail": "carry"}}):
         here, there = plan(digits, **fields), plan(elsewhere, **fields)
-        assert (here.trials, here.spec_digest) == (there.trials, there.spec_digest)
+        assert (here.trials, digests(here)) == (there.trials, digests(there))
         # As written down, with nothing of the manifest but what its digest covers.
         (trial,) = Plan.model_validate_json(there.model_dump_json()).trials
         order = EpochOrder(digits.splits["train"].shard_samples, trial.seed, trial.shuffle_block)
@@ -238,6 +249,6 @@ def test_every_input_of_the_order_is_in_the_plan_wherever_the_data_lie(digits: M
 @pytest.mark.parametrize("change", [{"seeds": "1"}, {"shuffle_block": 2}, {"global_batch": 64}, {"tail": "carry"}])
 def test_a_change_of_any_input_of_the_order_is_another_training(digits: Manifest, change: dict[str, Any]) -> None:
     fields = change if change.keys() <= {"seeds", "shuffle_block"} else {"recipe": change}
-    assert plan(digits, **fields).spec_digest != plan(digits).spec_digest
+    assert digests(plan(digits, **fields)) != digests(plan(digits))
     unmirrored = dataclasses.replace(digits, mirror_safe=not digits.mirror_safe)
-    assert plan(unmirrored).spec_digest != plan(digits).spec_digest
+    assert digests(plan(unmirrored)) != digests(plan(digits))

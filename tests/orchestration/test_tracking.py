@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import requests
 import torch
 from mlflow import MlflowClient
 from torch import nn
@@ -19,12 +20,14 @@ from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import EngineError, NameTakenError, UserError
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking import runs as runs_module
 from effnet_cluster.orchestration.tracking.comparison import compare
 from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
 from effnet_cluster.orchestration.tracking.models import log_model, register_champion
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.watch import TrialWatch
+from effnet_cluster.orchestration.training import metrics
 from effnet_cluster.orchestration.training.classifier import ServedClassifier
 from effnet_cluster.orchestration.training.job import TrialPlan
 
@@ -188,6 +191,7 @@ def test_a_loss_that_is_no_number_is_logged_as_such(tracker: Tracker, plan: Plan
         (Outcome.STOPPED, "FINISHED"),
         (Outcome.FAILED, "FAILED"),
         (Outcome.CANCELLED, "KILLED"),
+        (Outcome.INTERRUPTED, "FAILED"),
     ],
 )
 def test_outcomes_are_mlflows_nearest_status_and_read_back_exactly(
@@ -205,8 +209,26 @@ def test_outcomes_are_mlflows_nearest_status_and_read_back_exactly(
     assert record.outcome.is_terminal
 
 
-def test_only_running_is_not_terminal() -> None:
-    assert [outcome for outcome in Outcome if not outcome.is_terminal] == [Outcome.RUNNING]
+def test_a_state_is_still_to_run_or_terminal_and_resume_leaves_two_of_these_alone() -> None:
+    assert [outcome.value for outcome in Outcome if not outcome.is_terminal] == ["planned", "pending", "running"]
+    assert [outcome.value for outcome in Outcome if outcome.is_finished] == ["completed", "stopped"]
+    assert len(Outcome) == 8
+
+
+@pytest.mark.parametrize("before", [Outcome.FAILED, Outcome.CANCELLED, Outcome.INTERRUPTED, Outcome.COMPLETED])
+def test_a_trial_that_is_to_run_again_is_pending_until_its_turn(tracker: Tracker, plan: Plan, before: Outcome) -> None:
+    run_id = start(tracker, plan)
+    tracker.finish(run_id, before, "because")
+    (record,) = tracker.trials()
+    assert record.began is not None
+    assert record.ended is not None
+    assert record.began <= record.ended
+    tracker.wait_for_turn(run_id)
+    (record,) = tracker.trials()
+    assert (record.outcome, record.reason, record.ended) == (Outcome.PENDING, "", None)
+    assert MlflowClient(tracker.uri).get_run(run_id).info.status == "SCHEDULED"
+    tracker.end_unfinished(Outcome.INTERRUPTED, "lost")
+    assert [record.outcome for record in tracker.trials()] == [Outcome.INTERRUPTED]
 
 
 def test_a_failed_run_that_is_resumed_runs_again_and_finishes(tracker: Tracker, plan: Plan) -> None:
@@ -285,6 +307,28 @@ def test_a_logged_model_predicts_on_other_batches_and_sizes_and_is_registered_on
             found = loaded.predict(images)
             assert found.shape == (count, 10)
             np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_better_model_of_a_longer_training_replaces_the_runs_and_a_worse_one_does_not(
+    tracker: Tracker, again: Callable[[], Tracker], plan: Plan
+) -> None:
+    run_id, model = start(tracker, plan), served_network(plan.trials[0])
+    example = np.random.default_rng(0).integers(0, 256, (2, 36, 32, 3), dtype=np.uint8)
+    log(MetricLog(tracker, run_id), (10, {metrics.EPOCH: 10.0}))
+    first = log_model(tracker, run_id, model, example, 0.5, {})
+    register_champion(tracker, run_id, first)
+    log(MetricLog(tracker, run_id), (20, {metrics.EPOCH: 20.0}))
+    assert log_model(again(), run_id, model, example, 0.5, {}) == first
+    second = log_model(again(), run_id, model, example, 0.75, {})
+    assert second != first
+    (record,) = tracker.trials()
+    assert record.model_uri == second
+    assert history(tracker, run_id, metrics.MODEL_TOP1) == [(10, 0.5), (20, 0.75)]
+    for _ in range(2):
+        register_champion(tracker, run_id, second)
+    client = MlflowClient(tracker.uri)
+    assert len(client.search_model_versions(f"name='{tracker.experiment}'")) == 2
+    assert client.get_model_version_by_alias(tracker.experiment, "champion").source == second
 
 
 def test_a_better_trial_becomes_the_champion(tracker: Tracker, plan: Plan) -> None:
@@ -416,7 +460,40 @@ def test_looking_again_asks_for_the_trials_that_run_and_for_those_that_ran(
     assert len(watch.look()) == 3
     assert sorted(read) == sorted([second, third]), "what has ended was read again"
     tracker.finish(start(tracker, plan, 3), Outcome.FAILED)  # started and ended between two looks
-    assert len(watch.look_at_all()) == 4
+    assert len(watch.look()) == 4
+    tracker.wait_for_turn(third)  # as a scheduler pauses it
+    assert {record.run_id: record.outcome for record in watch.look()}[third] is Outcome.PENDING
+    assert [record.run_id for record in watch.look_at_all()] == [record.run_id for record in tracker.trials()]
+
+
+def count_requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The requests to MLflow from now on, by their paths."""
+    asked: list[str] = []
+    send = requests.Session.request
+
+    def count(self: requests.Session, method: str, url: str, *arguments: Any, **named: Any) -> requests.Response:
+        asked.append(url.rpartition("/mlflow/")[2])
+        return send(self, method, url, *arguments, **named)
+
+    monkeypatch.setattr(requests.Session, "request", count)
+    return asked
+
+
+def test_a_look_takes_two_requests_and_a_list_one_per_page(
+    tracker: Tracker, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_module, "_PAGE", 2)
+    for number in range(3):
+        tracker.finish(start(tracker, plan, number), Outcome.COMPLETED)
+    start(tracker, plan, 3)
+    asked = count_requests(monkeypatch)
+    watch = TrialWatch(Tracker(tracker.uri, tracker.experiment, tracker.uid))
+    assert len(watch.look()) == 4
+    assert asked == ["experiments/get-by-name", *["runs/search"] * 3]  # two full pages, and an empty one
+    for _ in range(3):
+        asked.clear()
+        assert len(watch.look()) == 4
+        assert asked == ["runs/search"] * 2
 
 
 def test_an_experiment_that_was_deleted_is_told_and_not_revived(tracker: Tracker, plan: Plan) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from effnet_cluster.datasets import DataError, EpochOrder, Manifest, TrainLoader, receipt
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.training import assembly, trainer
+from effnet_cluster.orchestration.training import assembly, metrics, trainer
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
 from effnet_cluster.orchestration.training.collectives import lone_rank
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
@@ -295,7 +295,32 @@ def test_data_other_than_planned_and_another_specification_are_refused(digits: M
     with pytest.raises(PreemptedError):
         train(job, should_stop=stop_at(1))
     with pytest.raises(UserError, match="was written by another specification"):
-        train(job.model_copy(update={"spec_digest": "another"}))
+        train(with_recipe(job, lr=2e-3))
+
+
+def with_recipe(job: TrainingJob, **fields: Any) -> TrainingJob:
+    recipe = job.trial.recipe.model_copy(update=fields)
+    return job.model_copy(update={"trial": job.trial.model_copy(update={"recipe": recipe})})
+
+
+def test_a_finished_training_goes_on_for_more_epochs_and_logs_no_step_or_epoch_twice(
+    digits: Manifest, tmp_path: Path
+) -> None:
+    job, sink = make_job(digits, tmp_path), Memory()
+    train(job, sink)
+    first = dict(sink.epochs)
+    assert list(first) == [1, 2]
+    longer = with_recipe(job, epochs=4)
+    train(longer, sink)
+    assert list(sink.epochs) == [1, 2, 3, 4]
+    assert {epoch: sink.epochs[epoch] for epoch in first} == first
+    assert sink.model is not None
+    assert sink.model[2] == max(values[metrics.TOP1] for values in sink.epochs.values())
+    # The learning rate is that of the longer training from there on, and ends near 0.
+    rates = [point.lr for _, point in sorted(sink.steps.items())]
+    steps = len(rates) // 4
+    assert rates[2 * steps] > rates[2 * steps - 1]
+    assert rates[-1] < 0.1 * max(rates)
 
 
 def test_synchronised_batch_norm_is_refused_without_gpus(digits: Manifest, tmp_path: Path) -> None:

@@ -6,18 +6,21 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from ray.train import WorkerGroupError
 
 from effnet_cluster.datasets import Manifest
+from effnet_cluster.orchestration import trial_training
 from effnet_cluster.orchestration.allocation import WorkerResources
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.tracking.stop_requests import StopRequests, when_requested
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
 from effnet_cluster.orchestration.trial_training import TrialFailedError, TrialTraining
 
@@ -115,6 +118,31 @@ def test_a_trial_that_never_began_leaves_at_once(start: Any, tracker: Tracker) -
     groups = Groups()
     start(groups).leave()
     assert (groups.fits, states(tracker)) == (0, [])
+
+
+def test_a_trial_that_the_user_stops_saves_leaves_and_is_cancelled(
+    start: Any, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_training, "when_requested", partial(when_requested, every_s=0.1))
+    groups = Groups(train_until_asked)
+    training = start(groups)
+    assert training.next_report() == {"epoch": 1}
+    StopRequests(tracker).request(training._trial.trial_id)
+    assert training.next_report() is None
+    assert groups.fits == 1
+    assert states(tracker) == [(Outcome.CANCELLED, "stopped by the user")]
+
+
+def test_a_trial_that_the_user_stops_before_its_turn_never_starts(start: Any, tracker: Tracker) -> None:
+    groups = Groups()
+    training = start(groups)
+    StopRequests(tracker).request(training._trial.trial_id)
+    assert training.next_report() is None
+    assert (groups.fits, states(tracker)[0][0]) == (0, Outcome.CANCELLED)
+    StopRequests(tracker).clear()
+    again = start(Groups(train(1)))
+    assert [again.next_report() for _ in range(2)] == [{"epoch": 1}, None]
+    assert states(tracker) == [(Outcome.COMPLETED, "")]
 
 
 def test_lost_workers_are_replaced_and_then_given_up(start: Any, tracker: Tracker) -> None:

@@ -56,7 +56,6 @@ def make_job(
         execution=spec.execution,
         data=str(manifest.location),
         data_digest=manifest.digest,
-        spec_digest=plan.spec_digest,
         storage=str(storage),
         cache_root=str(storage),
     )
