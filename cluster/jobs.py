@@ -20,6 +20,7 @@ from ..datasets import one_line, reach_this_machine_directly, shorten
 from ..orchestration.driver import ENTRYPOINT, EXPERIMENT_FILE
 from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
+from ..orchestration.packing import Node
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.tracking.records import Outcome
 from .ray_token import use_token
@@ -46,6 +47,15 @@ JOB_STATES = {
 ENDED = tuple(status for status, state in JOB_STATES.items() if state.is_terminal)
 """The statuses of a job that has ended."""
 _TAIL_AGAIN_S = 1.0
+_MOST_NODES = 10_000
+GLIBC = {
+    # Training runs in a thread, and glibc gives those arenas that it hands back to the system at every step: thousands
+    # of page faults per step. One arena, which keeps what it once had, has none.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc allows; larger blocks come from the system each time
+}
+"""The environment in which a worker's C library takes and gives back memory."""
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train's page in the dashboard is empty without it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's imports torch into the driver
@@ -58,17 +68,31 @@ _ENVIRONMENT = {
     "RAY_FLUSH_DRIVER_LOGS": "1",  # else what workers print to stdout comes 8 KiB later
     # Python's own default for these. Saying so keeps Ray from showing its RayDeprecationWarnings to everybody.
     "PYTHONWARNINGS": "ignore::DeprecationWarning",
-    # Training runs in a thread, and glibc gives those arenas that it hands back to the system at every step: thousands
-    # of page faults per step. One arena, which keeps what it once had, has none.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc allows; larger blocks come from the system each time
+    **GLIBC,
 }
 
 
 def dashboard_address(text: str) -> str:
     """The address that `--address` names, without slashes at its end. Raises `UserError` if it is none."""
     return named_server("--address", text, "the Ray dashboard's, such as http://head-node:8265")
+
+
+def nodes_at(address: str) -> list[Node]:
+    """The nodes of the cluster whose dashboard is at an address.
+
+    Raises:
+        EngineError: the address does not answer or refuses.
+        UserError: the address is none.
+    """
+    address = Jobs(address).address
+    with _engine_errors(address):
+        from ray.util.state import list_nodes
+
+        found = list_nodes(address=address, filters=[("state", "=", "ALIVE")], limit=_MOST_NODES, detail=True)
+    return [
+        Node(node.node_id, node.node_ip, *(int(node.resources_total.get(kind, 0)) for kind in ("CPU", "GPU", "memory")))
+        for node in found
+    ]
 
 
 class Jobs:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..datasets import DataError
+from ..orchestration.cost import CostModel
 from ..orchestration.errors import EngineError, NameTakenError, UserError
 from ..orchestration.extension import Extension
 from ..orchestration.plan import Plan
@@ -28,7 +29,16 @@ _LOCK = "experiments"
 _LISTED = 10
 
 
-def launch(home: Home, plan: Plan, engines: Engines, storage: str | None = None, *, rename: bool = False) -> Experiment:
+def launch(
+    home: Home,
+    plan: Plan,
+    engines: Engines,
+    storage: str | None = None,
+    *,
+    rename: bool = False,
+    costs: CostModel | None = None,
+    probe: bool = False,
+) -> Experiment:
     """Record a new experiment and submit it. Nothing stays if its name is taken or the cluster refuses the job.
 
     The record comes first: a job without one could not be found again.
@@ -39,6 +49,8 @@ def launch(home: Home, plan: Plan, engines: Engines, storage: str | None = None,
         engines: where.
         storage: folder or URL below which the experiment gets a folder of its name; None: the home.
         rename: whether the next free name is taken where the plan's is not free.
+        costs: predicts what the trials take; None: by multiply-adds alone.
+        probe: whether the driver measures what that lacks.
 
     Raises:
         NameTakenError: the home, the tracking server or the storage has another experiment of that name.
@@ -47,7 +59,7 @@ def launch(home: Home, plan: Plan, engines: Engines, storage: str | None = None,
     taken: set[str] = set()
     while True:
         try:
-            experiment = _reserve(home, plan, engines, storage, taken if rename else None)
+            experiment = _reserve(home, plan, engines, storage, taken if rename else None, costs, probe)
             break
         except NameTakenError as error:
             if not rename or error.name is None:
@@ -63,7 +75,15 @@ def launch(home: Home, plan: Plan, engines: Engines, storage: str | None = None,
     return experiment
 
 
-def _reserve(home: Home, plan: Plan, engines: Engines, storage: str | None, taken: set[str] | None) -> Experiment:
+def _reserve(
+    home: Home,
+    plan: Plan,
+    engines: Engines,
+    storage: str | None,
+    taken: set[str] | None,
+    costs: CostModel | None,
+    probe: bool,
+) -> Experiment:
     """Record an experiment, then make its name its own on the tracking server and in the storage."""
     experiments = Experiments(home)
     with home.locked(_LOCK):
@@ -80,6 +100,8 @@ def _reserve(home: Home, plan: Plan, engines: Engines, storage: str | None, take
             tracking_uri=engines.tracking_uri,
             storage=_storage(storage, experiments, name),
             cache_root=str(home.cache),
+            costs=costs or CostModel(),
+            probe=probe,
         )
         experiment = experiments.new(request, engines)
         experiments.save(experiment)

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ..orchestration.cost import TrialCost
 from ..orchestration.errors import EngineError
+from ..orchestration.forecast import Forecast
 from ..orchestration.plan import Plan
 from ..orchestration.tracking.comparison import ComparisonRow
 from ..orchestration.tracking.progress import TrialProgress, count_states, progress_of
@@ -18,6 +20,7 @@ from ..orchestration.tracking.watch import TrialWatch
 from ..orchestration.training.job import TrialPlan
 from .experiments import Experiment
 from .jobs import Jobs
+from .quantities import show_bytes
 from .states import Standing
 
 # Seconds between two looks at the engines, which may have the trainings' own cores: more the longer it takes.
@@ -26,6 +29,9 @@ _POLLS_OF_TIME = 1 / 30
 # Rows of the live table, and the states that come first where there are more trials.
 _MOST_ROWS = 40
 _FIRST: Mapping[Outcome | None, int] = {Outcome.RUNNING: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 1}
+# Trials of a critical path that are named.
+_PATH = 6
+_PREDICTED = ("predicted", "actual")
 
 
 def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> bool:
@@ -73,26 +79,44 @@ def _watch(experiment: Experiment, jobs: Jobs, console: Console) -> Iterator[Seq
             time.sleep(min(max(_SHORTEST_POLL_S, elapsed * _POLLS_OF_TIME), _LONGEST_POLL_S))
 
 
-def plan_table(plan: Plan) -> Table:
-    """What will run: one row per trial."""
+def plan_table(plan: Plan, forecast: Forecast | None = None) -> Table:
+    """What will run, one row per trial; with a forecast also what it takes."""
     spec = plan.spec
-    fewest, most = spec.execution.workers
-    workers = str(most) if fewest == most else f"{fewest} to {most}"
     table = Table(
-        title=f"{spec.name}: {len(plan.trials)} trials × {workers} DDP workers, {spec.recipe.epochs} epochs on "
-        f"{plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes{_tail(plan)}",
+        title=f"{spec.name}: {plan.trial_count} trials × {spec.execution.workers} DDP workers, {spec.recipe.epochs} "
+        f"epochs on {plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes{_tail(plan)}",
         title_justify="left",
     )
     _columns(table, "trial", "params", "MACs", "image", "batches/epoch")
-    for trial in plan.trials:
+    if forecast is not None:
+        for name in ("workers", "batch", "memory/worker", "steps", "start, end", "s/step", "total"):
+            table.add_column(name, justify="right")
+    for trial in plan.examples:
         table.add_row(
             trial.trial_id,
             count(trial.params),
             count(trial.macs),
             f"{trial.image_size} px",
             f"{trial.batches_per_epoch} × {trial.recipe.global_batch}",
+            *(_cost_cells(forecast.costs[trial.trial_id]) if forecast else ()),
         )
     return table
+
+
+def _cost_cells(cost: TrialCost) -> tuple[str, ...]:
+    batch = f"{cost.micro_batch} × {cost.accumulation} × {cost.workers}"
+    memory = show_bytes(cost.memory) + (f" + {show_bytes(cost.gpu_memory)} GPU" if cost.gpu_memory else "")
+    step = f"{cost.step_seconds:.3g}"
+    return str(cost.workers), batch, memory, f"{cost.steps:,}", duration(cost.overhead), step, duration(cost.seconds)
+
+
+def forecast_lines(forecast: Forecast, price: float | None = None) -> Iterator[str]:
+    """What the whole sweep takes, a line each; `price` is of one worker per hour."""
+    cost = "" if price is None else f", {price * forecast.worker_hours:,.2f} at {price:g} per worker-hour"
+    yield f"makespan {duration(forecast.makespan)}, {forecast.worker_hours:.3g} worker-hours{cost}"
+    path = forecast.critical_path
+    shown = path if len(path) <= _PATH else (*path[: _PATH - 1], f"{len(path) - _PATH} more", path[-1])
+    yield f"critical path: {' → '.join(shown)}"
 
 
 def _tail(plan: Plan) -> str:
@@ -158,7 +182,20 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     """The comparison of trials; the ratios are those of the paper's table 2, relative to the smallest model."""
     table = Table(title="accuracy against cost", title_justify="left")
     _columns(
-        table, "trial", "top-1", "top-5", "params", "ratio", "MACs", "ratio", "image", "images/s", "time", "outcome"
+        table,
+        "trial",
+        "top-1",
+        "top-5",
+        "params",
+        "ratio",
+        "MACs",
+        "ratio",
+        "image",
+        "images/s",
+        "time",
+        "predicted",
+        "actual",
+        "outcome",
     )
     for row in rows:
         table.add_row(
@@ -172,6 +209,8 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
             f"{row.image_size} px",
             _number(row.images_per_second, ".0f"),
             duration(row.seconds),
+            _duration(row.predicted_seconds),
+            _duration(row.actual_seconds),
             row.outcome,
         )
     return table
@@ -204,6 +243,10 @@ def _columns(table: Table, first: str, *others: str) -> None:
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right")
+
+
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else duration(seconds)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..datasets import EffnetClusterError, one_line
 from .faults import cause
 from .logs import configure_logging
+from .plan import Plan
 from .request import ExperimentRequest
 from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
@@ -21,7 +22,6 @@ from .tracking.records import Outcome, TrialRecord
 from .tracking.runs import Tracker
 from .tracking.server import PATIENCE_S
 from .tracking.stop_requests import CANCELLED_WHILE_WAITING, StopRequests
-from .training.job import TrialPlan
 from .training.settings import params_of
 from .training.storage import Storage
 
@@ -67,54 +67,62 @@ def run(request: ExperimentRequest) -> bool:
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
     """Run the trials that are not finished; returns the errors of those that failed, by the trials' ids."""
+    from .allocation import share_out
+    from .measurements import learn
     from .node_facts import versions
-    from .nodes import alive_nodes, ask_nodes, share_out
+    from .nodes import alive_nodes, ask_nodes, measured_costs, tell_autoscaler
     from .preflight import require_nodes
     from .sweep import run_sweep
     from .trial import SweepContext
 
     nodes = alive_nodes()
-    resources, concurrent = share_out(nodes, request.plan)
-    known = {record.trial_id: record for record in tracker.trials()}
-    unstarted = [trial for trial in request.plan.trials if trial.trial_id not in known]
-    require_nodes(request.plan, unstarted, ask_nodes(nodes, request), versions(), resources.use_gpu)
-    source = _source(request, tracker, known)
+    records = {record.trial_id: record for record in tracker.trials()}
+    unstarted = [trial for trial in request.plan.examples if trial.trial_id not in records]
+    shares = share_out(nodes, request.spec.execution, request.plan.examples, measured_costs(nodes, request))
+    require_nodes(request.plan, unstarted, ask_nodes(nodes, request), versions(), shares.use_gpu)
+    source = _source(request, tracker, records)
     if source.exhausted:
         return {}
-    errors = run_sweep(SweepContext(request, sweep_id, resources), tracker, source, concurrent)
+    tell_autoscaler(shares.demand_of(trial) for trial in request.plan.typical)
+    try:
+        errors = run_sweep(SweepContext(request, sweep_id, shares), tracker, source)
+    finally:
+        tell_autoscaler(())
+    if request.spec.scheduling.name == "none":  # others pause trials, and a run's time is not the trial's
+        fresh = [record for record in tracker.trials() if record.trial_id not in records]
+        learn(fresh, request.plan, shares, Path(request.cache_root))
     return {trial_id: one_line(cause(error)) for trial_id, error in errors.items()}
 
 
-def _source(request: ExperimentRequest, tracker: Tracker, known: Mapping[str, TrialRecord]) -> TrialSource:
-    """What is left to run: trials that are not finished, or what a search makes up besides those."""
+def _source(request: ExperimentRequest, tracker: Tracker, records: Mapping[str, TrialRecord]) -> TrialSource:
+    """What is left to run: trials that are not finished, or what a search makes up besides those.
+
+    The runs that they have from an earlier job are marked as pending.
+    """
     plan, search = request.plan, request.spec.search
+    done = {name: record for name, record in records.items() if _is_done(plan, record)}
+    for record in records.values():
+        if record.trial_id not in done:
+            tracker.wait_for_turn(record.run_id)
     if not search.adaptive:
-        return PlannedSource(_left(plan.trials, tracker, known))
+        return PlannedSource([trial for trial in plan.trials if trial.trial_id not in done])
     from .search.optuna_source import OptunaSource
 
     source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, Storage(request.storage))
-    for record in known.values():  # a former driver may have ended between a trial's end and its note of it
-        if record.outcome.is_finished:
-            values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
-            source.ended(
-                record.trial_id, record.outcome, {name: found for name, found in values.items() if found is not None}
-            )
+    for record in done.values():  # a former driver may have ended between a trial's end and its note of it
+        values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
+        source.ended(
+            record.trial_id, record.outcome, {name: found for name, found in values.items() if found is not None}
+        )
     return source
 
 
-def _left(trials: Iterable[TrialPlan], tracker: Tracker, known: Mapping[str, TrialRecord]) -> list[TrialPlan]:
-    """The trials that are not finished; the runs that they have from an earlier job are marked as pending."""
-    left = [trial for trial in trials if not _is_done(known.get(trial.trial_id), trial)]
-    for record in (known[trial.trial_id] for trial in left if trial.trial_id in known):
-        tracker.wait_for_turn(record.run_id)
-    return left
-
-
-def _is_done(record: TrialRecord | None, trial: TrialPlan | None) -> bool:
-    """Whether nothing is left of a trial. A completed one may have got more epochs since."""
-    if record is None or not record.outcome.is_finished:
+def _is_done(plan: Plan, record: TrialRecord) -> bool:
+    """Whether nothing is left of a trial that has a run. A completed one may have got more epochs since."""
+    if not record.outcome.is_finished:
         return False
-    return record.outcome is Outcome.STOPPED or trial is None or record.epochs >= trial.recipe.epochs
+    trial = plan.trials_by_id.get(record.trial_id)
+    return trial is None or record.outcome is Outcome.STOPPED or record.epochs >= trial.recipe.epochs
 
 
 def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors: Mapping[str, str]) -> bool:
@@ -145,8 +153,8 @@ def conclude(request: ExperimentRequest, tracker: Tracker, sweep_id: str, errors
     if best is not None and best.model_uri:
         address = register_champion(tracker, best.run_id, best.model_uri)
         _log.info("best: %s  val top-1 %.4f  %s", best.trial_id, best.best_top1, address)
-    count, planned = request.plan.trial_count, request.plan.trials_by_id
-    left = count - sum(_is_done(record, planned.get(record.trial_id)) for record in records)
+    count = request.plan.trial_count
+    left = count - sum(_is_done(request.plan, record) for record in records)
     cancelled = sum(record.outcome is Outcome.CANCELLED for record in records)
     if left > cancelled:
         tracker.finish(sweep_id, Outcome.FAILED, f"{left} of {count} trials did not complete")

@@ -1,50 +1,30 @@
-"""The cluster's nodes: what of a sweep fits on them, and what each of them has and sees."""
+"""The nodes of the cluster that Ray is connected to: which there are, and what each of them has and sees."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..datasets import one_line
+from .allocation import share_out
+from .cost import CostModel
 from .errors import UserError
+from .measurements import recalled, remember
 from .node_facts import NodeFacts, facts_of_node
-from .plan import Plan
+from .packing import Demand, Node
 from .request import ExperimentRequest
+from .training.measured import Measurement, ProbeOrder
 
-# What a trial takes beside its workers: its own process (250 MiB), and Ray Train's synchronization actor and cleaner
-# (190 each). No part of a core: that would leave the trial's own workers without their last whole one.
-TRIAL_MEMORY = 640 * 1024**2
-_ANSWER_S = 300.0
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a node offers: whole CPU cores, GPUs, and bytes of memory."""
-
-    id: str
-    address: str
-    cpus: int
-    gpus: int
-    memory: int
-
-    def room(self, cpus: int, use_gpu: bool) -> int:
-        """How many workers of so many cores fit."""
-        return min(self.cpus // cpus, self.gpus) if use_gpu else self.cpus // cpus
-
-    def __str__(self) -> str:
-        return f"{self.address} {self.cpus} cores" + (f" and {self.gpus} GPUs" if self.gpus else "")
-
-
-@dataclass(frozen=True)
-class WorkerResources:
-    """What each worker of a trial gets: whole CPU cores, and a GPU or none."""
-
-    cpus: int
-    use_gpu: bool
+_ANSWER_S, _PROBE_S = 300.0, 600.0
+_log = logging.getLogger(__name__)
+# Told to the autoscaler: more than any cluster starts at once, and few enough for a message.
+_MOST_BUNDLES = 2000
 
 
 def alive_nodes() -> list[Node]:
@@ -60,44 +40,17 @@ def alive_nodes() -> list[Node]:
     ]
 
 
-def share_out(nodes: Sequence[Node], plan: Plan) -> tuple[WorkerResources, int]:
-    """What each worker gets, and how many trials run at a time.
+def tell_autoscaler(demands: Iterable[Demand]) -> None:
+    """Tell Ray's autoscaler what a whole sweep could use at once; a cluster without one does not mind.
 
-    As many trials run at once as fit. What cores are left over are shared out among their workers, all of which get the
-    same, so that each fits on a node.
-
-    Args:
-        nodes: of the cluster.
-        plan: what is to run.
-
-    Raises:
-        UserError: not even one trial fits.
+    What waits in a placement group it sees by itself, which is the next trial alone.
     """
-    spec, execution = plan.spec, plan.spec.execution
-    gpus = sum(node.gpus for node in nodes)
-    use_gpu = gpus > 0 if execution.device == "auto" else execution.device == "gpu"
-    counts, cpus = spec.worker_counts, execution.cpus_per_worker or 1
-
-    def room(each: int) -> int:
-        return sum(node.room(each, use_gpu) for node in nodes)
-
-    # An elastic trial is shared out as if it had all the workers that it can get here.
-    workers = max((count for count in counts if count <= room(cpus)), default=0)
-    if not workers:
-        need = f"{cpus} CPU cores" + (" and a GPU" if use_gpu else "")
-        raise UserError(
-            f"--workers {counts[0]} with {need} per worker: only {room(cpus)} such workers fit on the cluster's nodes "
-            f"({', '.join(map(str, nodes))}); use fewer workers" + (" or cores" if cpus > 1 else "")
-        )
-    trials = sum(node.memory // TRIAL_MEMORY for node in nodes)
-    if not trials:
-        raise UserError(f"no node has the {TRIAL_MEMORY >> 20} MiB of memory that a trial takes beside its workers")
-    fitting = min(room(cpus) // workers, trials)
-    concurrent = min(fitting, len(plan.trials), execution.max_concurrent or fitting)
-    if execution.cpus_per_worker is None:
-        largest = max(node.cpus for node in nodes)
-        cpus = next(each for each in range(largest, 0, -1) if room(each) >= concurrent * workers)
-    return WorkerResources(cpus, use_gpu), concurrent
+    bundles = [
+        {"CPU": demand.cpus, **({"GPU": demand.gpus} if demand.gpus else {})}
+        for demand in demands
+        for _ in range(demand.workers)
+    ]
+    request_resources(bundles=bundles[:_MOST_BUNDLES])
 
 
 def ask_nodes(nodes: Sequence[Node], request: ExperimentRequest) -> list[NodeFacts]:
@@ -131,3 +84,36 @@ def ask_nodes(nodes: Sequence[Node], request: ExperimentRequest) -> list[NodeFac
         except ray.exceptions.RayError as error:
             raise UserError(f"node {node.address} does not answer: {one_line(error, 200)}") from error
     return facts
+
+
+def measured_costs(nodes: Sequence[Node], request: ExperimentRequest) -> CostModel:
+    """The request's cost model or, where it lacks a measurement that is wanted, one with a probe on a worker's place.
+
+    Args:
+        nodes: of the cluster.
+        request: whose trials are measured.
+
+    Raises:
+        UserError: a trial fits nowhere.
+    """
+    plan, folder = request.plan, Path(request.cache_root)
+    if not request.probe:
+        return request.costs
+    # What is remembered where the driver runs holds for a cluster of one kind of node.
+    costs, order = recalled(plan, nodes, folder)
+    if order is not None:
+        task: Any = ray.remote(num_cpus=order.cpus, num_gpus=int(order.use_gpu), max_retries=0)(_probe)
+        try:
+            costs = remember(plan, costs, ray.get(task.remote(order), timeout=_PROBE_S), folder)
+        except ray.exceptions.RayError as error:
+            _log.warning("nothing was measured: %s", one_line(error, 200))
+    shares = share_out(nodes, plan.spec.execution, plan.examples, costs)
+    for trial in plan.trials:
+        _log.info("predicted: %.0f s", shares.cost_of(trial).seconds, extra={"trial": trial.trial_id})
+    return costs
+
+
+def _probe(order: ProbeOrder) -> Measurement:
+    from .training.probe import probe
+
+    return probe(order)

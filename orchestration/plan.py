@@ -22,6 +22,7 @@ from .spec import ExperimentSpec, parse_fields
 from .training.execution import Execution
 from .training.job import TrialPlan
 from .training.micro_batch import largest_micro_batch, require_normalizable
+from .training.workers import workers_of
 
 BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
@@ -134,6 +135,15 @@ class Plan(BaseModel):
         networks = (space.configuration(network, sweep, space.seeds[0]) for network in space.networks)
         return tuple(map(self.trial_of, networks))
 
+    @cached_property
+    def typical(self) -> tuple[TrialPlan, ...]:
+        """As many trials as there will be: the plan's or, of a search that makes them up, its examples in turns."""
+        if self.trials:
+            return self.trials
+        repeated = itertools.islice(itertools.cycle(self.examples), self.trial_count)
+        named = ((f"{trial.trial_id}-{number}", trial) for number, trial in enumerate(repeated, 1))
+        return tuple(trial.model_copy(update={"trial_id": name}) for name, trial in named)
+
     def model_copy(self, **changes: Any) -> Self:
         """A copy without what was derived of the original, which may no longer hold."""
         copied = super().model_copy(**changes)
@@ -160,7 +170,13 @@ class Plan(BaseModel):
 
     def worker_counts(self, trial: TrialPlan) -> tuple[int, ...]:
         """The numbers of workers that a trial can have, ascending."""
-        return self.spec.execution.worker_counts(trial.recipe.global_batch)
+        return self.spec.execution.worker_counts(trial.variant, trial.recipe.global_batch)
+
+    def sure_counts(self, variant: str, global_batch: int) -> tuple[int, ...]:
+        """The numbers of workers that a trial must be able to run with; what the cluster decides can always be one."""
+        execution = self.spec.execution
+        counts = execution.worker_counts(variant, global_batch)
+        return counts if workers_of(execution.workers, variant) else counts[:1]
 
     def _planned(self, variant: str, activation: str, shortcut: str, seed: int, **swept: Value) -> TrialPlan:
         spec, facts = self.spec, self.data_facts
@@ -191,7 +207,7 @@ class Plan(BaseModel):
             min_crop=recipe.min_crop or (_MIN_CROP if facts.image_size >= BASE_RESOLUTION else _MIN_CROP_SMALL),
             params=cost.params,
             macs=cost.macs,
-            batches_per_epoch=_batches_per_epoch(self, recipe.global_batch),
+            batches_per_epoch=_batches_per_epoch(self, variant, recipe.global_batch),
             # Resolved here, where it is recorded: a later release may have another default.
             shuffle_block=spec.shuffle_block or facts.shuffle_block,
             recipe=recipe,
@@ -229,7 +245,7 @@ class Plan(BaseModel):
         plan = self.model_copy(update={"spec": spec})
         if plan.trials:
             for trial in plan.trials:
-                _batches_per_epoch(plan, trial.recipe.global_batch)
+                _batches_per_epoch(plan, trial.variant, trial.recipe.global_batch)
                 _require_normalizable(plan, trial)
         else:
             _require_corners(plan)
@@ -287,13 +303,13 @@ def _class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[st
         yield "the classes stand in another order"
 
 
-def _batches_per_epoch(plan: Plan, global_batch: int) -> int:
-    workers = plan.spec.execution.worker_counts(global_batch)[-1]
+def _batches_per_epoch(plan: Plan, name: str, global_batch: int) -> int:
+    workers = plan.sure_counts(name, global_batch)[-1]
     return BatchLayout(plan.train_samples, global_batch, world_size=workers).batches
 
 
 def _require_normalizable(plan: Plan, trial: TrialPlan) -> None:
-    for workers in plan.worker_counts(trial):
+    for workers in plan.sure_counts(trial.variant, trial.recipe.global_batch):
         require_normalizable(trial, workers, largest_micro_batch(trial.recipe, workers))
 
 

@@ -26,7 +26,7 @@ _PREFETCHED = 2
 
 def notes(plan: Plan) -> list[str]:
     """What is allowed but may surprise, a line each."""
-    most = max(plan.worker_counts(trial)[-1] for trial in plan.examples)
+    most = max(_counts(plan, trial)[-1] for trial in plan.examples)
     if plan.val_samples < most:
         return [
             f"validation has {plan.val_samples} images for {most} workers; some of them evaluate none, which is correct"
@@ -67,6 +67,11 @@ def require_nodes(
     for node in nodes:
         _raise_first(_places(plan, node), _same_versions(node, here), _distinct_gpus(node, use_gpu))
     _raise_first(*_room(plan, unstarted, nodes, use_gpu))
+
+
+def _counts(plan: Plan, trial: TrialPlan) -> tuple[int, ...]:
+    """The numbers of workers that a trial must be able to run with, ascending."""
+    return plan.sure_counts(trial.variant, trial.recipe.global_batch)
 
 
 def _raise_first(*checks: Iterator[str]) -> None:
@@ -116,7 +121,7 @@ def _distinct_gpus(node: NodeFacts, use_gpu: bool) -> Iterator[str]:
 
 
 def _cores(plan: Plan, machine: NodeFacts, use_gpu: bool) -> Iterator[str]:
-    fewest = max(plan.worker_counts(trial)[0] for trial in plan.examples)
+    fewest = max(_counts(plan, trial)[0] for trial in plan.examples)
     cores = plan.spec.execution.cpus_per_worker or 1
     if fewest * cores > machine.cores:
         yield (
@@ -143,7 +148,7 @@ def _memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -> Itera
         return
     places = [size for node in nodes for size in ((node.gpu_memory or ()) if use_gpu else (node.memory,))]
     for trial in _distinct(plan.examples):
-        workers = plan.worker_counts(trial)[0]
+        workers = _counts(plan, trial)[0]
         need = worker_memory(trial, workers)
         room = sum(size // need if not use_gpu else int(size >= need) for size in places)
         if room < workers:
@@ -164,7 +169,7 @@ def _shared_memory_fits(plan: Plan, nodes: Sequence[NodeFacts], use_gpu: bool) -
 
     def need(trial: TrialPlan) -> tuple[int, int]:
         """The bytes on a node, and the workers there."""
-        workers = plan.worker_counts(trial)[-1]
+        workers = _counts(plan, trial)[-1]
         here = math.ceil(workers / len(nodes))
         batch = max(1, trial.recipe.global_batch // workers) * 3 * trial.image_size**2
         return here * processes * _PREFETCHED * batch, here

@@ -113,7 +113,14 @@ class ElasticWorkers(ElasticScalingPolicy):  # type: ignore[misc]
         return max((count for count in self._counts if count <= possible), default=0)
 
 
-class _Report(UserCallback):  # type: ignore[misc]
+class _StaysHere:
+    """What the controller has for itself. Ray sends its callbacks to the workers, too, which do not call these."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Report(_StaysHere, UserCallback):  # type: ignore[misc]
     """Hands on what rank 0 reports."""
 
     def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
@@ -124,7 +131,7 @@ class _Report(UserCallback):  # type: ignore[misc]
         self._report(metrics[0])
 
 
-class _LeavingGroup(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
+class _LeavingGroup(_StaysHere, ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
     """Makes the workers of a group save and leave: for good, or before Ray Train resizes the group."""
 
     def __init__(self) -> None:

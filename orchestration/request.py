@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from .cost import CostModel
 from .plan import Plan
 from .spec import ExperimentSpec
 
@@ -13,7 +14,8 @@ class ExperimentRequest(BaseModel):
 
     `uid` tells the experiment from others of its name, in MLflow and in the storage; `job` is the Ray job's id;
     `storage` is a folder or URL that every node sees; `cache_root` is a folder that each node has for itself. The JSON
-    form is the content of the job's `experiment.json`.
+    form is the content of the job's `experiment.json`; `costs` predicts what its trials take,
+    and `probe` says that the driver shall measure what is missing for that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +26,8 @@ class ExperimentRequest(BaseModel):
     tracking_uri: str
     storage: str
     cache_root: str
+    costs: CostModel = CostModel()
+    probe: bool = False
 
     @property
     def spec(self) -> ExperimentSpec:

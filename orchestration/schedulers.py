@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     ASHAScheduler,
@@ -22,11 +23,44 @@ from ray.tune.schedulers import (
 )
 
 from .scheduling import Scheduling
+from .search.domains import Choice, Domain, Span
 from .training.metrics import TOP1
 
 PERCENT = "percent"
 """In a trial's reports: how much of its own steps is done."""
 _ALL = 100.0
+
+
+def _mutations(domain: Domain) -> Any:
+    """A domain in Tune's terms."""
+    if isinstance(domain, Choice):
+        return list(domain.values)
+    low, high = domain.low, domain.high
+    if domain.whole:
+        return (tune.lograndint if domain.log else tune.randint)(int(low), int(high) + 1)
+    return (tune.loguniform if domain.log else tune.uniform)(low, high)
+
+
+def _within(domain: Domain, value: Any) -> Any:
+    """A perturbed value, or the end of the domain that it has left."""
+    return domain.rounded(value) if isinstance(domain, Span) else value
+
+
+class Room(Protocol):
+    """Where the trials of a sweep run, as far as a scheduler that pauses them must know."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether trials wait that have not started yet."""
+
+    def stopped(self, name: str, reason: str) -> None:
+        """A trial is stopped for good; called once for it."""
+
+    def paused(self, name: str) -> None:
+        """A trial leaves its place, to go on later."""
+
+    def go_on(self, name: str) -> bool:
+        """Whether a paused trial goes on now; then it has a place again."""
 
 
 class Point(NamedTuple):
@@ -36,12 +70,12 @@ class Point(NamedTuple):
     top1: float
 
 
-def make_scheduler(scheduling: Scheduling, mutations: Mapping[str, Any]) -> TrialScheduler:
+def make_scheduler(scheduling: Scheduling, sweep: Mapping[str, Domain]) -> TrialScheduler:
     """Tune's scheduler of that name.
 
     Args:
         scheduling: which, and its settings.
-        mutations: for pbt, what it perturbs: by field, a list of values or a domain of Tune.
+        sweep: the swept fields, which pbt changes within their domains.
     """
     first = _ALL * scheduling.min_share
     compared = {"time_attr": PERCENT, "metric": TOP1, "mode": "max"}
@@ -62,7 +96,8 @@ def make_scheduler(scheduling: Scheduling, mutations: Mapping[str, Any]) -> Tria
                 **compared,
                 perturbation_interval=first,
                 burn_in_period=first,
-                hyperparam_mutations=dict(mutations),
+                hyperparam_mutations={name: _mutations(domain) for name, domain in sweep.items()},
+                custom_explore_fn=lambda config: config | {name: _within(sweep[name], config[name]) for name in sweep},
                 quantile_fraction=scheduling.exchanged,
                 log_config=False,
             )
@@ -73,24 +108,27 @@ def make_scheduler(scheduling: Scheduling, mutations: Mapping[str, Any]) -> Tria
 class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
     """One of Tune's schedulers, which also says why it stops a trial, and continues a paused one where there is room.
 
+    Tune's pausing schedulers expect to know all trials from the start. Ours are told to Tune when they start; so those
+    that have started give way to those that wait, at the first exchange (pbt) or report (hyperband).
+
     Args:
         scheduling: which, and its settings.
         inner: Tune's.
-        stop: called once with the name of a trial that is stopped, and the reason.
-        has_room: whether a paused trial, by its name, can run now.
+        room: where the trials run.
     """
 
-    def __init__(
-        self,
-        scheduling: Scheduling,
-        inner: TrialScheduler,
-        stop: Callable[[str, str], None],
-        has_room: Callable[[str], bool] = lambda name: True,
-    ) -> None:
+    def __init__(self, scheduling: Scheduling, inner: TrialScheduler, room: Room) -> None:
         super().__init__()
-        self._scheduling, self._inner, self._stop, self._has_room = scheduling, inner, stop, has_room
+        self._scheduling, self._inner, self._room = scheduling, inner, room
         self._curves: dict[str, list[Point]] = defaultdict(list)
         self._ended: set[str] = set()
+        # Of hyperband, whose brackets fill as trials start: reports that it is told once all have, and who may go on.
+        self._held: dict[Trial, dict[str, Any]] = {}
+        self._ready: list[Trial] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its scheduler down with all that it refers to, and no job of ours goes on from that."""
+        return {}
 
     @property
     def metric(self) -> str | None:
@@ -127,10 +165,29 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
         self._curves[name].append(point)
         if point.percent >= _ALL:  # what is left is to log the model
             return str(TrialScheduler.CONTINUE)
+        if self._scheduling.name == "hyperband" and self._room.wanted:
+            self._held[trial] = result
+            self._room.paused(name)
+            return str(TrialScheduler.PAUSE)
+        self._tell_held(tune_controller)
         decision = str(self._inner.on_trial_result(tune_controller, trial, result))
+        gives_way = self._scheduling.name == "pbt" and point.percent >= _ALL * self._scheduling.min_share
+        if gives_way and decision == TrialScheduler.CONTINUE and self._room.wanted:
+            decision = str(TrialScheduler.PAUSE)
         if decision == TrialScheduler.STOP:
             self._say_stopped(name)
+        elif decision == TrialScheduler.PAUSE or trial.status == Trial.PAUSED:
+            self._room.paused(name)
         return decision
+
+    def _tell_held(self, tune_controller: Any) -> None:
+        held, self._held = self._held, {}
+        for trial, result in held.items():
+            decision = self._inner.on_trial_result(tune_controller, trial, result)
+            if decision == TrialScheduler.CONTINUE:
+                self._ready.append(trial)
+            elif decision == TrialScheduler.STOP:
+                tune_controller.stop_trial(trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Called by Tune when a trial has ended by itself."""
@@ -146,8 +203,9 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called by Tune to ask what starts or continues now."""
-        chosen = self._inner.choose_trial_to_run(tune_controller)
-        if chosen is not None and chosen.status == Trial.PAUSED and not self._has_room(str(chosen)):
+        self._ready = [trial for trial in self._ready if trial.status == Trial.PAUSED]
+        chosen = self._ready[0] if self._ready else self._inner.choose_trial_to_run(tune_controller)
+        if chosen is not None and chosen.status == Trial.PAUSED and not self._room.go_on(str(chosen)):
             return None
         return chosen
 
@@ -157,7 +215,7 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
 
     def _say_stopped(self, name: str) -> None:
         self._ended.add(name)
-        self._stop(name, reason(self._scheduling, self._curves, name))
+        self._room.stopped(name, reason(self._scheduling, self._curves, name))
 
 
 class _Replayed:

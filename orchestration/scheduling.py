@@ -8,6 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .training.settings import Shown
 
+CHANGEABLE = frozenset(
+    {
+        *("lr", "weight_decay", "clip_grad", "label_smoothing", "backbone_lr"),
+        *("policy", "erasing", "mixup", "cutmix", "min_crop"),
+    }
+)
+"""Fields of a recipe that may change in the middle of a training; what else a checkpoint holds would not fit."""
+
 
 class Scheduling(BaseModel):
     """When a trial is stopped, paused or replaced because others do better."""

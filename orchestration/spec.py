@@ -17,13 +17,14 @@ from ..effnet.activations import ACTIVATION_NAMES
 from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
 from .errors import UserError
-from .scheduling import Scheduling
+from .scheduling import CHANGEABLE, Scheduling
 from .search.domains import Span
 from .search.section import Search, gather_sweep
 from .search.space import Network, Space
 from .training.execution import Execution
 from .training.recipes import Recipe
 from .training.settings import Shown, settings_of
+from .training.workers import workers_of
 
 _RANGE = re.compile(r"^(?P<stem>[a-z_]*)(?P<first>\d{1,3})-(?P<stem2>[a-z_]*)(?P<last>\d{1,3})$")
 _SEED_RANGE = re.compile(r"(\d{1,10})-(\d{1,10})")
@@ -218,27 +219,27 @@ class ExperimentSpec(BaseModel):
     @classmethod
     def _gather_sweep(cls, fields: Any) -> Any:
         """Have all that is swept in one place, wherever it was written."""
-        recipe = cls.model_fields["recipe"].annotation
-        assert recipe is not None
-        return gather_sweep(fields, recipe) if isinstance(fields, Mapping) else fields
+        return gather_sweep(fields, Recipe) if isinstance(fields, Mapping) else fields
 
     @model_validator(mode="after")
     def _check_workers(self) -> ExperimentSpec:
         batches = self.search.sweep.get("global_batch")
-        if isinstance(batches, Span):
-            for batch in range(int(batches.low), int(batches.high) + 1):
-                counts = self.execution.worker_counts(batch)
-                if not counts or batch % counts[-1]:
+        for name in self.variants:
+            span = workers_of(self.execution.workers, name)
+            if isinstance(batches, Span):
+                for batch in range(int(batches.low), int(batches.high) + 1):
+                    counts = self.execution.worker_counts(name, batch)
+                    if span and (not counts or batch % counts[-1]):
+                        raise ValueError(
+                            f"global_batch={batches} holds {batch}, which {span} workers cannot share equally; "
+                            "list batches that they can, such as global_batch=16,32"
+                        )
+            for batch in batches.ends if batches else (self.recipe.global_batch,):
+                if span and not self.execution.worker_counts(name, batch):
                     raise ValueError(
-                        f"global_batch={batches} holds {batch}, which {self.execution.workers} workers cannot share "
-                        "equally; list batches that they can, such as global_batch=16,32"
+                        f"global batch {batch} cannot be shared equally by any number of workers from {span.fewest} to "
+                        f"{span.most}"
                     )
-        for batch in batches.ends if batches else (self.recipe.global_batch,):
-            if not self.execution.worker_counts(batch):
-                fewest, most = self.execution.workers
-                raise ValueError(
-                    f"global batch {batch} cannot be shared equally by any number of workers from {fewest} to {most}"
-                )
         return self
 
     @model_validator(mode="after")
@@ -249,11 +250,6 @@ class ExperimentSpec(BaseModel):
                 f"there are only {size:,} different trials; use --trials {size} at most, more values, or --search grid"
             )
         return self
-
-    @property
-    def worker_counts(self) -> tuple[int, ...]:
-        """The numbers of workers that a trial can have, ascending."""
-        return self.execution.worker_counts(self.recipe.global_batch)
 
     @field_validator("name")
     @classmethod
@@ -313,6 +309,19 @@ class ExperimentSpec(BaseModel):
     def to_yaml(self) -> str:
         """The form that `--save` writes and `--spec` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @model_validator(mode="after")
+    def _check_scheduling(self) -> ExperimentSpec:
+        if self.scheduling.name != "pbt":
+            return self
+        if self.search.adaptive or len(self.space.networks) > 1:
+            raise ValueError("--scheduler pbt exchanges weights: give one network, and --search grid or random")
+        if not self.search.sweep:
+            raise ValueError("--scheduler pbt needs something to change, such as --sweep lr=1e-3..1e-2:log")
+        for name in self.search.sweep.keys() - CHANGEABLE:
+            known = ", ".join(sorted(CHANGEABLE))
+            raise ValueError(f"--scheduler pbt cannot change {name} while a trial trains; sweep some of {known}")
+        return self
 
     @property
     def space(self) -> Space:

@@ -13,12 +13,14 @@ from ray.tune import TuneConfig, Tuner
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
+from .allocation import TRIAL_MEMORY
 from .errors import EngineError
-from .nodes import TRIAL_MEMORY
+from .line import Line
 from .schedulers import PERCENT, Point, ReasonedScheduler, make_scheduler
 from .search.sources import TrialSource
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
+from .training.job import TrialPlan
 from .training.metrics import BEST_TOP1, TOP1, TRAIN_SECONDS
 from .trial import SweepContext, Trial
 
@@ -27,8 +29,10 @@ _LEAVES_S = 120.0
 _log = logging.getLogger(__name__)
 
 
-def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource, concurrent: int) -> dict[str, Exception]:
-    """Run trials, at most `concurrent` at a time. One that fails does not end the others; returns the errors by trial.
+def run_sweep(
+    context: SweepContext, tracker: Tracker, source: TrialSource, trainable: type[tune.Trainable] = Trial
+) -> dict[str, Exception]:
+    """Run trials, each when there is room for it. One that fails does not end the others; returns the errors by trial.
 
     Tune starts afresh in each job, over the trials that the tracking server does not know as finished: its own state
     is written piecemeal, and would bring the former job's concurrency back.
@@ -37,26 +41,21 @@ def run_sweep(context: SweepContext, tracker: Tracker, source: TrialSource, conc
         context: what the trials share.
         tracker: of their runs.
         source: of the trials that are to run.
-        concurrent: how many run at a time.
+        trainable: what Tune runs for each.
     """
     request = context.request
     scheduling = request.spec.scheduling
-    next_trials = _NextTrials(source, concurrent)
-    stopped = _StoppedRuns(tracker)
+    stopped = StoppedRuns(tracker)
+    next_trials = _NextTrials(source, Line(context.shares), stopped)
 
     def name(trial: Any) -> str:
         return request.plan.trial_of(trial.config).trial_id
 
-    def stop(trial_id: str, reason: str) -> None:
-        next_trials.stopped.add(trial_id)
-        stopped.put(trial_id, reason)
-
-    scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, {}), stop, next_trials.has_room)
+    scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, request.spec.search.sweep), next_trials)
     if scheduling.name != "none":
         scheduler.replay(_curves(tracker))
-    trainable = tune.with_resources(tune.with_parameters(Trial, context=context), {"memory": TRIAL_MEMORY})
     tuner = Tuner(
-        trainable,
+        tune.with_resources(tune.with_parameters(trainable, context=context), {"memory": TRIAL_MEMORY}),
         tune_config=TuneConfig(
             search_alg=next_trials,
             scheduler=scheduler,
@@ -80,41 +79,61 @@ class _NextTrials(Searcher):  # type: ignore[misc]
 
     Args:
         source: of the trials.
-        concurrent: how many trials run at a time.
+        line: which of them starts now.
+        stopped_runs: closes the runs of those that a scheduler stops.
     """
 
-    def __init__(self, source: TrialSource, concurrent: int) -> None:
+    def __init__(self, source: TrialSource, line: Line, stopped_runs: StoppedRuns) -> None:
         super().__init__()
-        self._source = source
-        self._concurrent = concurrent
-        self._running: dict[str, str] = {}  # Tune's id → the trial's
-        self.stopped: set[str] = set()
+        self._source, self._line, self._stopped_runs = source, line, stopped_runs
+        self._started: dict[str, TrialPlan] = {}  # by Tune's id
+        self._stopped: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its searcher down with all that it refers to, and no job of ours goes on from that."""
+        return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Called by Tune again and again; returns a configuration, None for now, or that there will be no more."""
         if self._source.exhausted:
             return str(Searcher.FINISHED)
-        if len(self._running) >= self._concurrent or not (waiting := self._source.waiting()):
+        trial = self._line.next(self._source.waiting())
+        if trial is None:
             return None
-        trial = waiting[0]
         self._source.take(trial.trial_id)
-        self._running[trial_id] = trial.trial_id
-        return trial.configuration
+        self._started[trial_id] = trial
+        return dict(trial.configuration)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Called by Tune when a trial has ended, however it did."""
-        name = self._running.pop(trial_id, None)
-        if name is None:
+        trial = self._started.pop(trial_id, None)
+        if trial is None:
             return
-        outcome = Outcome.FAILED if error else Outcome.STOPPED if name in self.stopped else Outcome.COMPLETED
+        name = trial.trial_id
+        self._line.ended(name)
+        outcome = Outcome.FAILED if error else Outcome.STOPPED if name in self._stopped else Outcome.COMPLETED
         metrics = {"top1": BEST_TOP1, "seconds": TRAIN_SECONDS}
         values = {value: result[metric] for value, metric in metrics.items() if result and metric in result}
         share = (result or {}).get(PERCENT, 0.0) / 100
         self._source.ended(name, outcome, values | {"share": share})
 
-    def has_room(self, name: str) -> bool:
-        """Whether a paused trial can go on."""
-        return True
+    @property
+    def wanted(self) -> bool:
+        """See `Room`."""
+        return bool(self._source.waiting())
+
+    def stopped(self, name: str, reason: str) -> None:
+        """See `Room`."""
+        self._stopped.add(name)
+        self._stopped_runs.put(name, reason)
+
+    def paused(self, name: str) -> None:
+        """See `Room`."""
+        self._line.ended(name)
+
+    def go_on(self, name: str) -> bool:
+        """See `Room`."""
+        return any(self._line.go_on(trial) for trial in self._started.values() if trial.trial_id == name)
 
     def save(self, checkpoint_path: str) -> None:
         """Called by Tune, whose state no job of ours goes on from."""
@@ -123,7 +142,7 @@ class _NextTrials(Searcher):  # type: ignore[misc]
         """See `save`."""
 
 
-class _StoppedRuns:
+class StoppedRuns:
     """Closes the runs of trials that a scheduler has stopped, when their processes have left them; from a thread."""
 
     def __init__(self, tracker: Tracker) -> None:

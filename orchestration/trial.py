@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 from ray.tune.result import RESULT_DUPLICATE
 
-from .nodes import WorkerResources
+from .allocation import Shares
+from .exchange import Exchange, Exchanges
 from .request import ExperimentRequest
 from .schedulers import PERCENT
+from .tracking.runs import Tracker
+from .tracking.server import PATIENCE_S
+from .training.job import TrialPlan
 from .training.metrics import EPOCH
-from .trial_training import TrialTraining
+from .training.storage import Storage
+from .trial_training import LEAVE_S, TrialTraining
 
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all trials of a sweep share; `sweep_id` is the sweep's MLflow run."""
+    """What all trials of a sweep share; `sweep_id` is the sweep's MLflow run, `shares` says what each of them gets."""
 
     request: ExperimentRequest
     sweep_id: str
-    resources: WorkerResources
+    shares: Shares
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -34,11 +40,19 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Called by Tune first.
 
         Args:
-            config: the trial's, flat.
+            config: the trial's, flat. Population based training changes swept fields in it, and not the trial's name.
             context: what the sweep's trials share.
         """
+        self._context, self._config = context, config
+        self._training: TrialTraining | None = None
+        self._follows = False
+        self._exchanges: Exchanges | None = None
         self._plan = context.request.plan.trial_of(config)
-        self._training = TrialTraining(context.request, context.sweep_id, self._plan, context.resources)
+        if context.request.spec.scheduling.name == "pbt":
+            self._plan = context.request.plan.trial(self.trial_name)
+            self._exchanges = Exchanges(self._storage_of(self.trial_name))
+            for exchange in self._exchanges.all()[-1:]:
+                self._plan = self._with(exchange.swept)
 
     def step(self) -> dict[str, Any]:
         """Train up to the end of an epoch.
@@ -46,20 +60,60 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         Raises:
             TrialFailedError: the workers failed more often than allowed, or in a way that would come again.
         """
+        if self._training is None:
+            self._training = self._make_training()
         metrics = self._training.next_report()
         if metrics is None:
             return {RESULT_DUPLICATE: True}  # done, and the last report stays
-        percent = 100 * metrics[EPOCH] / self._plan.recipe.epochs
-        return metrics | {PERCENT: percent}
+        self._epoch = int(metrics[EPOCH])
+        return metrics | {PERCENT: 100 * metrics[EPOCH] / self._plan.recipe.epochs}
 
     def cleanup(self) -> None:
         """Called by Tune at the end, also where the trial is stopped or paused; Tune waits for it."""
-        self._training.leave()
+        if self._training is not None:
+            self._training.leave()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """What Tune keeps of a trial: its name, for the checkpoints are in its storage."""
-        return {"trial": self._plan.trial_id}
+        """What Tune keeps of a trial: whose it is, for the checkpoints are in the trial's storage."""
+        if self._exchanges is not None:
+            self._exchanges.offer(self._epoch)
+        digest = self._plan.digest(self._context.request.plan.data_digest)
+        return {"trial": self._plan.trial_id, "digest": digest}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Called by Tune where a paused trial goes on; the latest checkpoint is in its storage."""
-        self._training.wait_for_earlier()
+        """Called by Tune where a paused trial goes on, from its own latest checkpoint or from another trial's."""
+        self._follows = True
+        if self._exchanges is None or checkpoint is None or checkpoint["trial"] == self._plan.trial_id:
+            return
+        request, own = self._context.request, self._plan
+        tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
+        run_id = tracker.wait_until_left(own.trial_id, LEAVE_S)
+        swept = {name: self._config[name] for name in own.swept}
+        exchange = Exchange(0, checkpoint["trial"], checkpoint["digest"], swept)
+        exchange = self._exchanges.take_over(self._storage_of(exchange.donor), exchange)
+        self._plan = self._with(swept)
+        if run_id is not None:
+            number = len(self._exchanges.all())
+            tracker.note_exchange(run_id, number, exchange.epoch, exchange.donor, own.swept, self._plan.swept)
+
+    def _make_training(self) -> TrialTraining:
+        shares, request = self._context.shares, self._context.request
+        training = TrialTraining(
+            request,
+            self._context.sweep_id,
+            self._plan,
+            shares.resources_of(self._plan),
+            predicted_s=shares.cost_of(self._plan).seconds,
+            goes_on_from=[exchange.digest for exchange in self._exchanges.all()] if self._exchanges else (),
+        )
+        if self._follows:
+            training.wait_for_earlier()
+        return training
+
+    def _with(self, swept: Mapping[str, Any]) -> TrialPlan:
+        """The trial's plan with other values of the swept fields, under its own name."""
+        plan = self._context.request.plan.trial_of(self._plan.configuration | dict(swept))
+        return plan.model_copy(update={"trial_id": self.trial_name})
+
+    def _storage_of(self, trial_id: str) -> Storage:
+        return Storage(f"{self._context.request.storage}/trials/{trial_id}")

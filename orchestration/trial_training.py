@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 
+from .allocation import WorkerResources
 from .errors import EngineError
 from .faults import Fault, FaultPolicy, GiveUp, cause, classify, decisive
 from .logs import configure_logging
-from .nodes import WorkerResources
 from .request import ExperimentRequest
 from .tracking.records import Outcome
 from .tracking.runs import Tracker
@@ -24,7 +24,7 @@ from .tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequ
 from .training.job import TrainingJob, TrialPlan
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
-_LEAVE_S = 90.0
+LEAVE_S = 90.0
 _log = logging.getLogger(__name__)
 
 
@@ -51,8 +51,10 @@ class TrialTraining:
         request: of the experiment.
         sweep_id: the sweep's MLflow run.
         trial: what to train.
-        resources: what each worker gets.
+        resources: what its workers get.
         make_groups: makes the worker groups, of where their controller runs and of what takes their reports.
+        predicted_s: seconds that the trial should take, for its run.
+        goes_on_from: digests of other trainings whose checkpoints it may have taken over.
     """
 
     def __init__(
@@ -62,9 +64,13 @@ class TrialTraining:
         trial: TrialPlan,
         resources: WorkerResources,
         make_groups: Callable[[str, Callable[[dict[str, Any]], None]], WorkerGroups] | None = None,
+        predicted_s: float | None = None,
+        goes_on_from: Sequence[str] = (),
     ) -> None:
         self._run_id = ""
-        self._request, self._sweep_id, self._trial, self._resources = request, sweep_id, trial, resources
+        self._request, self._sweep_id, self._trial = request, sweep_id, trial
+        self._resources, self._predicted_s = resources, predicted_s
+        self._goes_on_from = tuple(goes_on_from)
         self._leaving, self._is_first = threading.Event(), True
         # Metrics of an epoch; an error that ends the trial; None: it has ended well.
         self._reports: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
@@ -96,9 +102,9 @@ class TrialTraining:
             return
         if self._groups is not None and self._thread.is_alive():
             self._groups.ask_to_leave()
-        self._thread.join(_LEAVE_S)
+        self._thread.join(LEAVE_S)
         if self._thread.is_alive():
-            _log.warning("the workers did not leave within %.0f s; they are ended", _LEAVE_S)
+            _log.warning("the workers did not leave within %.0f s; they are ended", LEAVE_S)
 
     def _run(self) -> None:
         try:
@@ -113,9 +119,9 @@ class TrialTraining:
         configure_logging(self._trial.trial_id)
         tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
         if not self._is_first:
-            tracker.wait_until_left(self._trial.trial_id, _LEAVE_S)
+            tracker.wait_until_left(self._trial.trial_id, LEAVE_S)
         job = self._job()
-        self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id)
+        self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id, self._predicted_s)
         # Looked for often, and no reason to wait for the server.
         requests = StopRequests(Tracker(request.tracking_uri, request.spec.name, request.uid, patience_s=0))
         if _is_requested(requests, self._trial.trial_id):
@@ -164,19 +170,20 @@ class TrialTraining:
             data_digest=request.plan.data_digest,
             storage=f"{request.storage}/trials/{self._trial.trial_id}",
             cache_root=request.cache_root,
+            goes_on_from=self._goes_on_from,
         )
 
     def _fit(self, job: TrainingJob) -> None:
         """Run one worker group to its end."""
         request, resources = self._request, self._resources
-        counts = request.plan.worker_counts(job.trial)
+        counts = resources.counts
         fewest, most = counts[0], counts[-1]
         unsent = Path(request.cache_root, "unsent")
         sink = MlflowSink(request.tracking_uri, request.spec.name, request.uid, self._run_id, unsent)
         scaling = ScalingConfig(
             num_workers=most if fewest == most else (fewest, most),
             use_gpu=resources.use_gpu,
-            resources_per_worker={"CPU": float(resources.cpus), **({"GPU": 1.0} if resources.use_gpu else {})},
+            resources_per_worker={name: float(amount) for name, amount in resources.per_worker.items()},
         )
         run = RunConfig(
             name=job.trial.trial_id,

@@ -13,6 +13,7 @@ import cloup
 
 from ...datasets import DIGITS, Manifest
 from ...orchestration.errors import UserError
+from ...orchestration.forecast import within_budget
 from ...orchestration.plan import make_plan
 from ...orchestration.preflight import notes, require_machine
 from ...orchestration.search.names import slug
@@ -22,14 +23,16 @@ from ..experiments import Experiments
 from ..home import Home
 from ..jobs import dashboard_address
 from ..lifecycle import launch
-from ..live_table import plan_table
-from .console import print_addresses, print_data, print_warnings, stderr_console
+from ..live_table import forecast_lines, plan_table
+from ..predicting import Predictor
+from .console import print_addresses, print_data, print_line, print_warnings, stderr_console
 from .following import follow_to_end
 from .help_pages import PagedCommand, help_all_option
 from .options import engine_options
 from .setting_options import merge_flags, setting_options
 
 _FILE = click.Path(path_type=Path)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 # Stands in for a name that is made from the data, until these are open.
 _UNNAMED = "unnamed"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -42,6 +45,9 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 @cloup.option("--save", type=_FILE, help="Write the settings to a YAML file for --spec.")
 @cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @cloup.option("--check", is_flag=True, help="Check that the experiment can run, and stop.")
+@cloup.option("--probe/--no-probe", default=None, help="Measure hardware that is new.  [default: not with --dry-run]")
+@cloup.option("--price-per-hour", type=_POSITIVE, metavar="PRICE", help="Of one DDP worker; the plan tells the cost.")
+@cloup.option("--budget-hours", type=_POSITIVE, metavar="H", help="Worker-hours to keep to: fewer seeds, then epochs.")
 @cloup.option("--detach", is_flag=True, help="Do not follow the experiment.")
 @help_all_option
 def command(
@@ -50,6 +56,9 @@ def command(
     storage: str | None,
     dry_run: bool,
     check: bool,
+    probe: bool | None,
+    price_per_hour: float | None,
+    budget_hours: float | None,
     detach: bool,
     address: str | None,
     tracking_uri: str | None,
@@ -72,13 +81,25 @@ def command(
     spec = spec.model_copy(update=facts)
     plan = make_plan(spec, manifest)
     print_warnings(experiments.problems())
+    if not dry_run:
+        # Before anything is measured or started; `launch` checks again.
+        experiments.require_free(spec.name)
+    predictor = Predictor.at(home, address, may_probe=not dry_run if probe is None else probe)
+    problem, forecast = predictor.refusal(plan), None
+    if problem and predictor.here and not dry_run:
+        raise UserError(problem)
+    if not problem:
+        if budget_hours is not None:
+            plan, cut = within_budget(plan, budget_hours, predictor.forecast, lambda spec: make_plan(spec, manifest))
+            print_warnings([cut] if cut else [])
+        forecast = predictor.forecast(plan)
     if save:
-        _write(save, spec)
+        _write(save, plan.spec)
+    told = [*forecast_lines(forecast, price_per_hour), predictor.basis(forecast.shares.costs)] if forecast else []
     if dry_run:
-        print_data(plan_table(plan))
+        print_data(plan_table(plan, forecast))
+        print_line("\n".join(told or [f"nothing is predicted: {problem}"]))
         return
-    # Before services are started; `launch` checks again.
-    experiments.require_free(spec.name)
     if not address:
         require_machine(plan, storage or str(home.experiments))
     for note in notes(plan):
@@ -87,9 +108,18 @@ def command(
         where = "nodes" if address else "local Ray"
         stderr_console().print(f"{spec.name} can run; the {where} will be checked when it begins", soft_wrap=True)
         return
-    stderr_console().print(plan_table(plan))
+    stderr_console().print(plan_table(plan, forecast))
+    print_line("\n".join(told or [f"nothing is predicted: {problem}"]), err=True)
     engines = ensure_engines(home, address, tracking_uri, dashboard_port, mlflow_port)
-    experiment = launch(home, plan, engines, storage, rename="name" not in fields)
+    experiment = launch(
+        home,
+        plan,
+        engines,
+        storage,
+        rename="name" not in fields,
+        costs=forecast.shares.costs if forecast else None,
+        probe=not predictor.here and predictor.may_probe,
+    )
     print_addresses(engines.address, engines.tracking_uri)
     name = experiment.name
     if name != spec.name:

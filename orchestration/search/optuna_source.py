@@ -10,7 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -133,7 +133,8 @@ class OptunaSource:
 
     def _study(self) -> optuna.Study:
         """What was asked and told, as Optuna knows it."""
-        directions = ["maximize" if name in MAXIMIZED else "minimize" for name in self._objectives]
+        towards = optuna.study.StudyDirection
+        directions = [towards.MAXIMIZE if name in MAXIMIZED else towards.MINIMIZE for name in self._objectives]
         study = optuna.create_study(directions=directions)
         distributions = self._distributions()
         study.add_trials([self._told(asked, distributions) for asked in self._asked.values()])
@@ -188,7 +189,7 @@ class OptunaSource:
             raise UserError(f"the search's state {where} is broken ({error}); delete it to search anew") from None
 
     def _write(self) -> None:
-        lines = (json.dumps(asdict(asked)) for asked in self._asked.values())
+        lines = (json.dumps(vars(asked)) for asked in self._asked.values())
         self._storage.write(STATE_FILE, "\n".join(lines).encode())
 
 

@@ -21,6 +21,7 @@ class ComparisonRow:
         top1, top5: fractions of the validation images, of the best and of the latest epoch; None before the first.
         images_per_second: of the latest epoch's training; None before the first.
         seconds: training time of its epochs.
+        predicted_seconds, actual_seconds: of the whole trial, from its start to its end; None where it is not known.
     """
 
     trial: str
@@ -37,6 +38,8 @@ class ComparisonRow:
     top5: float | None
     images_per_second: float | None
     seconds: float
+    predicted_seconds: float | None
+    actual_seconds: float | None
     outcome: str
 
 
@@ -59,6 +62,8 @@ def compare(records: Sequence[TrialRecord]) -> list[ComparisonRow]:
             top5=record.top5,
             images_per_second=record.images_per_second,
             seconds=record.seconds,
+            predicted_seconds=record.predicted_seconds,
+            actual_seconds=record.elapsed,
             outcome=record.outcome.value,
         )
         for record in ordered

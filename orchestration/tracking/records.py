@@ -93,6 +93,8 @@ class TrialRecord:
         data_digest: of the data set's manifest.
         epochs_done: number of finished epochs.
         seconds: training time of these: without start-up, evaluation and what lies between restarts.
+        predicted_seconds: from the trial's start to its end, as predicted when it started.
+        elapsed: seconds from the start of its run to its end; None while it runs.
         best_top1: the best validation top-1 of any epoch, a fraction.
         top1, top5, epoch_loss, images_per_second: of the latest epoch; the loss and the speed are those of training.
         began, ended: when it last began to run, and when it has ended, in seconds since 1970; None where that is not
@@ -118,6 +120,8 @@ class TrialRecord:
     data_digest: str
     epochs_done: int = 0
     seconds: float = 0.0
+    predicted_seconds: float | None = None
+    elapsed: float | None = None
     best_top1: float | None = None
     top1: float | None = None
     top5: float | None = None
@@ -135,6 +139,7 @@ class TrialRecord:
         """
         found, given, measured = run.data.tags, run.data.params, run.data.metrics
         outcome = Outcome.of(run)
+        predicted, ended = found.get(tags.PREDICTED_SECONDS), run.info.end_time
         try:
             return cls(
                 trial_id=found[tags.TRIAL_ID],
@@ -156,6 +161,8 @@ class TrialRecord:
                 data_digest=given["data_digest"],
                 epochs_done=int(measured.get(metrics.EPOCH, 0)),
                 seconds=measured.get(metrics.TRAIN_SECONDS, 0.0),
+                predicted_seconds=float(predicted) if predicted else None,
+                elapsed=(ended - run.info.start_time) / 1000 if ended and outcome.is_terminal else None,
                 best_top1=measured.get(metrics.BEST_TOP1),
                 top1=measured.get(metrics.TOP1),
                 top5=measured.get(metrics.TOP5),

@@ -151,12 +151,13 @@ class Tracker:
         self._reopen(run, {})
         return str(run.info.run_id)
 
-    def ensure_trial(self, job: TrainingJob, sweep_id: str) -> str:
+    def ensure_trial(self, job: TrainingJob, sweep_id: str, predicted_s: float | None = None) -> str:
         """Find or create the run of a job's trial, mark it running, and return its id.
 
         Args:
             job: what is trained.
             sweep_id: the id of the sweep's run.
+            predicted_s: seconds that the trial should take.
         """
         trial = job.trial
         run = self._find(tags.TRIAL_ID, trial.trial_id) or self._create(
@@ -172,6 +173,8 @@ class Tracker:
             }
         )
         self._describe(run, trial_params(job))
+        if predicted_s is not None and tags.PREDICTED_SECONDS not in run.data.tags:
+            self.client.set_tag(run.info.run_id, tags.PREDICTED_SECONDS, f"{predicted_s:.1f}")
         began = {tags.BEGAN: f"{time.time():.3f}"}
         if run.data.params.get("epochs", str(trial.recipe.epochs)) != str(trial.recipe.epochs):
             began[tags.EPOCHS] = str(trial.recipe.epochs)
@@ -223,6 +226,21 @@ class Tracker:
             if Outcome.of(run) is not Outcome.RUNNING or time.monotonic() > deadline:
                 return str(run.info.run_id)
             time.sleep(_POLL_S)
+
+    def note_exchange(
+        self, run_id: str, number: int, epoch: int, donor: str, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> None:
+        """Note with a trial's run that it has taken over the weights of another trial.
+
+        Args:
+            run_id: the trial's.
+            number: of the exchange, from 1.
+            epoch: finished epochs of the weights.
+            donor: the other trial.
+            before, after: the swept fields of the trial's recipe, which it has changed.
+        """
+        changed = ", ".join(f"{name} {before[name]} → {after[name]}" for name in after if before[name] != after[name])
+        self.client.set_tag(run_id, f"{tags.EXCHANGE}{number}", f"epoch {epoch}: weights of {donor}; {changed}")
 
     def receipts(self, run_id: str) -> dict[int, int]:
         """The receipt, a hash of the consumed samples, of every epoch that a run has logged; epochs count from 1."""

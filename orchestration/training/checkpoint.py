@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .checkpoint_names import position_name
 from .checkpoint_store import FOLDER, SUFFIX
 
 _FORMAT = 3
@@ -65,11 +66,6 @@ class TrainingProgress:
         )
 
 
-def position_name(epoch: int, batch: int) -> str:
-    """The name of the checkpoint before `batch` of `epoch`."""
-    return f"epoch-{epoch:06d}-batch-{batch:09d}{SUFFIX}"
-
-
 def to_cpu(value: Any) -> Any:
     """A copy of nested dictionaries and lists with their tensors on the CPU, which later steps will not change."""
     if isinstance(value, Tensor):
@@ -111,9 +107,9 @@ def decode(content: bytes, where: str, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def check_digest(state: Mapping[str, Any], digest: str, where: str) -> None:
-    """Raise UserError if a checkpoint is of another training than the one with this digest."""
-    if state["spec_digest"] != digest:
+def check_digest(state: Mapping[str, Any], digests: Collection[str], where: str) -> None:
+    """Raise UserError if a checkpoint is of another training than those with these digests."""
+    if state["spec_digest"] not in digests:
         raise UserError(
             f"checkpoint {where} was written by another specification, or an earlier version; "
             "submit under another --name"

@@ -28,14 +28,14 @@ class Checkpointer:
     Args:
         store: where they lie.
         world: this rank's place.
-        digest: names the training; checkpoints of another one are refused.
+        digests: name the training, first, and those that it may go on from; checkpoints of others are refused.
         background: writes them; on rank 0 alone it has anything to do.
     """
 
-    def __init__(self, store: CheckpointStore, world: World, digest: str, background: Background) -> None:
+    def __init__(self, store: CheckpointStore, world: World, digests: Sequence[str], background: Background) -> None:
         self._store = store
         self._world = world
-        self._digest = digest
+        self._digests = digests
         self._background = background
 
     def latest(self) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ class Checkpointer:
         content = broadcast_bytes(content, self._world.device)
         where = self._store.where(name)
         state = decode(content, where, self._world.device)
-        check_digest(state, self._digest, where)
+        check_digest(state, self._digests, where)
         self._store.go_on_from(name, TrainingProgress(**state["progress"]).best_name)
         return state
 
@@ -117,7 +117,7 @@ class Checkpointer:
         self._background.wait()  # at most one copy at a time in memory
         state = to_cpu(
             {
-                "spec_digest": self._digest,
+                "spec_digest": self._digests[0],
                 "progress": vars(progress),
                 "facts": parts.facts.to_dict(),
                 "world_size": self._world.size,

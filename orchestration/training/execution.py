@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 from .settings import Shown
-
-_SPAN = re.compile(r"(\d{1,5})(?::(\d{1,5}))?")
-
-
-class WorkerRange(NamedTuple):
-    """The least and the greatest number of DDP workers of a trial; it is elastic where they differ."""
-
-    fewest: int
-    most: int
-
-    def __str__(self) -> str:
-        return str(self.most) if self.fewest == self.most else f"{self.fewest}:{self.most}"
-
-
-def _parse_workers(value: Any) -> Any:
-    """`4` and `"4"` are one number, `"2:4"` is a range."""
-    if isinstance(value, WorkerRange):
-        return value
-    span = _SPAN.fullmatch(str(value).strip()) if isinstance(value, int | str) else None
-    if span is None or isinstance(value, bool):
-        raise ValueError("expected a number such as 4, or a range such as 2:4")
-    fewest, most = int(span[1]), int(span[2] or span[1])
-    if fewest < 1:
-        raise ValueError("expected at least 1 worker")
-    if fewest > most:
-        raise ValueError(f"{value} runs backwards; the smaller number comes first")
-    return WorkerRange(fewest, most)
-
-
-def _plain_workers(workers: WorkerRange) -> int | str:
-    return workers.most if workers.fewest == workers.most else str(workers)
-
-
-Workers = Annotated[WorkerRange, BeforeValidator(_parse_workers), PlainSerializer(_plain_workers)]
+from .workers import WorkerRange, Workers, workers_of
 
 
 class Execution(BaseModel):
@@ -51,7 +17,7 @@ class Execution(BaseModel):
 
     workers: Annotated[
         Workers,
-        Field(description="DDP workers per trial, or a range"),
+        Field(description="DDP workers per trial: a number, a range, by variant, or auto"),
         Shown(common=True, metavar="N[:M]"),
     ] = WorkerRange(1, 1)
     cpus_per_worker: Annotated[
@@ -83,12 +49,17 @@ class Execution(BaseModel):
         Field(description="where Ray Train's controller runs: in the trial's process, or in Ray's own actor"),
     ] = "trial"
 
-    def worker_counts(self, global_batch: int) -> tuple[int, ...]:
+    def worker_counts(self, variant: str, global_batch: int) -> tuple[int, ...]:
         """The numbers of workers that a trial can have, ascending: those in range that share the batch equally.
 
-        Of a trial that is not elastic it is the one number, whether or not it does.
+        Of a trial that is not elastic it is the one number, whether or not it does. Where the cluster decides, it is
+        every number that does.
+
+        Raises:
+            ValueError: `workers` says nothing about the variant.
         """
-        fewest, most = self.workers
-        if fewest == most:
+        span = workers_of(self.workers, variant)
+        fewest, most = span or (1, global_batch)
+        if span and fewest == most:
             return (most,)
         return tuple(count for count in range(fewest, most + 1) if global_batch % count == 0)

@@ -81,7 +81,8 @@ class TrainingJob(BaseModel):
 
     `data` is a data set's address and `data_digest` what its manifest must be; `storage` is the trial's folder or URL,
     which every node sees; `cache_root` is a folder on the rank's own node; `micro_batch_divisor` makes micro-batches so
-    many times smaller, after a rank ran out of memory.
+    many times smaller, after a rank ran out of memory; `goes_on_from` are digests of other trainings whose checkpoints
+    it may take over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +94,7 @@ class TrainingJob(BaseModel):
     storage: str
     cache_root: str
     micro_batch_divisor: int = 1
+    goes_on_from: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

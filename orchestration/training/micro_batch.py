@@ -36,6 +36,14 @@ def largest_micro_batch(recipe: Recipe, workers: int) -> int:
     return largest_divisor(share, recipe.micro_batch or share)
 
 
+def is_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> bool:
+    """Whether BatchNorm gets more than one value per channel from a micro-batch."""
+    recipe = trial.recipe
+    if micro_batch > 1 or recipe.freeze_backbone or (recipe.sync_bn and workers > 1):
+        return True
+    return trial.model.feature_edge(trial.image_size) > 1
+
+
 def require_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> None:
     """Refuse a micro-batch that gives BatchNorm one value per channel, which has no variance.
 
@@ -44,12 +52,9 @@ def require_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> No
     Raises:
         UserError: what to change, in one line.
     """
-    recipe, side = trial.recipe, trial.image_size
-    if micro_batch > 1 or recipe.freeze_backbone or (recipe.sync_bn and workers > 1):
+    if is_normalizable(trial, workers, micro_batch):
         return
-    edge = trial.model.feature_edge
-    if edge(side) > 1:
-        return
+    recipe, side, edge = trial.recipe, trial.image_size, trial.model.feature_edge
     larger = next(pixels for pixels in itertools.count(side) if edge(pixels) > 1)
     shared = f" over {workers} workers" if workers > 1 else ""
     raise UserError(

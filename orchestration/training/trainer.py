@@ -78,7 +78,7 @@ class Trainer:
         store = CheckpointStore(job.storage)
         if world.rank == 0:
             store.write_beside(JOB_FILE, job.model_dump_json(indent=1).encode())
-        self._checkpointer = Checkpointer(store, world, job.digest, self._background)
+        self._checkpointer = Checkpointer(store, world, [job.digest, *job.goes_on_from], self._background)
         manifest = open_dataset(job.data, Path(job.cache_root), job.execution.cache_limit, typed=False)
         _check_data(manifest, job.data_digest)
         saved = self._checkpointer.latest()
@@ -89,7 +89,7 @@ class Trainer:
         self._sequence = self._train_loader.sequence
         self.progress, self._corrupt = TrainingProgress(), list[Corrupt]()
         if saved is not None:
-            if world.rank == 0:
+            if world.rank == 0 and saved["spec_digest"] == job.digest:  # not what another trial has yet to send
                 sink.restore(saved["unsent"])
             self.progress, self._corrupt = self._checkpointer.restore(saved, self.parts)
         self._consensus = PreemptionConsensus(world.size)

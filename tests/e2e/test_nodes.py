@@ -17,9 +17,10 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from effnet_cluster.datasets import DIGITS, open_dataset
+from effnet_cluster.orchestration.allocation import share_out
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.node_facts import versions
-from effnet_cluster.orchestration.nodes import alive_nodes, ask_nodes, share_out
+from effnet_cluster.orchestration.nodes import alive_nodes, ask_nodes
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.preflight import require_nodes
 from effnet_cluster.orchestration.request import ExperimentRequest
@@ -77,7 +78,7 @@ def test_ray_places_what_is_planned_on_nodes_of_unequal_size_and_nothing_that_is
             plan = Plan(spec=spec, trials=(), classes=("a",), train_samples=1, val_samples=1, data_digest="")
             plan = plan.model_copy(update={"trials": (None,)})
             try:
-                each = share_out(alive_nodes(), plan)[0].cpus
+                each = share_out(alive_nodes(), plan.spec.execution, plan.trials).cpus
             except UserError:
                 each = None
             group = placement_group([{"CPU": each or cores or 1}] * workers)

@@ -216,7 +216,7 @@ def test_a_plan_can_be_run_in_another_way_but_not_by_workers_that_do_not_share_i
     planned = plan(digits, recipe={"global_batch": 100})
     other = planned.run_by(Execution(workers=WorkerRange(1, 4), max_failures=0))
     assert (other.trials, digests(other)) == (planned.trials, digests(planned))
-    assert other.spec.worker_counts == (1, 2, 4)
+    assert other.worker_counts(other.trials[0]) == (1, 2, 4)
     assert other.run_by(Execution()) == planned
     with pytest.raises(DataError, match="global batch 100 cannot be shared by 3 workers"):
         planned.run_by(Execution(workers=WorkerRange(3, 3)))

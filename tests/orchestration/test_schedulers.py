@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,11 +38,27 @@ class NamedTrial:
 Stops = dict[str, str]
 
 
-def reasoned(
-    scheduling: Scheduling, has_room: Callable[[str], bool] = lambda _: True
-) -> tuple[ReasonedScheduler, Stops]:
-    stops: Stops = {}
-    return ReasonedScheduler(scheduling, make_scheduler(scheduling, {}), stops.__setitem__, has_room), stops
+class Everywhere:
+    """Room for all, unless the test says otherwise."""
+
+    def __init__(self) -> None:
+        self.wanted, self.free = False, True
+        self.stops: Stops = {}
+
+    def stopped(self, name: str, reason: str) -> None:
+        assert name not in self.stops
+        self.stops[name] = reason
+
+    def paused(self, name: str) -> None:
+        pass
+
+    def go_on(self, name: str) -> bool:
+        return self.free
+
+
+def reasoned(scheduling: Scheduling, room: Everywhere | None = None) -> tuple[ReasonedScheduler, Stops]:
+    room = room or Everywhere()
+    return ReasonedScheduler(scheduling, make_scheduler(scheduling, {}), room), room.stops
 
 
 def run_curve(scheduler: ReasonedScheduler, name: str, curve: list[Point]) -> int:
@@ -152,10 +167,11 @@ def test_a_paused_trial_goes_on_only_where_there_is_room() -> None:
         def get_trials(self) -> list[Any]:
             return [paused]
 
-    paused, room = NamedTrial("p", "PAUSED"), [False]
-    scheduler, _ = reasoned(Scheduling(), lambda name: room[0] and name == "p")
+    paused, room = NamedTrial("p", "PAUSED"), Everywhere()
+    room.free = False
+    scheduler, _ = reasoned(Scheduling(), room)
     assert scheduler.choose_trial_to_run(Controller()) is None
-    room[0] = True
+    room.free = True
     assert scheduler.choose_trial_to_run(Controller()) is paused
 
 

@@ -343,7 +343,10 @@ def test_every_named_recipe_is_valid_and_survives_its_yaml(name: str) -> None:
 def test_a_trial_takes_only_numbers_of_workers_that_share_the_batch(
     workers: str | int, counts: tuple[int, ...]
 ) -> None:
-    assert spec(execution={"workers": workers}, recipe={"global_batch": 1024}).worker_counts == counts
+    assert (
+        spec(execution={"workers": workers}, recipe={"global_batch": 1024}).execution.worker_counts("b0", 1024)
+        == counts
+    )
 
 
 def test_a_range_without_such_a_number_is_refused() -> None:

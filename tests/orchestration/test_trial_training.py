@@ -14,7 +14,7 @@ from ray.train import WorkerGroupError
 
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration import trial_training
-from effnet_cluster.orchestration.nodes import WorkerResources
+from effnet_cluster.orchestration.allocation import WorkerResources
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
@@ -88,7 +88,7 @@ def start(tracker: Tracker, plan: Plan) -> Callable[[Groups], TrialTraining]:
         cache_root="/nowhere",
     )
     sweep_id = ensure_sweep(tracker, plan)
-    return lambda groups: TrialTraining(request, sweep_id, plan.trials[0], WorkerResources(1, False), groups)
+    return lambda groups: TrialTraining(request, sweep_id, plan.trials[0], WorkerResources((1,), 1, False), groups)
 
 
 def states(tracker: Tracker) -> list[tuple[Outcome, str]]:

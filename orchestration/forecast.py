@@ -1,0 +1,94 @@
+"""What a whole sweep will take: its trials' costs, makespan and worker-hours, and what a budget leaves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .allocation import Shares
+from .cost import TrialCost
+from .errors import UserError
+from .plan import Plan
+from .simulation import Schedule, simulate
+from .spec import ExperimentSpec
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan's cost on a cluster. `costs` are the trials', by their ids; `schedule` is the simulated sweep."""
+
+    shares: Shares
+    costs: Mapping[str, TrialCost]
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, plan: Plan, shares: Shares) -> Forecast:
+        """Predict a plan. Raises `UserError` if a trial fits nowhere."""
+        costs = {trial.trial_id: shares.cost_of(trial) for trial in (*plan.examples, *plan.typical)}
+        demands = [shares.demand_of(trial) for trial in plan.typical]
+        return cls(shares, costs, simulate(demands, shares.nodes, plan.spec.execution.max_concurrent))
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first trial's start to the last one's end."""
+        return self.schedule.makespan
+
+    @property
+    def worker_hours(self) -> float:
+        """Workers × hours, of all trials."""
+        return sum(span.demand.workers * (span.end - span.start) for span in self.schedule.spans) / 3600
+
+    @property
+    def critical_path(self) -> tuple[str, ...]:
+        """The trials that the end waits for, one after the other."""
+        return tuple(span.demand.trial_id for span in self.schedule.critical_path())
+
+
+def within_budget(
+    plan: Plan, hours: float, forecast: Callable[[Plan], Forecast], replan: Callable[[ExperimentSpec], Plan]
+) -> tuple[Plan, str]:
+    """The plan cut to a budget: fewer seeds, then fewer epochs.
+
+    Args:
+        plan: what was asked for.
+        hours: of workers.
+        forecast: predicts a plan.
+        replan: makes a plan of another specification.
+
+    Returns:
+        The plan that fits, and in a line what was cut; empty if nothing was.
+
+    Raises:
+        UserError: one seed and one epoch do not fit.
+    """
+    spec = plan.spec
+    before = needed = forecast(plan).worker_hours
+    seeds, epochs, asked = len(spec.seeds), spec.recipe.epochs, spec.recipe.epochs
+    while needed > hours:
+        if seeds > 1:
+            # In proportion; at least one fewer, as the prediction of the cut plan may still be too long.
+            seeds = max(1, min(seeds - 1, int(seeds * hours / needed)))
+        elif epochs > 1:
+            epochs = max(1, min(epochs - 1, _epochs_left(plan, forecast(plan), hours)))
+        else:
+            raise UserError(
+                f"--budget-hours {hours:g}: even one seed and one epoch take {needed:.3g} worker-hours; "
+                "raise it, or leave variants out"
+            )
+        recipe = spec.recipe.model_copy(update={"epochs": epochs})
+        plan = replan(spec.model_copy(update={"seeds": spec.seeds[:seeds], "recipe": recipe}))
+        needed = forecast(plan).worker_hours
+    cuts = [
+        f"{left} of {of} {what}"
+        for left, of, what in ((seeds, len(spec.seeds), "seeds"), (epochs, asked, "epochs"))
+        if left < of
+    ]
+    told = f"budget of {hours:g} worker-hours: {' and '.join(cuts)}, {needed:.3g} instead of {before:.3g} worker-hours"
+    return plan, told if cuts else ""
+
+
+def _epochs_left(plan: Plan, forecast: Forecast, hours: float) -> int:
+    """How many epochs fit, of all trials alike."""
+    costs = [forecast.costs[trial.trial_id] for trial in plan.typical]
+    fixed = sum(cost.workers * cost.overhead for cost in costs) / 3600
+    return int(plan.spec.recipe.epochs * (hours - fixed) / max(forecast.worker_hours - fixed, 1e-9))

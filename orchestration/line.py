@@ -1,0 +1,54 @@
+"""The line of a running sweep: what `packing` decides, with what it has to remember between two decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from .allocation import Shares
+from .packing import Demand, Running, Turn, next_to_start
+from .training.job import TrialPlan
+
+
+class Line:
+    """Says which trial of a sweep starts now. Used from one thread.
+
+    Args:
+        shares: what each trial gets.
+        clock: the time in seconds.
+    """
+
+    def __init__(self, shares: Shares, clock: Callable[[], float] = time.monotonic) -> None:
+        self._shares, self._clock = shares, clock
+        self._demands: dict[str, Demand] = {}
+        self._running: dict[str, Running] = {}
+        self._turn: Turn | None = None
+
+    def next(self, waiting: Sequence[TrialPlan]) -> TrialPlan | None:
+        """The one that starts now, which counts as running from then on; None: there is no room, or nothing waits."""
+        if not waiting:
+            return None
+        plans = {trial.trial_id: trial for trial in waiting}
+        demands = [self._demand(trial) for trial in waiting]
+        shares = self._shares
+        start, self._turn = next_to_start(
+            demands, self._running.values(), shares.nodes, self._turn, shares.execution.max_concurrent
+        )
+        if start is None:
+            return None
+        name = start.demand.trial_id
+        self._running[name] = Running(start.demand, start.placement, self._clock() + start.demand.seconds)
+        return plans[name]
+
+    def go_on(self, trial: TrialPlan) -> bool:
+        """Whether a trial that has left its place, to go on later, does so now; it counts as running from then on."""
+        return self.next([trial]) is not None
+
+    def ended(self, trial_id: str) -> None:
+        """Note that a trial has left its place; again changes nothing."""
+        self._running.pop(trial_id, None)
+
+    def _demand(self, trial: TrialPlan) -> Demand:
+        if trial.trial_id not in self._demands:
+            self._demands[trial.trial_id] = self._shares.demand_of(trial)
+        return self._demands[trial.trial_id]
