@@ -38,6 +38,7 @@ VERBS = [
         "logs",
         "stop",
         "resume",
+        "extend",
         "compare",
         "verify",
         "data",
@@ -583,6 +584,64 @@ def test_list_shows_an_experiment_whose_cluster_is_gone(cli: Cli, home: Home, cl
     (row,) = json.loads(cli("list", "--json").stdout)
     assert (row["experiment"], row["state"], row["trials"]) == ("flowers", "unknown", 1)
     assert "flowers" in cli("list").stdout
+
+
+def test_show_tells_the_plan_of_an_experiment_whose_engines_are_gone(cli: Cli, home: Home, closed_port: int) -> None:
+    gone = f"http://127.0.0.1:{closed_port}"
+    keep(home, "flowers", gone, gone)
+    before = contents(home)
+    result = cli("show", "flowers", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["experiment"], found["state"], found["trials"]) == (0, "flowers", None, [])
+    assert len(found["unknown"]) == result.stderr.count("warning: ") == 2
+    assert "flowers: unknown" in cli("show", "flowers").stdout
+    assert contents(home) == before
+    is_one_line(cli("show", "tulips"), 2, "no experiment 'tulips'")
+
+
+def test_extend_refuses_a_wrong_call_before_anything_is_asked(cli: Cli, home: Home, closed_port: int) -> None:
+    gone = f"http://127.0.0.1:{closed_port}"
+    keep(home, "flowers", gone, gone)
+    before = contents(home)
+    is_one_line(cli("extend", "flowers"), 2, "--epochs")
+    is_one_line(cli("extend", "flowers", "--epochs", 3), 2, "--epochs 3: the trials of 'flowers' have 10")
+    is_one_line(cli("extend", "flowers", "--variants", "b0"), 2, "--variants b0: 'flowers' has that already")
+    assert contents(home) == before
+
+
+# Preflight of what this machine alone can say; the nodes' part is in tests/orchestration/test_preflight.py.
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--workers", 3], "cannot be shared by 3 workers"),
+        (["--global-batch", 4000], "is larger than the 8 training samples"),
+        (["--workers", 4096, "--global-batch", 4096], "4096"),
+        (["--image-size", 100_000, "--global-batch", 2], "100000 px needs at least"),
+        (["--workers", 4, "--cpus-per-worker", 4096, "--global-batch", 4], "use fewer workers or cores"),
+    ],
+    ids=["batch", "samples", "workers", "memory", "cores"],
+)
+@pytest.mark.parametrize("check", [["--check"], ["--detach"]], ids=["check", "submit"])
+def test_what_cannot_run_is_refused_before_anything_starts(
+    cli: Cli, home: Home, shards: Manifest, flags: list[Any], part: str, check: list[str]
+) -> None:
+    is_one_line(cli("submit", "--variants", "b0", "--data", shards.root, *flags, *check), 2, part)
+    assert not home.root.exists()
+
+
+def test_check_starts_nothing_and_says_what_is_left_to_be_checked(cli: Cli, home: Home, shards: Manifest) -> None:
+    result = cli("submit", "--variants", "b0", "--data", shards.root, "--global-batch", 8, "--workers", 2, "--check")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.endswith("can run; the local Ray will be checked when it begins\n")
+    assert not home.root.exists()
+    # Of another cluster, this machine knows the plan alone.
+    flags = ("--address", "http://head:8265", "--storage", "s3://bucket", "--workers", 4, "--check")
+    result = cli("submit", "--variants", "b0", "--data", shards.root, "--global-batch", 8, *flags)
+    assert result.exit_code == 0
+    assert "validation has 2 images for 4 workers" in result.stderr
+    assert "the nodes will be checked" in result.stderr
 
 
 @pytest.mark.parametrize(

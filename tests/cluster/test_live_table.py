@@ -158,7 +158,7 @@ def test_a_server_that_is_away_at_the_jobs_end_is_an_error(plan: Plan) -> None:
 def test_on_a_terminal_a_table_shows_every_trial_of_the_plan(plan: Plan) -> None:
     succeeded, said = followed(plan, Engines([[], [trial(FIRST, 1)], [trial(FIRST, 2, Outcome.COMPLETED)]]), True)
     assert succeeded
-    for words in (FIRST, SECOND, "x: 1 pending, 1 running", "2/2", "0.2500", "completed"):
+    for words in (FIRST, SECOND, "x: 1 pending, 1 completed", "2/2", "0.2500", "completed"):
         assert words in said
 
 
