@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -152,7 +153,9 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Called by Tune when a trial is there."""
-        self._inner.on_trial_add(tune_controller, trial)
+        # Population based training refuses searchers, which would choose other values; ours hands out planned trials.
+        seen = SimpleNamespace(search_alg=None) if self._scheduling.name == "pbt" else tune_controller
+        self._inner.on_trial_add(seen, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Called by Tune when a trial has failed."""

@@ -28,7 +28,7 @@ from effnet_cluster.orchestration.training.metrics import EPOCH, TOP1
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 EPOCHS, TRIALS = 6, 6
-LRS = [0.001 * (number + 1) for number in range(TRIALS)]
+LRS = [0.003, 0.001, 0.005, 0.002, 0.006, 0.004]
 
 
 class Pretended(tune.Trainable):  # type: ignore[misc]
@@ -102,7 +102,7 @@ def sweep(scheduler: str, tmp_path: Path, **more: Any) -> tuple[dict[str, list[d
     assert run_sweep(context, runs, PlannedSource(plan.trials), Pretended) == {}
     found = {file.name: [json.loads(line) for line in file.read_text().splitlines()] for file in notes.iterdir()}
     assert set(found) == {trial.trial_id for trial in plan.trials}
-    assert most_at_once(found) == 2
+    assert most_at_once(found) <= 2
     return found, runs
 
 
