@@ -57,8 +57,8 @@ class Room(Protocol):
     def stopped(self, name: str, reason: str) -> None:
         """A trial is stopped for good; called once for it."""
 
-    def paused(self, name: str) -> None:
-        """A trial leaves its place, to go on later."""
+    def gives_way(self, name: str) -> None:
+        """A trial leaves its place: it is paused, or all that is left is to log its model."""
 
     def go_on(self, name: str) -> bool:
         """Whether a paused trial goes on now; then it has a place again."""
@@ -166,11 +166,13 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
         """Called by Tune after each epoch of a trial; returns what becomes of it."""
         name, point = str(trial), Point(result[PERCENT], result[TOP1])
         self._curves[name].append(point)
-        if point.percent >= _ALL:  # what is left is to log the model
+        if point.percent >= _ALL:
+            # What is left is to log the model, on one core; meanwhile the next trial's process can start.
+            self._room.gives_way(name)
             return str(TrialScheduler.CONTINUE)
         if self._scheduling.name == "hyperband" and self._room.wanted:
             self._held[trial] = result
-            self._room.paused(name)
+            self._room.gives_way(name)
             return str(TrialScheduler.PAUSE)
         self._tell_held(tune_controller)
         decision = str(self._inner.on_trial_result(tune_controller, trial, result))
@@ -180,7 +182,7 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
         if decision == TrialScheduler.STOP:
             self._say_stopped(name)
         elif decision == TrialScheduler.PAUSE or trial.status == Trial.PAUSED:
-            self._room.paused(name)
+            self._room.gives_way(name)
         return decision
 
     def _tell_held(self, tune_controller: Any) -> None:
