@@ -107,12 +107,17 @@ def sweep(scheduler: str, tmp_path: Path, **more: Any) -> tuple[dict[str, list[d
 
 
 def most_at_once(found: dict[str, list[dict[str, Any]]]) -> int:
-    """How many trials had a place at a time. One has it from its start to its leave."""
-    changes = sorted(
-        (note["at"], {"starts": 1, "leaves": -1}.get(note["what"], 0)) for notes in found.values() for note in notes
-    )
+    """How many trials had a place at a time. One has it from its start to its leave, or to the end of its last epoch."""
+    changes = []
+    for notes in found.values():
+        placed = False
+        for note in notes:
+            leaves = note["what"] == "leaves" or note.get("epoch") == EPOCHS
+            if placed == leaves and (leaves or note["what"] == "starts"):
+                placed = not placed
+                changes.append((note["at"], 1 if placed else -1))
     running = most = 0
-    for _, change in changes:
+    for _, change in sorted(changes):
         running += change
         most = max(most, running)
     return most
