@@ -107,7 +107,7 @@ def sweep(scheduler: str, tmp_path: Path, **more: Any) -> tuple[dict[str, list[d
 
 
 def most_at_once(found: dict[str, list[dict[str, Any]]]) -> int:
-    """How many trials had a place at a time. One has it from its start to its leave, or to the end of its last epoch."""
+    """How many trials had a place at a time: from a start to a leave, or to the end of the last epoch."""
     changes = []
     for notes in found.values():
         placed = False
