@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from .allocation import Shares
-from .packing import Demand, Running, Turn, next_to_start
+from .packing import Demand, Node, Running, Turn, next_to_start
 from .training.job import TrialPlan
+
+# Seconds between two questions for the nodes.
+_ASK_S = 10.0
 
 
 class Line:
@@ -15,11 +18,18 @@ class Line:
 
     Args:
         shares: what each trial gets.
+        nodes: asks for the cluster's nodes, which come and go; None: those of `shares`, for ever.
         clock: the time in seconds.
     """
 
-    def __init__(self, shares: Shares, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shares: Shares,
+        nodes: Callable[[], Sequence[Node]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._shares, self._clock = shares, clock
+        self._ask, self._nodes, self._asked = nodes, shares.nodes, clock()
         self._demands: dict[str, Demand] = {}
         self._running: dict[str, Running] = {}
         self._turn: Turn | None = None
@@ -30,9 +40,10 @@ class Line:
             return None
         plans = {trial.trial_id: trial for trial in waiting}
         demands = [self._demand(trial) for trial in waiting]
-        shares = self._shares
+        if self._ask is not None and self._clock() - self._asked > _ASK_S:
+            self._nodes, self._asked = tuple(self._ask()), self._clock()
         start, self._turn = next_to_start(
-            demands, self._running.values(), shares.nodes, self._turn, shares.execution.max_concurrent
+            demands, self._running.values(), self._nodes, self._turn, self._shares.execution.max_concurrent
         )
         if start is None:
             return None
