@@ -127,7 +127,7 @@ class _NextTrials(Searcher):  # type: ignore[misc]
         self._stopped.add(name)
         self._stopped_runs.put(name, reason)
 
-    def paused(self, name: str) -> None:
+    def gives_way(self, name: str) -> None:
         """See `Room`."""
         self._line.ended(name)
 

@@ -15,10 +15,11 @@ from effnet_cluster.cluster import lifecycle, states
 from effnet_cluster.cluster.engines import Engines
 from effnet_cluster.cluster.experiments import Experiment, Experiments
 from effnet_cluster.cluster.home import Home
-from effnet_cluster.cluster.lifecycle import launch, resume, stop, stop_trial
+from effnet_cluster.cluster.lifecycle import extend, launch, resume, stop, stop_trial
 from effnet_cluster.cluster.states import job_state, note_end, standing
 from effnet_cluster.datasets import Manifest, prepare_digits
 from effnet_cluster.orchestration.errors import EngineError, NameTakenError, UserError
+from effnet_cluster.orchestration.extension import Extension
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
@@ -372,3 +373,23 @@ def test_what_could_not_be_asked_is_told_and_the_plan_is_shown_all_the_same(
         "whether its job runs is not known",
         "what its trials logged is not known",
     ]
+
+
+def test_an_extended_experiment_keeps_its_name_runs_and_claim_and_gets_another_job(
+    tmp_path: Path, cluster: Cluster, engines: Engines, name: str, digits: Manifest
+) -> None:
+    home = Home(tmp_path)
+    first = launch(home, of_two(name, digits), engines)
+    with pytest.raises(UserError, match="is running"):
+        extend(home, name, Extension(seeds="2"))
+    cluster.jobs[name] = "SUCCEEDED"
+    note_end(home, first, "SUCCEEDED")
+    with pytest.raises(UserError, match="has that already"):
+        extend(home, name, Extension(seeds="1"))
+    assert Experiments(home).load(name).ended is Outcome.COMPLETED
+    longer = extend(home, name, Extension(seeds="2", epochs="20"))
+    assert Experiments(home).load(name) == longer
+    assert (longer.jobs, longer.ended) == ((name, f"{name}-r2"), None)
+    assert (longer.request.uid, longer.request.storage) == (first.request.uid, first.request.storage)
+    assert [trial.seed for trial in longer.request.plan.trials] == [0, 1, 2]
+    assert cluster.requests[-1] == longer.request
