@@ -43,7 +43,7 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     titles = titles_with_torch(head)
     assert any("RayTrainWorker" in title for title in titles)
     for title in titles:
-        assert not any(name in title for name in ("orchestration.driver", "ImplicitFunc")), title
+        assert not any(name in title for name in ("orchestration.driver", "ResourceTrainable", "ray::Trial")), title
 
     # Ranks of the first trial are lost within epochs; then one is asked to leave.
     end_ranks(cli, NAME, FIRST, SIGNALS, random.Random(0))
