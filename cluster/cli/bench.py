@@ -7,6 +7,7 @@ import click
 from .bench_data import command as data
 from .bench_model import command as model
 from .bench_recipes import command as recipes
+from .bench_sweep import command as sweep
 from .bench_train import command as train
 
 
@@ -15,5 +16,5 @@ def command() -> None:
     """Measure against plain alternatives. Contestants take turns, so that load on the machine slows all alike."""
 
 
-for _verb in (data, model, recipes, train):
+for _verb in (data, model, recipes, sweep, train):
     command.add_command(_verb)

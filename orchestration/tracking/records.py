@@ -97,7 +97,6 @@ class TrialRecord:
         epochs_done: number of finished epochs.
         seconds: training time of these: without start-up, evaluation and what lies between restarts.
         predicted_seconds: from the trial's start to its end, as predicted when it started.
-        elapsed: seconds from the start of its run to its end; None while it runs.
         best_top1: the best validation top-1 of any epoch, a fraction.
         top1, top5, epoch_loss, images_per_second: of the latest epoch; the loss and the speed are those of training.
         began, ended: when it last began to run, and when it has ended, in seconds since 1970; None where that is not
@@ -125,7 +124,6 @@ class TrialRecord:
     epochs_done: int = 0
     seconds: float = 0.0
     predicted_seconds: float | None = None
-    elapsed: float | None = None
     best_top1: float | None = None
     top1: float | None = None
     top5: float | None = None
@@ -133,6 +131,11 @@ class TrialRecord:
     images_per_second: float | None = None
     began: float | None = None
     ended: float | None = None
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds from when it last began to run to its end; None where that is not known or not yet."""
+        return None if self.began is None or self.ended is None else self.ended - self.began
 
     @classmethod
     def of(cls, run: Run) -> TrialRecord:
@@ -143,7 +146,7 @@ class TrialRecord:
         """
         found, given, measured = run.data.tags, run.data.params, run.data.metrics
         outcome = Outcome.of(run)
-        predicted, ended = found.get(tags.PREDICTED_SECONDS), run.info.end_time
+        predicted = found.get(tags.PREDICTED_SECONDS)
         try:
             return cls(
                 trial_id=found[tags.TRIAL_ID],
@@ -167,7 +170,6 @@ class TrialRecord:
                 epochs_done=int(measured.get(metrics.EPOCH, 0)),
                 seconds=measured.get(metrics.TRAIN_SECONDS, 0.0),
                 predicted_seconds=float(predicted) if predicted else None,
-                elapsed=(ended - run.info.start_time) / 1000 if ended and outcome.is_terminal else None,
                 best_top1=measured.get(metrics.BEST_TOP1),
                 top1=measured.get(metrics.TOP1),
                 top5=measured.get(metrics.TOP5),

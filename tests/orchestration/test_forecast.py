@@ -114,9 +114,10 @@ def test_finished_trials_teach_what_the_next_ones_take(plan: Planned, tmp_path: 
         *(planned.trials[0].trial_id, "r", Outcome.COMPLETED, "", None, "b0", "silu", "residual", 0, 32, 1, 1),
         *(32, 1, "drop", 10, "0" * 64),
         seconds=took,
-        elapsed=took + 1.5 * cost.evaluation + 11.0,
+        began=100.0,
+        ended=100.0 + took + 1.5 * cost.evaluation + 11.0,
     )
-    others = [replace(done, trial_id="another"), replace(done, outcome=Outcome.FAILED), replace(done, elapsed=None)]
+    others = [replace(done, trial_id="another"), replace(done, outcome=Outcome.FAILED), replace(done, ended=None)]
     learned = learn([done, *others], planned, shares, tmp_path)
     assert learned is not None
     assert learned.factors == pytest.approx((1.5,))
