@@ -37,15 +37,22 @@ def ensure_engines(
         UserError: an address is none.
         EngineError: a named engine does not answer, or an embedded one does not start.
     """
-    # Named engines first: a wrong address should not leave services started for nothing.
-    if tracking_uri:
-        tracking_uri = check_mlflow(tracking_uri)
-    if address:
-        address = Jobs(address).address
+    address, tracking_uri = check_named(address, tracking_uri)
     services = Services(home)
     ray_address = address or services.ensure_ray(dashboard_port).url
     mlflow_uri = tracking_uri or services.ensure_mlflow(mlflow_port).url
     return Engines(ray_address, mlflow_uri, local_ray=not address, local_mlflow=not tracking_uri)
+
+
+def check_named(address: str | None, tracking_uri: str | None) -> tuple[str | None, str | None]:
+    """The addresses that were named, as they are used; before anything else is done, which may be for nothing.
+
+    Raises:
+        UserError: an address is none.
+        EngineError: a named engine does not answer.
+    """
+    tracking_uri = check_mlflow(tracking_uri) if tracking_uri else None
+    return Jobs(address).address if address else None, tracking_uri
 
 
 def check_mlflow(uri: str) -> str:

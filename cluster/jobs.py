@@ -62,6 +62,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
     # Seconds in which a group's workers must be placed and up; Ray's own 30 are few where others use the cluster.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    # Seconds between two looks at the workers. With Ray's own 2 a group that has ended is noticed a second too late.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Ray would drop a line that differs from another process's in words with digits alone: other trials, other epochs.
     "RAY_DEDUP_LOGS": "0",
     "RAY_COLOR_PREFIX": "0",  # a log is a file first

@@ -13,7 +13,8 @@ from ..orchestration.cost import TrialCost
 from ..orchestration.errors import EngineError
 from ..orchestration.forecast import Forecast
 from ..orchestration.plan import Plan
-from ..orchestration.tracking.comparison import ComparisonRow
+from ..orchestration.search.domains import texts_of
+from ..orchestration.tracking.comparison import ComparisonRow, swept_fields
 from ..orchestration.tracking.progress import TrialProgress, count_states, progress_of
 from ..orchestration.tracking.records import Outcome, TrialRecord
 from ..orchestration.tracking.watch import TrialWatch
@@ -47,7 +48,7 @@ def follow(experiment: Experiment, plan: Plan, jobs: Jobs, console: Console) -> 
         shown: dict[str, str] = {}
         for records in _watch(experiment, jobs, console):
             for record in records:
-                line = _progress_line(record, plan.spec.recipe.epochs)
+                line = _progress_line(record)
                 if shown.get(record.trial_id) != line:
                     shown[record.trial_id] = line
                     console.print(line, soft_wrap=True)
@@ -83,17 +84,19 @@ def plan_table(plan: Plan, forecast: Forecast | None = None) -> Table:
     """What will run, one row per trial; with a forecast also what it takes."""
     spec = plan.spec
     table = Table(
-        title=f"{spec.name}: {plan.trial_count} trials × {spec.execution.workers} DDP workers, {spec.recipe.epochs} "
-        f"epochs on {plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes{_tail(plan)}",
+        title=f"{spec.name}: {plan.trial_count} trials × {spec.execution.workers} DDP workers, {_epochs(plan)} epochs "
+        f"on {plan.train_samples:,} + {plan.val_samples:,} images of {len(plan.classes)} classes{_tail(plan)}",
         title_justify="left",
     )
-    _columns(table, "trial", "params", "MACs", "image", "batches/epoch")
+    swept = list(spec.search.sweep)
+    _columns(table, "trial", *swept, "params", "MACs", "image", "batches/epoch")
     if forecast is not None:
         for name in ("workers", "batch", "memory/worker", "steps", "start, end", "s/step", "total"):
             table.add_column(name, justify="right")
     for trial in plan.examples:
         table.add_row(
             trial.trial_id,
+            *texts_of(trial.swept, swept),
             count(trial.params),
             count(trial.macs),
             f"{trial.image_size} px",
@@ -119,13 +122,24 @@ def forecast_lines(forecast: Forecast, price: float | None = None) -> Iterator[s
     yield f"critical path: {' → '.join(shown)}"
 
 
+def _epochs(plan: Plan) -> str:
+    """How many epochs the trials train, such as `10` or `5 to 20`."""
+    domain = plan.spec.search.sweep.get("epochs")
+    return f"{min(domain.ends)} to {max(domain.ends)}" if domain else str(plan.spec.recipe.epochs)
+
+
 def _tail(plan: Plan) -> str:
     """What becomes of the images at an epoch's end that fill no batch."""
-    recipe = plan.spec.recipe
-    left = plan.train_samples % recipe.global_batch
-    if not left:
+    recipes = [trial.recipe for trial in plan.examples]
+    left = [plan.train_samples % recipe.global_batch for recipe in recipes]
+    if not any(left):
         return ""
-    return ", an epoch's last carried over" if recipe.tail == "carry" else f", {left} of them left out in every epoch"
+    if {recipe.tail for recipe in recipes} == {"carry"}:
+        return ", an epoch's last carried over"
+    most = max(left)
+    if min(left) == most and {recipe.tail for recipe in recipes} == {"drop"}:
+        return f", {most} of them left out in every epoch"
+    return f", up to {most} of them left out in every epoch, by global batch and tail"
 
 
 def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:
@@ -136,12 +150,14 @@ def progress_table(plan: Plan, records: Sequence[TrialRecord]) -> Table:
     }
     rows = progress_of(plan.trials, records, Outcome.RUNNING)
     table = Table(title=f"{plan.spec.name}: {count_states(rows)}", title_justify="left")
-    _columns(table, "trial", "params", "MACs", "epoch", "loss", "val top-1", "images/s", "state")
+    swept = list(plan.spec.search.sweep)
+    _columns(table, "trial", *swept, "params", "MACs", "epoch", "loss", "val top-1", "images/s", "state")
     for row in _telling(rows):
         found = known[row.trial]
         record = found if isinstance(found, TrialRecord) else None
         table.add_row(
             row.trial,
+            *texts_of(found.swept, swept),
             count(found.params),
             count(found.macs),
             f"{row.epoch}/{row.epochs}" if record else "",
@@ -181,9 +197,12 @@ def standing_table(name: str, standing: Standing) -> Table:
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     """The comparison of trials; the ratios are those of the paper's table 2, relative to the smallest model."""
     table = Table(title="accuracy against cost", title_justify="left")
+    swept, fronted = swept_fields(rows), any(row.front is not None for row in rows)
     _columns(
         table,
         "trial",
+        *swept,
+        *(["front"] if fronted else []),
         "top-1",
         "top-5",
         "params",
@@ -200,6 +219,8 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     for row in rows:
         table.add_row(
             row.trial,
+            *texts_of(row.swept, swept),
+            *(["*" if row.front else ""] if fronted else []),
             _number(row.top1, ".4f"),
             _number(row.top5, ".4f"),
             count(row.params),
@@ -231,8 +252,8 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-def _progress_line(record: TrialRecord, epochs: int) -> str:
-    line = f"{record.trial_id}  {record.outcome.value}  epoch {record.epochs_done}/{epochs}"
+def _progress_line(record: TrialRecord) -> str:
+    line = f"{record.trial_id}  {record.outcome.value}  epoch {record.epochs_done}/{record.epochs}"
     if record.top1 is not None and record.epoch_loss is not None:
         line += f"  loss {record.epoch_loss:.4f}  val top-1 {record.top1:.4f}"
     return line

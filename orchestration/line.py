@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from .allocation import Shares
-from .packing import Demand, Running, Turn, next_to_start
+from .packing import Demand, Node, Running, Turn, next_to_start
 from .training.job import TrialPlan
+
+# Seconds between two questions for the nodes.
+_ASK_S = 10.0
 
 
 class Line:
@@ -15,34 +18,51 @@ class Line:
 
     Args:
         shares: what each trial gets.
+        nodes: asks for the cluster's nodes, which come and go; None: those of `shares`, for ever.
         clock: the time in seconds.
     """
 
-    def __init__(self, shares: Shares, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shares: Shares,
+        nodes: Callable[[], Sequence[Node]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._shares, self._clock = shares, clock
+        self._ask, self._nodes, self._asked = nodes, shares.nodes, clock()
         self._demands: dict[str, Demand] = {}
         self._running: dict[str, Running] = {}
+        self._waiting: tuple[Demand, ...] = ()
         self._turn: Turn | None = None
 
     def next(self, waiting: Sequence[TrialPlan]) -> TrialPlan | None:
         """The one that starts now, which counts as running from then on; None: there is no room, or nothing waits."""
-        if not waiting:
-            return None
-        plans = {trial.trial_id: trial for trial in waiting}
-        demands = [self._demand(trial) for trial in waiting]
-        shares = self._shares
-        start, self._turn = next_to_start(
-            demands, self._running.values(), shares.nodes, self._turn, shares.execution.max_concurrent
-        )
-        if start is None:
-            return None
-        name = start.demand.trial_id
-        self._running[name] = Running(start.demand, start.placement, self._clock() + start.demand.seconds)
-        return plans[name]
+        self._waiting = tuple(map(self._demand, waiting))
+        name = self._start(self._waiting) if waiting else None
+        return next((trial for trial in waiting if trial.trial_id == name), None)
 
     def go_on(self, trial: TrialPlan) -> bool:
-        """Whether a trial that has left its place, to go on later, does so now; it counts as running from then on."""
-        return self.next([trial]) is not None
+        """Whether a trial that has left its place, to go on later, does so now; it counts as running from then on.
+
+        It does not take the place of a trial that waits and comes before it.
+        """
+        return self._start((*self._waiting, self._demand(trial)), only=trial.trial_id) is not None
+
+    def _start(self, demands: Sequence[Demand], only: str | None = None) -> str | None:
+        if self._ask is not None and self._clock() - self._asked > _ASK_S:
+            self._nodes, self._asked = tuple(self._ask()), self._clock()
+        start, turn = next_to_start(
+            demands, self._running.values(), self._nodes, self._turn, self._shares.execution.max_concurrent
+        )
+        if turn is None or turn.trial_id != only:
+            self._turn = turn
+        if start is None or only not in (None, start.demand.trial_id):
+            return None
+        name = start.demand.trial_id
+        self._waiting = tuple(demand for demand in self._waiting if demand.trial_id != name)
+        self._running[name] = Running(start.demand, start.placement, self._clock() + start.demand.seconds)
+        self._waiting = tuple(demand for demand in self._waiting if demand.trial_id != name)
+        return name
 
     def ended(self, trial_id: str) -> None:
         """Note that a trial has left its place; again changes nothing."""

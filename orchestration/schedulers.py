@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,8 +57,8 @@ class Room(Protocol):
     def stopped(self, name: str, reason: str) -> None:
         """A trial is stopped for good; called once for it."""
 
-    def paused(self, name: str) -> None:
-        """A trial leaves its place, to go on later."""
+    def gives_way(self, name: str) -> None:
+        """A trial leaves its place: it is paused, or all that is left is to log its model."""
 
     def go_on(self, name: str) -> bool:
         """Whether a paused trial goes on now; then it has a place again."""
@@ -99,6 +100,9 @@ def make_scheduler(scheduling: Scheduling, sweep: Mapping[str, Domain]) -> Trial
                 hyperparam_mutations={name: _mutations(domain) for name, domain in sweep.items()},
                 custom_explore_fn=lambda config: config | {name: _within(sweep[name], config[name]) for name in sweep},
                 quantile_fraction=scheduling.exchanged,
+                # All exchange at the same share of their steps; otherwise only whoever was good at its own last
+                # exchange, among those that had come as far, could give its weights away.
+                synch=True,
                 log_config=False,
             )
         case _:
@@ -109,7 +113,8 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
     """One of Tune's schedulers, which also says why it stops a trial, and continues a paused one where there is room.
 
     Tune's pausing schedulers expect to know all trials from the start. Ours are told to Tune when they start; so those
-    that have started give way to those that wait, at the first exchange (pbt) or report (hyperband).
+    that have started give way to those that wait, at the first exchange (pbt) or report (hyperband), and the scheduler
+    hears of their reports when all have started.
 
     Args:
         scheduling: which, and its settings.
@@ -122,9 +127,10 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
         self._scheduling, self._inner, self._room = scheduling, inner, room
         self._curves: dict[str, list[Point]] = defaultdict(list)
         self._ended: set[str] = set()
-        # Of hyperband, whose brackets fill as trials start: reports that it is told once all have, and who may go on.
+        # Reports that a pausing scheduler is told once all trials have started, and trials that go on then.
         self._held: dict[Trial, dict[str, Any]] = {}
         self._ready: list[Trial] = []
+        self._gathers_at = {"hyperband": 0.0, "pbt": _ALL * scheduling.min_share}.get(scheduling.name, math.inf)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes its scheduler down with all that it refers to, and no job of ours goes on from that."""
@@ -152,7 +158,9 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Called by Tune when a trial is there."""
-        self._inner.on_trial_add(tune_controller, trial)
+        # Population based training refuses searchers, which would choose other values; ours hands out planned trials.
+        seen = SimpleNamespace(search_alg=None) if self._scheduling.name == "pbt" else tune_controller
+        self._inner.on_trial_add(seen, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Called by Tune when a trial has failed."""
@@ -163,21 +171,20 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
         """Called by Tune after each epoch of a trial; returns what becomes of it."""
         name, point = str(trial), Point(result[PERCENT], result[TOP1])
         self._curves[name].append(point)
-        if point.percent >= _ALL:  # what is left is to log the model
+        if point.percent >= _ALL:
+            # What is left is to log the model, on one core; meanwhile the next trial's process can start.
+            self._room.gives_way(name)
             return str(TrialScheduler.CONTINUE)
-        if self._scheduling.name == "hyperband" and self._room.wanted:
+        if point.percent >= self._gathers_at and self._room.wanted:
             self._held[trial] = result
-            self._room.paused(name)
+            self._room.gives_way(name)
             return str(TrialScheduler.PAUSE)
         self._tell_held(tune_controller)
         decision = str(self._inner.on_trial_result(tune_controller, trial, result))
-        gives_way = self._scheduling.name == "pbt" and point.percent >= _ALL * self._scheduling.min_share
-        if gives_way and decision == TrialScheduler.CONTINUE and self._room.wanted:
-            decision = str(TrialScheduler.PAUSE)
         if decision == TrialScheduler.STOP:
             self._say_stopped(name)
         elif decision == TrialScheduler.PAUSE or trial.status == Trial.PAUSED:
-            self._room.paused(name)
+            self._room.gives_way(name)
         return decision
 
     def _tell_held(self, tune_controller: Any) -> None:
@@ -203,11 +210,22 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called by Tune to ask what starts or continues now."""
-        self._ready = [trial for trial in self._ready if trial.status == Trial.PAUSED]
-        chosen = self._ready[0] if self._ready else self._inner.choose_trial_to_run(tune_controller)
+        chosen = self._choose(tune_controller)
+        if chosen is None and self._gathers_at < math.inf and not self._room.wanted:
+            trials = tune_controller.get_trials()
+            if not any(trial.status in (Trial.RUNNING, Trial.PENDING) for trial in trials):
+                # Whom the others waited for has ended instead of reporting.
+                self._tell_held(tune_controller)
+                paused = (trial for trial in trials if trial.status == Trial.PAUSED)
+                chosen = self._choose(tune_controller) or next(paused, None)
         if chosen is not None and chosen.status == Trial.PAUSED and not self._room.go_on(str(chosen)):
             return None
         return chosen
+
+    def _choose(self, tune_controller: Any) -> Trial | None:
+        self._ready = [trial for trial in self._ready if trial.status == Trial.PAUSED]
+        found: Trial | None = self._ready[0] if self._ready else self._inner.choose_trial_to_run(tune_controller)
+        return found
 
     def debug_string(self) -> str:
         """What Tune's own tables say of the scheduler."""

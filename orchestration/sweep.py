@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from .allocation import TRIAL_MEMORY
 from .errors import EngineError
 from .line import Line
+from .nodes import alive_nodes
 from .schedulers import PERCENT, Point, ReasonedScheduler, make_scheduler
 from .search.sources import TrialSource
 from .tracking.records import Outcome
@@ -46,7 +47,7 @@ def run_sweep(
     request = context.request
     scheduling = request.spec.scheduling
     stopped = StoppedRuns(tracker)
-    next_trials = _NextTrials(source, Line(context.shares), stopped)
+    next_trials = _NextTrials(source, Line(context.shares, alive_nodes), stopped)
 
     def name(trial: Any) -> str:
         return request.plan.trial_of(trial.config).trial_id
@@ -127,7 +128,7 @@ class _NextTrials(Searcher):  # type: ignore[misc]
         self._stopped.add(name)
         self._stopped_runs.put(name, reason)
 
-    def paused(self, name: str) -> None:
+    def gives_way(self, name: str) -> None:
         """See `Room`."""
         self._line.ended(name)
 

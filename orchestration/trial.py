@@ -47,12 +47,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._training: TrialTraining | None = None
         self._follows = False
         self._exchanges: Exchanges | None = None
-        self._plan = context.request.plan.trial_of(config)
-        if context.request.spec.scheduling.name == "pbt":
-            self._plan = context.request.plan.trial(self.trial_name)
-            self._exchanges = Exchanges(self._storage_of(self.trial_name))
-            for exchange in self._exchanges.all()[-1:]:
-                self._plan = self._with(exchange.swept)
+        if context.request.spec.scheduling.name != "pbt":
+            self._plan = context.request.plan.trial_of(config)
+            return
+        self._plan = context.request.plan.trial(self.trial_name)
+        self._exchanges = Exchanges(self._storage_of(self.trial_name))
+        for exchange in self._exchanges.all()[-1:]:
+            self._plan = self._with(exchange.swept)
 
     def step(self) -> dict[str, Any]:
         """Train up to the end of an epoch.

@@ -30,8 +30,9 @@ def command(experiments: tuple[str, ...], form: str) -> None:
     """
     home = Home.default()
     known = Experiments(home)
-    trackers = [reconnect(home, known.load(name)).tracker for name in experiments]
-    rows = compare([record for tracker in trackers for record in tracker.trials()])
+    found = [reconnect(home, known.load(name)) for name in experiments]
+    objectives = dict.fromkeys(name for one in found for name in one.request.spec.search.objectives)
+    rows = compare([record for one in found for record in one.tracker.trials()], list(objectives))
     if not rows:
         raise UserError(f"{', '.join(experiments)}: no trial has started yet")
     if form == "table":

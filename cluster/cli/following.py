@@ -28,7 +28,7 @@ def follow_to_end(home: Home, experiment: Experiment) -> int:
     note_end(home, experiment, jobs.status(experiment.job))
     records = experiment.tracker.trials()
     if records:
-        print_data(comparison_table(compare(records)))
+        print_data(comparison_table(compare(records, experiment.request.spec.search.objectives)))
     if not succeeded:
         for line in jobs.error_lines(experiment.job):
             console.print(f"error: {line}", soft_wrap=True)

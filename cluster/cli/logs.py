@@ -33,8 +33,10 @@ def command(experiment: str, trial: str | None, follow: bool) -> None:
 def _print_log(experiment: str, trial: str | None, follow: bool) -> None:
     home = Home.default()
     found = Experiments(home).load(experiment)
-    trials = [plan.trial_id for plan in found.request.plan.trials]
-    if trial is not None and trial not in trials:
+    plan = found.request.plan
+    trials = list(plan.trials_by_id)
+    # A search may have made up trials that the plan does not list.
+    if trial is not None and trial not in trials and not plan.spec.search.adaptive:
         raise UserError(f"'{experiment}' has no trial '{trial}'; its trials are {', '.join(trials)}")
     record = reconnect(home, found)
     jobs = Jobs(record.address)

@@ -12,6 +12,7 @@ import cloup
 from .help_pages import PagedOption
 
 _PORT = click.IntRange(1, 65535)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 seconds_option = click.option(
@@ -60,6 +61,34 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=_PORT,
             metavar="PORT",
             help="Port of the local MLflow.  [default: 5000 or free]",
+        ),
+    )
+    return decorate(command)
+
+
+def cost_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a plan's cost is predicted from, and how much of it is allowed."""
+    decorate = cloup.option_group(
+        "Cost",
+        cloup.option(
+            "--budget-hours",
+            cls=PagedOption,
+            type=_POSITIVE,
+            metavar="H",
+            help="Worker-hours to keep to: fewer seeds, then fewer epochs.",
+        ),
+        cloup.option(
+            "--price-per-hour",
+            cls=PagedOption,
+            type=_POSITIVE,
+            metavar="PRICE",
+            help="Price of one DDP worker per hour, for the plan's cost.",
+        ),
+        cloup.option(
+            "--probe/--no-probe",
+            cls=PagedOption,
+            default=None,
+            help="Measure hardware that is not yet known.  [default: not with --dry-run]",
         ),
     )
     return decorate(command)

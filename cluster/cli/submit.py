@@ -18,7 +18,7 @@ from ...orchestration.plan import make_plan
 from ...orchestration.preflight import notes, require_machine
 from ...orchestration.search.names import slug
 from ...orchestration.spec import ExperimentSpec
-from ..engines import ensure_engines
+from ..engines import check_named, ensure_engines
 from ..experiments import Experiments
 from ..home import Home
 from ..jobs import dashboard_address
@@ -28,11 +28,10 @@ from ..predicting import Predictor
 from .console import print_addresses, print_data, print_line, print_warnings, stderr_console
 from .following import follow_to_end
 from .help_pages import PagedCommand, help_all_option
-from .options import engine_options
+from .options import cost_options, engine_options
 from .setting_options import merge_flags, setting_options
 
 _FILE = click.Path(path_type=Path)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
 # Stands in for a name that is made from the data, until these are open.
 _UNNAMED = "unnamed"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -41,13 +40,11 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 @cloup.command("submit", cls=PagedCommand)
 @setting_options(ExperimentSpec)
 @engine_options
+@cost_options
 @cloup.option("--spec", "spec_file", type=_FILE, help="YAML file of settings; flags win over it.")
 @cloup.option("--save", type=_FILE, help="Write the settings to a YAML file for --spec.")
 @cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @cloup.option("--check", is_flag=True, help="Check that the experiment can run, and stop.")
-@cloup.option("--probe/--no-probe", default=None, help="Measure hardware that is new.  [default: not with --dry-run]")
-@cloup.option("--price-per-hour", type=_POSITIVE, metavar="PRICE", help="Of one DDP worker; the plan tells the cost.")
-@cloup.option("--budget-hours", type=_POSITIVE, metavar="H", help="Worker-hours to keep to: fewer seeds, then epochs.")
 @cloup.option("--detach", is_flag=True, help="Do not follow the experiment.")
 @help_all_option
 def command(
@@ -84,6 +81,7 @@ def command(
     if not dry_run:
         # Before anything is measured or started; `launch` checks again.
         experiments.require_free(spec.name)
+        check_named(address, tracking_uri)
     predictor = Predictor.at(home, address, may_probe=not dry_run if probe is None else probe)
     problem, forecast = predictor.refusal(plan), None
     if problem and predictor.here and not dry_run:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
-from .records import TrialRecord
+from ..search.domains import Value
+from ..search.pareto import front
+from ..search.section import MAXIMIZED
+from .records import Outcome, TrialRecord
+
+# What of a record an objective is, where its name is another.
+_MEASURED = {"top1": "best_top1"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class ComparisonRow:
         images_per_second: of the latest epoch's training; None before the first.
         seconds: training time of its epochs.
         predicted_seconds, actual_seconds: of the whole trial, from its start to its end; None where it is not known.
+        front: whether no other completed trial is better in one objective and as good in the others; None of a sweep
+            with one objective, and of a trial that has not completed.
+        swept: fields of the recipe in which the trials of a sweep differ, and their values.
     """
 
     trial: str
@@ -41,11 +50,19 @@ class ComparisonRow:
     predicted_seconds: float | None
     actual_seconds: float | None
     outcome: str
+    front: bool | None = None
+    swept: Mapping[str, Value] = field(default_factory=dict)
 
 
-def compare(records: Sequence[TrialRecord]) -> list[ComparisonRow]:
-    """Rows in order of multiply-adds. The baseline of the ratios is the trial with the fewest (B0 in a family)."""
+def compare(records: Sequence[TrialRecord], objectives: Sequence[str] = ()) -> list[ComparisonRow]:
+    """Rows in order of multiply-adds. The baseline of the ratios is the trial with the fewest (B0 in a family).
+
+    Args:
+        records: the trials.
+        objectives: those of their sweep. Where there are several, the Pareto front is marked.
+    """
     ordered = sorted(records, key=lambda record: (record.macs, record.params, record.trial_id))
+    fronted = _front(ordered, objectives) if len(objectives) > 1 else {}
     return [
         ComparisonRow(
             trial=record.trial_id,
@@ -65,9 +82,24 @@ def compare(records: Sequence[TrialRecord]) -> list[ComparisonRow]:
             predicted_seconds=record.predicted_seconds,
             actual_seconds=record.elapsed,
             outcome=record.outcome.value,
+            front=fronted.get(record.run_id),
+            swept=record.swept,
         )
         for record in ordered
     ]
+
+
+def _front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, bool]:
+    """Whether each completed trial is on the Pareto front, by its run."""
+    done = [record for record in records if record.outcome is Outcome.COMPLETED and record.best_top1 is not None]
+    points = [[float(getattr(record, _MEASURED.get(name, name))) for name in objectives] for record in done]
+    found = front(points, [name in MAXIMIZED for name in objectives])
+    return {record.run_id: is_best for record, is_best in zip(done, found, strict=True)}
+
+
+def swept_fields(rows: Iterable[ComparisonRow | TrialRecord]) -> list[str]:
+    """The fields that the trials' sweeps differ in, each once."""
+    return list(dict.fromkeys(name for row in rows for name in row.swept))
 
 
 def to_json(rows: Sequence[ComparisonRow]) -> str:
@@ -76,9 +108,12 @@ def to_json(rows: Sequence[ComparisonRow]) -> str:
 
 
 def to_csv(rows: Sequence[ComparisonRow]) -> str:
-    """The rows as CSV with a header."""
+    """The rows as CSV with a header; each swept field is a column."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(ComparisonRow.__dataclass_fields__), lineterminator="\n")
+    own = [name for name in ComparisonRow.__dataclass_fields__ if name != "swept"]
+    writer = csv.DictWriter(text, fieldnames=[*own, *swept_fields(rows)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    for row in rows:
+        fields = asdict(row)
+        writer.writerow(fields.pop("swept") | fields)
     return text.getvalue()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +93,7 @@ class TrialRecord:
         global_batch, shuffle_block, tail: what the order of its samples follows from, with the seed; see `TrialPlan`.
         epochs: that it is to train.
         data_digest: of the data set's manifest.
+        swept: fields of its recipe in which the trials of its sweep differ, and their values.
         epochs_done: number of finished epochs.
         seconds: training time of these: without start-up, evaluation and what lies between restarts.
         predicted_seconds: from the trial's start to its end, as predicted when it started.
@@ -118,6 +121,7 @@ class TrialRecord:
     tail: Tail
     epochs: int
     data_digest: str
+    swept: Mapping[str, Any] = field(default_factory=dict)
     epochs_done: int = 0
     seconds: float = 0.0
     predicted_seconds: float | None = None
@@ -159,6 +163,7 @@ class TrialRecord:
                 tail=given["tail"],
                 epochs=int(found.get(tags.EPOCHS, given["epochs"])),
                 data_digest=given["data_digest"],
+                swept=json.loads(found.get(tags.SWEPT, "{}")),
                 epochs_done=int(measured.get(metrics.EPOCH, 0)),
                 seconds=measured.get(metrics.TRAIN_SECONDS, 0.0),
                 predicted_seconds=float(predicted) if predicted else None,
@@ -189,7 +194,7 @@ def trial_params(job: TrainingJob) -> dict[str, Any]:
         "data_digest": job.data_digest,
         **params_of(job.execution),
         **params_of(trial.recipe),
-        **trial.model_dump(exclude={"trial_id", "model", "recipe"}),
+        **trial.model_dump(exclude={"trial_id", "model", "recipe", "swept"}),
         "activation": model.activation,
         "shortcut": model.shortcut,
         "width": model.width,

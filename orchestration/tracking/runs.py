@@ -170,6 +170,7 @@ class Tracker:
                 "activation": trial.model.activation,
                 "shortcut": trial.model.shortcut,
                 tags.DATA_DIGEST: job.data_digest,
+                **({tags.SWEPT: json.dumps(trial.swept)} if trial.swept else {}),
             }
         )
         self._describe(run, trial_params(job))
@@ -353,4 +354,6 @@ class Tracker:
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={_text(item)}" for name, item in value.items())
     return str(value)

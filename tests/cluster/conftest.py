@@ -55,6 +55,7 @@ def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home that does not exist yet, for this test's commands and their child processes."""
     monkeypatch.setenv("EFFNET_CLUSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EFFNET_CLUSTER_SUBMIT_PROBE", "false")  # each home would measure this machine anew
     return Home(tmp_path / "home")
 
 

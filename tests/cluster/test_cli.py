@@ -205,6 +205,72 @@ def test_preparing_twice_or_nothing_is_refused_and_leaves_no_trace(cli: Cli, pho
 # Dry runs, and which setting wins
 
 
+def test_a_flag_takes_a_list_or_a_range_which_a_file_holds_as_the_sweep(saved: Callable[..., dict[str, Any]]) -> None:
+    lists = (
+        "--lr",
+        "1e-3,3e-3",
+        "--optimizer",
+        "sgd, adamw",
+        "--sweep",
+        "weight-decay=0,.1",
+        "--sweep",
+        "augment=on,off",
+    )
+    search = saved("--variants", "b0", "--global-batch", 4, *lists)["search"]
+    assert search["sweep"] == {
+        "optimizer": ["sgd", "adamw"],
+        "lr": [0.001, 0.003],
+        "weight_decay": [0.0, 0.1],
+        "augment": [True, False],
+    }
+    ranges = ("--search", "random", "--trials", 3, "--lr", "1e-4..1e-2:log", "--dropout", "0..0.5")
+    environment = {
+        "EFFNET_CLUSTER_SUBMIT_SWEEP": "epochs=3..5 lr_per=4,8",
+        "EFFNET_CLUSTER_SUBMIT_OBJECTIVES": "top1,macs",
+    }
+    search = saved("--variants", "b0", "--global-batch", 4, *ranges, **environment)["search"]
+    assert search == {
+        "method": "random",
+        "trials": 3,
+        "sweep": {"epochs": "3..5", "lr": "0.0001..0.01:log", "lr_per": [4, 8], "dropout": "0..0.5"},
+        "objectives": ["top1", "macs"],
+        "search_seed": None,
+    }
+
+
+def test_a_flag_wins_over_what_a_file_sweeps(saved: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(
+        "variants: b0\nrecipe: {global_batch: 4, ema: [0, 0.9]}\n"
+        "search: {sweep: {lr: [1, 2], epochs: 3..5, eps: [1, 2]}, method: random, trials: 4}\n"
+    )
+    flags = ("--lr", 5, "--sweep", "ema=0.5,0.6", "--epochs", "7,8", "--sweep", "dropout=0,0.1")
+    found = saved("--spec", file, *flags)
+    assert found["recipe"]["lr"] == 5
+    expected = {"epochs": [7, 8], "eps": [1.0, 2.0], "ema": [0.5, 0.6], "dropout": [0.0, 0.1]}
+    assert found["search"]["sweep"] == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--lr", "1e-3,x"), "recipe.lr: Input should be a valid number"),
+        (("--lr", "1..2"), "search: lr=1..2 is a range, which a grid cannot walk through; list its values"),
+        (("--sweep", "lr"), "sweep: expected FIELD=VALUES, such as lr=1e-3,3e-3 (got 'lr')"),
+        (("--sweep", "lr=1,2", "--lr", 3), "lr is given twice, by its own flag and by --sweep; say it once"),
+        (("--sweep", "lr=1,2", "--sweep", "lr=3"), "sweep: lr is there twice"),
+        (("--optimizer", "sgd,best"), "'best' is not one of 'adamw', 'sgd', 'rmsprop'"),
+        (("--recipe", "paper,basic"), "'paper,basic' is not one of"),
+        (("--search", "optuna"), "search: --search optuna needs a number of trials, such as --trials 20"),
+    ],
+)
+def test_a_sweep_that_means_nothing_is_one_line(cli: Cli, home: Home, flags: tuple[object, ...], told: str) -> None:
+    result = cli("submit", "--variants", "b0", *flags)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert not home.root.exists()
+
+
 def test_flags_win_over_the_environment_over_the_file_over_the_defaults(
     saved: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -279,7 +345,7 @@ def test_every_setting_of_the_specification_has_a_flag(cli: Cli) -> None:
     text = cli("submit", "--help-all").stdout
     fields = ExperimentSpec.model_fields.keys() | Recipe.model_fields.keys() | Execution.model_fields.keys()
     flags = set(re.findall(r"--([a-z-]+)", text))
-    assert {field.replace("_", "-") for field in fields} - flags == {"execution"}  # which is a section
+    assert {field.replace("_", "-") for field in fields} - flags == {"execution", "scheduling"}  # which are sections
 
 
 def test_a_dry_run_starts_nothing_and_writes_nothing_in_the_home(cli: Cli, home: Home, shards: Manifest) -> None:

@@ -17,6 +17,7 @@ from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import EngineError
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking.comparison import compare
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 
 FIRST, SECOND = "photos-b0-silu-s0", "photos-b0-silu-s1"
@@ -180,3 +181,24 @@ def test_of_a_thousand_trials_the_table_shows_those_that_run_and_counts_the_othe
     assert len(shown) == 40
     assert shown == sorted(shown), "they are not in the order of the plan"
     assert table.title == "x: 97 pending, 3 running, 899 completed, 1 failed"
+
+
+def test_swept_values_are_columns_of_every_table(shards: Manifest) -> None:
+    fields = {"name": "x", "variants": "b0", "recipe": {"global_batch": "3,4", "epochs": "5,10", "lr": "1e-3,0.01"}}
+    plan = make_plan(ExperimentSpec.parse(fields), shards)
+    record = trial(plan.trials[0].trial_id, epochs=1)
+    ended = replace(record, swept=plan.trials[0].swept, outcome=Outcome.COMPLETED, best_top1=0.25)
+    tables = (
+        live_table.plan_table(plan),
+        live_table.progress_table(plan, [ended]),
+        live_table.comparison_table(compare([ended])),
+    )
+    for table in tables:
+        shown = {str(column.header): next(iter(column.cells)) for column in table.columns}
+        assert (shown["epochs"], shown["global_batch"], shown["lr"]) == ("5", "3", "0.001")
+    title = str(tables[0].title)
+    assert "8 trials × 1 DDP workers, 5 to 10 epochs" in title
+    assert title.endswith("up to 2 of them left out in every epoch, by global batch and tail")
+    assert "front" not in {str(column.header) for column in tables[2].columns}
+    fronted = live_table.comparison_table(compare([ended], ("top1", "macs")))
+    assert [list(column.cells) for column in fronted.columns if column.header == "front"] == [["*"]]

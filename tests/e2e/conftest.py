@@ -35,7 +35,9 @@ class Cli:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, "EFFNET_CLUSTER_HOME": str(self.home), "NO_COLOR": "1"}
+        # Each home would measure this machine anew, which takes ten seconds.
+        probe = {"EFFNET_CLUSTER_SUBMIT_PROBE": "false"}
+        return {**os.environ, **probe, "EFFNET_CLUSTER_HOME": str(self.home), "NO_COLOR": "1"}
 
     def services(self) -> dict[str, dict[str, Any]]:
         status: dict[str, dict[str, Any]] = json.loads(self("status", "--json").stdout)

@@ -197,9 +197,40 @@ def test_the_line_starts_trials_while_there_is_room_and_again_when_one_has_ended
     assert line.next([]) is None
 
 
+def test_a_trial_that_goes_on_does_not_take_the_place_that_is_kept_for_another() -> None:
+    small = [planned("b0", seed) for seed in range(3)]
+    wide = planned("b7", image_size=224)
+    shares = shared(nodes((2, 0)), [*small, wide], workers="1,b7=2", cpus_per_worker=1)
+    line = Line(shares, clock=lambda: 0.0)
+    assert line.next(small[:2]) is small[0]
+    assert line.next(small[1:2]) is small[1]
+    line.ended(small[0].trial_id)  # paused
+    assert line.next([wide]) is None
+    assert not line.go_on(small[0])
+    assert line.next([wide]) is None
+    line.ended(small[1].trial_id)
+    assert not line.go_on(small[0])
+    assert line.next([wide]) is wide
+    line.ended(wide.trial_id)
+    assert line.go_on(small[0])
+
+
 def test_a_trial_that_a_search_makes_later_gets_its_variants_workers() -> None:
     shares = shared(nodes((8, 0)), [planned("b0"), planned("b7", image_size=224)], workers="auto")
     later = planned("b7", 9, image_size=224, global_batch=12, lr=0.1)
     wanted = shares.chosen["b7"]
     assert shares.demand_of(later).workers == max(count for count in (1, 2, 3, 4, 6, 12) if count <= wanted)
     assert place(shares.demand_of(later), shares.nodes) is not None
+
+
+def test_trials_start_on_nodes_that_have_joined_since() -> None:
+    trials, now = [planned("b0", seed) for seed in range(3)], [0.0]
+    cluster = nodes((1, 0))
+    line = Line(shared(cluster, trials, workers=1, cpus_per_worker=1), lambda: cluster, lambda: now[0])
+    assert line.next(trials) is not None
+    assert line.next(trials[1:]) is None
+    cluster = nodes((1, 0), (1, 0))
+    assert line.next(trials[1:]) is None, "nobody has asked for the nodes again"
+    now[0] += 11
+    assert line.next(trials[1:]) is not None
+    assert line.next(trials[2:]) is None

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ def record(trial_id: str, params: int, macs: int, **fields: Any) -> TrialRecord:
         "global_batch": 32,
         "shuffle_block": None,
         "tail": "drop",
+        "epochs": 1,
         "data_digest": "d",
         "seconds": 1.5,
     }
@@ -82,5 +84,32 @@ def test_csv_reads_back_with_every_value() -> None:
     assert len(read) == 3
     for fields, row in zip(read, compare(ROWS), strict=True):
         for name, value in vars(row).items():
+            if name == "swept":  # each of its fields is a column
+                continue
             kind = str if value is None else type(value)
             assert kind(fields[name]) == ("" if value is None else value)
+
+
+def test_each_swept_field_is_a_column_also_where_other_trials_have_none() -> None:
+    rows = compare([record("a", 1, 1, swept={"lr": 0.1, "clip_grad": None}), record("b", 2, 2, swept={"ema": 0.5})])
+    read = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert [(fields["lr"], fields["clip_grad"], fields["ema"]) for fields in read] == [("0.1", "", ""), ("", "", "0.5")]
+    assert [fields["swept"] for fields in json.loads(to_json(rows))] == [{"lr": 0.1, "clip_grad": None}, {"ema": 0.5}]
+
+
+def test_the_front_of_several_objectives_is_marked_among_the_completed() -> None:
+    trials = [
+        record("cheap", 1, 10, best_top1=0.5),
+        record("worse", 1, 20, best_top1=0.4),
+        record("good", 1, 30, best_top1=0.9),
+        record("alike", 1, 30, best_top1=0.9),
+        record("stopped", 1, 5, best_top1=0.95, outcome=Outcome.STOPPED),
+        record("begun", 1, 1),
+    ]
+    # Runs tell them apart: experiments that are compared may have trials of one name.
+    trials = [replace(trial, run_id=trial.trial_id) for trial in trials]
+    rows = {row.trial: row.front for row in compare(trials, ("top1", "macs"))}
+    assert rows == {"cheap": True, "worse": False, "good": True, "alike": True, "stopped": None, "begun": None}
+    assert {row.front for row in compare(trials)} == {row.front for row in compare(trials, ("top1",))} == {None}
+    slow = [replace(trial, seconds=float(number)) for number, trial in enumerate(trials)]
+    assert [row.trial for row in compare(slow, ("top1", "seconds")) if row.front] == ["cheap", "good"]

@@ -57,6 +57,24 @@ def test_a_trial_is_read_back_as_it_was_planned(tracker: Tracker, digits: Manife
     assert (record.outcome, record.reason, record.model_uri) == (Outcome.RUNNING, "", None)
 
 
+def test_what_is_swept_is_read_back_of_each_trial_as_it_was_planned(tracker: Tracker, digits: Manifest) -> None:
+    sweep = ["lr=1e-3,0.003", "clip_grad=none,1", "policy=none,rand", "compile=off,on", "epochs=5,10"]
+    plan = planned(digits, search={"sweep": sweep})
+    sweep_id = ensure_sweep(tracker, plan)
+    assert params(tracker, sweep_id)["sweep"] == (
+        "epochs=5,10 lr=0.001,0.003 clip_grad=None,1.0 policy=none,rand compile=False,True"
+    )
+    numbers = (0, 9, 31)
+    runs = [tracker.ensure_trial(job_of(plan, number), sweep_id) for number in numbers]
+    for number, run_id in zip(numbers, runs, strict=True):
+        trial, record = plan.trials[number], tracker.trial(run_id)
+        assert record.swept == trial.swept
+        assert [type(value) for value in record.swept.values()] == [type(value) for value in trial.swept.values()]
+        assert params(tracker, run_id)["lr"] == str(trial.recipe.lr)
+        assert "swept" not in params(tracker, run_id)
+        assert record.epochs == trial.recipe.epochs
+
+
 def test_what_is_measured_is_none_first_and_then_that_of_the_latest_epoch(tracker: Tracker, digits: Manifest) -> None:
     plan = planned(digits)
     run_id = tracker.ensure_trial(job_of(plan), ensure_sweep(tracker, plan))

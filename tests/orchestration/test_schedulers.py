@@ -42,15 +42,15 @@ class Everywhere:
     """Room for all, unless the test says otherwise."""
 
     def __init__(self) -> None:
-        self.wanted, self.free = False, True
+        self.wanted, self.free, self.gave_way = False, True, list[str]()
         self.stops: Stops = {}
 
     def stopped(self, name: str, reason: str) -> None:
         assert name not in self.stops
         self.stops[name] = reason
 
-    def paused(self, name: str) -> None:
-        pass
+    def gives_way(self, name: str) -> None:
+        self.gave_way.append(name)
 
     def go_on(self, name: str) -> bool:
         return self.free
@@ -138,12 +138,14 @@ def test_the_reason_names_rung_rank_and_threshold() -> None:
 
 def test_nobody_is_stopped_when_only_the_model_is_left_to_log() -> None:
     for name in ("none", "asha", "median", "hyperband"):
-        scheduler, stops = reasoned(Scheduling(name=name))  # type: ignore[arg-type]
+        room = Everywhere()
+        scheduler, stops = reasoned(Scheduling(name=name), room)  # type: ignore[arg-type]
         for number in range(6):
             trial: Any = NamedTrial(f"t{number}")
             scheduler.on_trial_add(None, trial)
             assert scheduler.on_trial_result(None, trial, {PERCENT: 100.0, TOP1: 1 - number / 10}) == "CONTINUE"
         assert stops == {}
+        assert room.gave_way == [f"t{number}" for number in range(6)], "the next trial can start"
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
