@@ -247,7 +247,7 @@ class Plan(BaseModel):
             for trial in plan.trials:
                 _batches_per_epoch(plan, trial.variant, trial.recipe.global_batch)
                 _require_normalizable(plan, trial)
-        else:
+        elif spec.search.adaptive:
             _require_corners(plan)
         return plan
 

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from effnet_cluster.datasets import Manifest
-from effnet_cluster.orchestration.driver import _left, conclude
+from effnet_cluster.orchestration.driver import _source, conclude
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
@@ -55,8 +55,8 @@ def of_epochs(trial: TrialPlan, epochs: int) -> TrialPlan:
 
 
 def left(request: ExperimentRequest, tracker: Tracker) -> list[str]:
-    known = {record.trial_id: record for record in tracker.trials()}
-    return [trial.trial_id for trial in _left(request.plan.trials, tracker, known)]
+    records = {record.trial_id: record for record in tracker.trials()}
+    return [trial.trial_id for trial in _source(request, tracker, records).waiting()]
 
 
 def champion(tracker: Tracker) -> str:
