@@ -27,8 +27,8 @@ from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.training.metrics import EPOCH, TOP1
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-EPOCHS, TRIALS = 6, 6
-LRS = [0.003, 0.001, 0.005, 0.002, 0.006, 0.004]
+EPOCHS, TRIALS = 4, 5
+LRS = [0.003, 0.001, 0.005, 0.002, 0.004]
 
 
 class Pretended(tune.Trainable):  # type: ignore[misc]
@@ -40,7 +40,7 @@ class Pretended(tune.Trainable):  # type: ignore[misc]
         self._note("starts")
 
     def step(self) -> dict[str, Any]:
-        if self._lr == self._fails and self._epoch == 1:
+        if f"-lr{self._fails}-" in self.trial_name and self._epoch == 1:
             raise RuntimeError("lost")
         if self._epoch == EPOCHS:
             return {RESULT_DUPLICATE: True}
@@ -92,7 +92,7 @@ def two_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def sweep(
     scheduler: str, tmp_path: Path, fails: float | None = None, **more: Any
 ) -> tuple[dict[str, list[dict[str, Any]]], Runs]:
-    """Run six trials, two at a time, of which the one with a learning rate of `fails` fails in its second epoch.
+    """Run five trials, two at a time, of which the one with a learning rate of `fails` fails in its second epoch.
 
     Returns:
         What happened to each, and what was stopped.
@@ -138,7 +138,7 @@ def epochs(notes: list[dict[str, Any]]) -> list[int]:
 
 
 def test_asha_stops_trials_with_a_reason_and_the_others_train_to_their_end(two_cores: None, tmp_path: Path) -> None:
-    found, runs = sweep("asha", tmp_path, min_share=0.17, reduction=2)
+    found, runs = sweep("asha", tmp_path, min_share=0.25, reduction=2)
     assert 0 < len(runs.stopped) < TRIALS
     for name, notes in found.items():
         assert epochs(notes) == list(range(1, len(epochs(notes)) + 1))
@@ -155,10 +155,9 @@ def test_hyperband_pauses_trials_until_all_have_begun_and_none_is_lost(two_cores
     assert any(note["what"] == "goes on" for notes in found.values() for note in notes)
 
 
-@pytest.mark.parametrize("scheduler", ["hyperband", "pbt"])
-def test_trials_that_wait_for_one_that_fails_go_on_without_it(scheduler: str, two_cores: None, tmp_path: Path) -> None:
+def test_trials_that_wait_for_one_that_fails_go_on_without_it(two_cores: None, tmp_path: Path) -> None:
     last = LRS[-1]  # all others are paused by then
-    found, runs = sweep(scheduler, tmp_path, last)
+    found, runs = sweep("pbt", tmp_path, last, min_share=0.3)
     ended = {name for name, notes in found.items() if epochs(notes)[-1] == EPOCHS}
     assert len(ended | runs.stopped.keys()) == TRIALS - 1
 
