@@ -17,7 +17,7 @@ class Execution(BaseModel):
 
     workers: Annotated[
         Workers,
-        Field(description="DDP workers: N, N:M, auto or b0=1,b7=8"),
+        Field(description="DDP workers: N, N:M, auto, b0=1,b7=8"),
         Shown(common=True, metavar="N[:M]"),
     ] = WorkerRange(1, 1)
     cpus_per_worker: Annotated[
