@@ -201,6 +201,8 @@ class ReasonedScheduler(TrialScheduler):  # type: ignore[misc]
         self._ended.add(str(trial))
         if TOP1 in result:
             self._inner.on_trial_complete(tune_controller, trial, result)
+        else:  # it has nothing to be compared by; others that wait for it need not
+            self._inner.on_trial_remove(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Called by Tune when a trial that does not run is ended: a paused one that others have left behind."""

@@ -23,7 +23,7 @@ from .tracking.records import Outcome
 from .tracking.runs import Tracker
 from .training.job import TrialPlan
 from .training.metrics import BEST_TOP1, TOP1, TRAIN_SECONDS
-from .trial import SweepContext, Trial
+from .trial import CANCELLED, SweepContext, Trial
 
 # Seconds that a stopped trial's process gets to end its part of the run.
 _LEAVES_S = 120.0
@@ -113,6 +113,8 @@ class _NextTrials(Searcher):  # type: ignore[misc]
         name = trial.trial_id
         self._line.ended(name)
         outcome = Outcome.FAILED if error else Outcome.STOPPED if name in self._stopped else Outcome.COMPLETED
+        if result and CANCELLED in result:
+            outcome = Outcome.CANCELLED
         metrics = {"top1": BEST_TOP1, "seconds": TRAIN_SECONDS}
         values = {value: result[metric] for value, metric in metrics.items() if result and metric in result}
         share = (result or {}).get(PERCENT, 0.0) / 100

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
-from ray.tune.result import RESULT_DUPLICATE
+from ray.tune.result import DONE, RESULT_DUPLICATE
 
 from .allocation import Shares
 from .exchange import Exchange, Exchanges
@@ -30,6 +30,10 @@ class SweepContext:
     shares: Shares
 
 
+CANCELLED = "cancelled"
+"""In the last report of a trial that the user has ended."""
+
+
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial in the process that Tune gives it. A step is an epoch; the trial's own storage has its checkpoints.
 
@@ -45,6 +49,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """
         self._context, self._config = context, config
         self._training: TrialTraining | None = None
+        self._last: dict[str, Any] = {}
         self._follows = False
         self._exchanges: Exchanges | None = None
         if context.request.spec.scheduling.name != "pbt":
@@ -64,10 +69,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         if self._training is None:
             self._training = self._make_training()
         metrics = self._training.next_report()
-        if metrics is None:
-            return {RESULT_DUPLICATE: True}  # done, and the last report stays
+        if metrics is None:  # done, and the last report stays unless the user ended the trial
+            return self._last | {DONE: True, CANCELLED: True} if self._training.cancelled else {RESULT_DUPLICATE: True}
         self._epoch = int(metrics[EPOCH])
-        return metrics | {PERCENT: 100 * metrics[EPOCH] / self._plan.recipe.epochs}
+        self._last = metrics | {PERCENT: 100 * metrics[EPOCH] / self._plan.recipe.epochs}
+        return self._last
 
     def cleanup(self) -> None:
         """Called by Tune at the end, also where the trial is stopped or paused; Tune waits for it."""

@@ -67,7 +67,7 @@ class TrialTraining:
         predicted_s: float | None = None,
         goes_on_from: Sequence[str] = (),
     ) -> None:
-        self._run_id = ""
+        self._run_id, self.cancelled = "", False
         self._request, self._sweep_id, self._trial = request, sweep_id, trial
         self._resources, self._predicted_s = resources, predicted_s
         self._goes_on_from = tuple(goes_on_from)
@@ -79,7 +79,7 @@ class TrialTraining:
         self._thread = threading.Thread(target=self._run, name=trial.trial_id, daemon=True)
 
     def next_report(self) -> dict[str, Any] | None:
-        """Wait for the metrics of the next epoch; None when the trial is completed.
+        """Wait for the metrics of the next epoch; None when the trial is completed, or `cancelled` by the user.
 
         Raises:
             TrialFailedError: the workers failed more often than allowed, or in a way that would come again.
@@ -125,6 +125,7 @@ class TrialTraining:
         # Looked for often, and no reason to wait for the server.
         requests = StopRequests(Tracker(request.tracking_uri, request.spec.name, request.uid, patience_s=0))
         if _is_requested(requests, self._trial.trial_id):
+            self.cancelled = True
             tracker.finish(run_id, Outcome.CANCELLED, CANCELLED_WHILE_WAITING)
             return
         groups = self._groups = self._make_groups(execution.controller, self._reports.put)
@@ -141,6 +142,7 @@ class TrialTraining:
                 if self._leaving.is_set():
                     break
                 if cancelled.is_set():
+                    self.cancelled = True
                     tracker.finish(run_id, Outcome.CANCELLED, CANCELLED)
                     return
                 fault, reason = _fault(error)

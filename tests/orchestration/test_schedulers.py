@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from effnet_cluster.orchestration.schedulers import (
     value_at,
 )
 from effnet_cluster.orchestration.scheduling import Scheduling
+from effnet_cluster.orchestration.sweep import _NextTrials
 from effnet_cluster.orchestration.training.metrics import TOP1
+from effnet_cluster.orchestration.trial import CANCELLED
 
 
 class NamedTrial:
@@ -180,3 +183,30 @@ def test_a_paused_trial_goes_on_only_where_there_is_room() -> None:
 def test_the_value_at_a_share_is_that_of_the_first_report_from_there_on() -> None:
     curve = [Point(10, 0.1), Point(20, 0.2), Point(50, 0.5)]
     assert [value_at(curve, percent) for percent in (0, 10, 10.1, 50, 51)] == [0.1, 0.1, 0.2, 0.5, None]
+
+
+@pytest.mark.parametrize("name", ["none", "asha", "hyperband", "median"])
+def test_a_trial_that_the_user_ends_before_its_first_report_holds_up_nobody(name: Any) -> None:
+    scheduler, stops = reasoned(Scheduling(name=name))
+    trials: list[Any] = [NamedTrial("first"), NamedTrial("second")]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    scheduler.on_trial_complete(None, trials[0], {CANCELLED: True})
+    if name == "hyperband":
+        assert trials[0] not in scheduler._inner._trial_info[trials[0]][0]._live_trials
+    scheduler.on_trial_complete(None, trials[1], {PERCENT: 100.0, TOP1: 0.5})
+    assert stops == {}
+
+
+@pytest.mark.parametrize(
+    ("result", "outcome"),
+    [({CANCELLED: True, TOP1: 0.5}, "cancelled"), ({TOP1: 0.5}, "completed"), (None, "completed")],
+)
+def test_a_source_is_told_that_the_user_ended_a_trial(result: dict[str, Any] | None, outcome: str) -> None:
+    told: list[tuple[str, str]] = []
+    source: Any = SimpleNamespace(ended=lambda name, outcome, values: told.append((name, outcome)))
+    line: Any = SimpleNamespace(ended=lambda name: None)
+    next_trials = _NextTrials(source, line, SimpleNamespace())  # type: ignore[arg-type]
+    next_trials._started["id"] = SimpleNamespace(trial_id="b0")  # type: ignore[assignment]
+    next_trials.on_trial_complete("id", result)
+    assert told == [("b0", outcome)]
