@@ -20,8 +20,8 @@ from ..datasets import one_line, reach_this_machine_directly, shorten
 from ..orchestration.driver import ENTRYPOINT, EXPERIMENT_FILE
 from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
-from ..orchestration.packing import Node
 from ..orchestration.request import ExperimentRequest
+from ..orchestration.sizing.packing import Node
 from ..orchestration.tracking.records import Outcome
 from .ray_token import use_token
 from .server_address import named_server

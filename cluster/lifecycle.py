@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..datasets import DataError
-from ..orchestration.cost import CostModel
 from ..orchestration.errors import EngineError, NameTakenError, UserError
 from ..orchestration.extension import Extension
 from ..orchestration.plan import Plan
 from ..orchestration.request import ExperimentRequest
+from ..orchestration.sizing.cost import CostModel
 from ..orchestration.tracking.records import Outcome
 from ..orchestration.tracking.stop_requests import StopRequests
 from ..orchestration.training.execution import Execution

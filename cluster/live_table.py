@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ..orchestration.cost import TrialCost
 from ..orchestration.errors import EngineError
 from ..orchestration.forecast import Forecast
 from ..orchestration.plan import Plan
 from ..orchestration.search.domains import texts_of
+from ..orchestration.sizing.cost import TrialCost
 from ..orchestration.tracking.comparison import ComparisonRow, swept_fields
 from ..orchestration.tracking.progress import TrialProgress, count_states, progress_of
 from ..orchestration.tracking.records import Outcome, TrialRecord

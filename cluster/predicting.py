@@ -13,13 +13,13 @@ import psutil
 from pydantic import ValidationError
 
 from ..datasets import child_environment, shorten
-from ..orchestration.allocation import share_out
-from ..orchestration.cost import CostModel
 from ..orchestration.errors import EngineError, UserError
 from ..orchestration.forecast import Forecast
 from ..orchestration.measurements import recalled, remember
-from ..orchestration.packing import Node
 from ..orchestration.plan import Plan
+from ..orchestration.sizing.allocation import share_out
+from ..orchestration.sizing.cost import CostModel
+from ..orchestration.sizing.packing import Node
 from ..orchestration.training.measured import Measurement, ProbeOrder
 from .home import Home
 from .jobs import GLIBC, nodes_at

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..datasets import EffnetClusterError, one_line
-from .faults import cause
 from .logs import configure_logging
 from .plan import Plan
 from .request import ExperimentRequest
+from .running.faults import cause
 from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
 from .tracking.records import Outcome, TrialRecord
@@ -67,13 +67,13 @@ def run(request: ExperimentRequest) -> bool:
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:
     """Run the trials that are not finished; returns the errors of those that failed, by the trials' ids."""
-    from .allocation import share_out
     from .measurements import learn
     from .node_facts import versions
-    from .nodes import alive_nodes, ask_nodes, measured_costs, tell_autoscaler
     from .preflight import require_nodes
-    from .sweep import run_sweep
-    from .trial import SweepContext
+    from .running.nodes import alive_nodes, ask_nodes, measured_costs, tell_autoscaler
+    from .running.sweep import run_sweep
+    from .running.trial import SweepContext
+    from .sizing.allocation import share_out
 
     nodes = alive_nodes()
     records = {record.trial_id: record for record in tracker.trials()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .allocation import Shares
-from .cost import TrialCost
 from .errors import UserError
 from .plan import Plan
-from .simulation import Schedule, simulate
+from .sizing.allocation import Shares
+from .sizing.cost import TrialCost
+from .sizing.simulation import Schedule, simulate
 from .spec import ExperimentSpec
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..datasets import locked, write_atomically
-from .allocation import Shares, share_out
-from .cost import CostModel
-from .packing import Node
 from .plan import Plan
+from .sizing.allocation import Shares, share_out
+from .sizing.cost import CostModel
+from .sizing.packing import Node
 from .tracking.records import Outcome, TrialRecord
 from .training.execution import Execution
 from .training.job import TrialPlan

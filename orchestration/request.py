@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from .cost import CostModel
 from .plan import Plan
+from .sizing.cost import CostModel
 from .spec import ExperimentSpec
 
 

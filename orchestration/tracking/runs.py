@@ -228,21 +228,6 @@ class Tracker:
                 return str(run.info.run_id)
             time.sleep(_POLL_S)
 
-    def note_exchange(
-        self, run_id: str, number: int, epoch: int, donor: str, before: Mapping[str, Any], after: Mapping[str, Any]
-    ) -> None:
-        """Note with a trial's run that it has taken over the weights of another trial.
-
-        Args:
-            run_id: the trial's.
-            number: of the exchange, from 1.
-            epoch: finished epochs of the weights.
-            donor: the other trial.
-            before, after: the swept fields of the trial's recipe, which it has changed.
-        """
-        changed = ", ".join(f"{name} {before[name]} → {after[name]}" for name in after if before[name] != after[name])
-        self.client.set_tag(run_id, f"{tags.EXCHANGE}{number}", f"epoch {epoch}: weights of {donor}; {changed}")
-
     def receipts(self, run_id: str) -> dict[int, int]:
         """The receipt, a hash of the consumed samples, of every epoch that a run has logged; epochs count from 1."""
         high, low = (

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 # `orchestration` is the trunk, without its wings.
 EFFNET, DATASETS, TRAINING = "effnet", "datasets", "orchestration/training"
 TRACKING, REPORT, SEARCH = "orchestration/tracking", "orchestration/report", "orchestration/search"
+SIZING, RUNNING, DRIVER = "orchestration/sizing", "orchestration/running", "orchestration/driver.py"
 TRUNK = "orchestration"
 ERRORS, LOGS = "orchestration/errors.py", "orchestration/logs.py"
 MAY_IMPORT = {
@@ -22,11 +23,14 @@ MAY_IMPORT = {
     LOGS: set(),
     TRAINING: {EFFNET, DATASETS, ERRORS, LOGS},
     SEARCH: {ERRORS, TRAINING},
+    SIZING: {EFFNET, ERRORS, TRAINING},
     TRACKING: {EFFNET, DATASETS, ERRORS, TRAINING, SEARCH},
     REPORT: {ERRORS, TRACKING},
-    TRUNK: {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, TRACKING, REPORT},
-    "benchmarks": {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, TRACKING, REPORT, TRUNK},
-    "cluster": {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, TRACKING, REPORT, TRUNK, "benchmarks"},
+    TRUNK: (LOWER := {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, SIZING, TRACKING, REPORT}),
+    RUNNING: LOWER | {TRUNK},
+    DRIVER: LOWER | {TRUNK, RUNNING},
+    "benchmarks": LOWER | {TRUNK, RUNNING},
+    "cluster": LOWER | {TRUNK, DRIVER, "benchmarks"},
 }
 FILES = [
     path.relative_to(ROOT)
@@ -76,7 +80,8 @@ def test_the_reader_of_imports_sees_them_all() -> None:
     assert {"click", "effnet_cluster.orchestration.plan.make_plan"} <= found
     assert "effnet_cluster.cluster.cli.console.stderr_console" in found
     assert "effnet_cluster.cluster.home.Home" in found
-    assert "ray.train.torch.TorchTrainer" in set(imports(Path("orchestration/trial.py")))  # inside a function
+    inside_a_function = imports(Path("orchestration/running/actor_groups.py"))
+    assert "ray.train.torch.TorchTrainer" in set(inside_a_function)
     assert len(FILES) > 100
     assert place("orchestration/training/trainer.py") == TRAINING
     assert place("orchestration/errors/UserError") == ERRORS
@@ -91,23 +96,24 @@ def test_a_module_imports_only_what_its_place_may(file: Path) -> None:
 
 
 def test_each_engine_has_one_home() -> None:
-    assert places("ray.train") | places("ray.tune") == {TRUNK}
+    assert places("ray.train") | places("ray.tune") == {RUNNING}
     assert places("mlflow") == {TRACKING}
     assert places("webdataset") == {DATASETS}
     assert places("click") | places("cloup") | places("rich") == {"cluster"}
-    assert places("ray") == {TRUNK, "cluster"}
+    assert places("ray") == {TRUNK, RUNNING, DRIVER, "cluster"}
+    assert {path for path in users("ray") if place(path) == TRUNK} == {"orchestration/ray_tasks.py"}
     assert places("pydantic") <= {TRUNK, TRAINING, SEARCH, "cluster"}
     assert places("optuna") <= {SEARCH}
     assert {path.partition("/")[0] for path in users("torchvision")} == {DATASETS}
     assert places("torch") == {EFFNET, DATASETS, TRAINING, TRACKING, TRUNK, "cluster"}
-    assert {path for path in users("torch") if place(path) == TRUNK} == {"orchestration/train_worker.py"}
+    assert {path for path in users("torch") if place(path) == TRUNK} == {"orchestration/running/train_worker.py"}
 
 
 def test_what_ray_does_not_promise_is_used_in_one_file() -> None:
     leaning = {
         file.as_posix() for file in FILES for name in imports(file) if name.startswith("ray.") and "._" in f".{name}"
     }
-    assert leaning == {"orchestration/ray_internals.py"}
+    assert leaning == {"orchestration/running/ray_internals.py"}
 
 
 def test_the_lower_rooms_use_no_engine() -> None:
@@ -128,9 +134,10 @@ def test_what_only_tests_need_is_imported_by_no_room() -> None:
         ("orchestration.training.trainer", {"ray", "mlflow", "click"}),
         ("orchestration.training.__main__", {"ray", "mlflow", "click"}),
         ("orchestration.tracking.runs", {"ray", "torch"}),
-        ("orchestration.sweep", {"torch", "torchvision"}),
-        ("orchestration.ray_internals", {"torch", "torchvision"}),
+        ("orchestration.running.sweep", {"torch", "torchvision"}),
+        ("orchestration.running.ray_internals", {"torch", "torchvision"}),
         ("orchestration.driver", {"torch", "torchvision"}),
+        ("orchestration.sizing.line", {"ray", "mlflow", "torch"}),
         ("datasets", {"torch", "webdataset", "sklearn"}),
         ("effnet", {"torch"}),
     ],

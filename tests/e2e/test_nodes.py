@@ -17,13 +17,13 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from effnet_cluster.datasets import DIGITS, open_dataset
-from effnet_cluster.orchestration.allocation import share_out
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.node_facts import versions
-from effnet_cluster.orchestration.nodes import alive_nodes, ask_nodes
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.preflight import require_nodes
 from effnet_cluster.orchestration.request import ExperimentRequest
+from effnet_cluster.orchestration.running.nodes import alive_nodes, ask_nodes
+from effnet_cluster.orchestration.sizing.allocation import share_out
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.storage import Storage
 

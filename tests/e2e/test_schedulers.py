@@ -15,14 +15,14 @@ from ray import tune
 from ray.tune.result import RESULT_DUPLICATE
 
 from effnet_cluster.datasets import DIGITS, open_dataset
-from effnet_cluster.orchestration.allocation import share_out
-from effnet_cluster.orchestration.nodes import alive_nodes
 from effnet_cluster.orchestration.plan import make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
-from effnet_cluster.orchestration.schedulers import PERCENT
+from effnet_cluster.orchestration.running.nodes import alive_nodes
+from effnet_cluster.orchestration.running.schedulers import PERCENT
+from effnet_cluster.orchestration.running.sweep import run_sweep
 from effnet_cluster.orchestration.search.sources import PlannedSource
+from effnet_cluster.orchestration.sizing.allocation import share_out
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.sweep import run_sweep
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.training.metrics import EPOCH, TOP1
 

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effnet_cluster.datasets import Batch, EvalLoader, Manifest
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.orchestration.faults import classify
+from effnet_cluster.orchestration.running.faults import classify
 from effnet_cluster.orchestration.training import shared_average
 from effnet_cluster.orchestration.training.checkpoint import TrainingProgress
 from effnet_cluster.orchestration.training.classifier import NormalizedModel

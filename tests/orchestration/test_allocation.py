@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from effnet_cluster.orchestration.allocation import TRIAL_MEMORY, Shares, share_out
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.line import Line
-from effnet_cluster.orchestration.packing import Node, place, place_together
-from effnet_cluster.orchestration.simulation import simulate
+from effnet_cluster.orchestration.sizing.allocation import TRIAL_MEMORY, Shares, share_out
+from effnet_cluster.orchestration.sizing.line import Line
+from effnet_cluster.orchestration.sizing.packing import Node, place, place_together
+from effnet_cluster.orchestration.sizing.simulation import simulate
 from effnet_cluster.orchestration.training.execution import Execution
 from effnet_cluster.orchestration.training.job import TrialPlan
 
@@ -145,8 +145,8 @@ def test_how_many_trials_run_at_once_is_safe_whichever_they_are() -> None:
 
 @pytest.fixture
 def no_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet_cluster.orchestration.cost._START_S", 0.0)
-    monkeypatch.setattr("effnet_cluster.orchestration.cost._END_S", 0.0)
+    monkeypatch.setattr("effnet_cluster.orchestration.sizing.cost._START_S", 0.0)
+    monkeypatch.setattr("effnet_cluster.orchestration.sizing.cost._END_S", 0.0)
 
 
 def test_auto_gives_one_worker_each_where_there_are_more_trials_than_slots(no_overhead: None) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnet_cluster.effnet.memory import estimate
-from effnet_cluster.orchestration.cost import CostModel, TrialCost
+from effnet_cluster.orchestration.sizing.cost import CostModel, TrialCost
 from effnet_cluster.orchestration.training.job import TrialPlan
 from effnet_cluster.orchestration.training.measured import MeasuredNetwork, Measurement
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from effnet_cluster.orchestration import exchange as module
 from effnet_cluster.orchestration.errors import EngineError
-from effnet_cluster.orchestration.exchange import Exchange, Exchanges
+from effnet_cluster.orchestration.running import exchange as module
+from effnet_cluster.orchestration.running.exchange import Exchange, Exchanges
 from effnet_cluster.orchestration.training.checkpoint_names import position_name
 from effnet_cluster.orchestration.training.storage import Storage
 

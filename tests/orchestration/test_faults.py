@@ -20,7 +20,7 @@ from ray.train.v2._internal.exceptions import (
 from effnet_cluster.datasets import DataError
 from effnet_cluster.datasets.errors import UnavailableError
 from effnet_cluster.orchestration.errors import EngineError, UserError
-from effnet_cluster.orchestration.faults import (
+from effnet_cluster.orchestration.running.faults import (
     Fault,
     FaultPolicy,
     GiveUp,

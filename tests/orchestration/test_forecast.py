@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from effnet_cluster.datasets import Manifest
-from effnet_cluster.orchestration.allocation import share_out
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.forecast import Forecast, within_budget
 from effnet_cluster.orchestration.measurements import FILE, Measurements, cost_model, learn, recalled, remember
-from effnet_cluster.orchestration.packing import Node
 from effnet_cluster.orchestration.plan import Plan, make_plan
+from effnet_cluster.orchestration.sizing.allocation import share_out
+from effnet_cluster.orchestration.sizing.packing import Node
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 from effnet_cluster.orchestration.training.measured import Measurement, kind_of

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from effnet_cluster.orchestration import nodes
-from effnet_cluster.orchestration.nodes import tell_autoscaler
-from effnet_cluster.orchestration.packing import Demand
+from effnet_cluster.orchestration.running import nodes
+from effnet_cluster.orchestration.running.nodes import tell_autoscaler
+from effnet_cluster.orchestration.sizing.packing import Demand
 
 
 def test_the_autoscaler_is_told_of_every_worker_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet_cluster.orchestration.packing import Demand, Node, Running, Turn, next_to_start, place
-from effnet_cluster.orchestration.simulation import Schedule, lower_bound, simulate
+from effnet_cluster.orchestration.sizing.packing import Demand, Node, Running, Turn, next_to_start, place
+from effnet_cluster.orchestration.sizing.simulation import Schedule, lower_bound, simulate
 
 GIB = 2**30
 

@@ -22,10 +22,10 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from effnet_cluster.orchestration import ray_internals
-from effnet_cluster.orchestration.actor_groups import GroupsInActor
-from effnet_cluster.orchestration.faults import Fault, classify
-from effnet_cluster.orchestration.ray_internals import GroupsInProcess
+from effnet_cluster.orchestration.running import ray_internals
+from effnet_cluster.orchestration.running.actor_groups import GroupsInActor
+from effnet_cluster.orchestration.running.faults import Fault, classify
+from effnet_cluster.orchestration.running.ray_internals import GroupsInProcess
 from effnet_cluster.orchestration.training.errors import PreemptedError
 from effnet_cluster.orchestration.training.preemption import asked_to_leave
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
 
-from effnet_cluster.orchestration.schedulers import (
+from effnet_cluster.orchestration.running.schedulers import (
     PERCENT,
     Point,
     ReasonedScheduler,
@@ -21,10 +21,10 @@ from effnet_cluster.orchestration.schedulers import (
     rungs,
     value_at,
 )
+from effnet_cluster.orchestration.running.sweep import _NextTrials
+from effnet_cluster.orchestration.running.trial import CANCELLED
 from effnet_cluster.orchestration.scheduling import Scheduling
-from effnet_cluster.orchestration.sweep import _NextTrials
 from effnet_cluster.orchestration.training.metrics import TOP1
-from effnet_cluster.orchestration.trial import CANCELLED
 
 
 class NamedTrial:

@@ -16,7 +16,7 @@ from effnet_cluster.effnet import VARIANTS
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.ray_internals import ElasticWorkers
+from effnet_cluster.orchestration.running.ray_internals import ElasticWorkers
 from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 from effnet_cluster.orchestration.training.recipes import RECIPES, Recipe, RecipeName

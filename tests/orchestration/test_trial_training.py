@@ -13,16 +13,16 @@ import pytest
 from ray.train import WorkerGroupError
 
 from effnet_cluster.datasets import Manifest
-from effnet_cluster.orchestration import trial_training
-from effnet_cluster.orchestration.allocation import WorkerResources
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
+from effnet_cluster.orchestration.running import trial_training
+from effnet_cluster.orchestration.running.trial_training import TrialFailedError, TrialTraining
+from effnet_cluster.orchestration.sizing.allocation import WorkerResources
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.stop_requests import StopRequests, when_requested
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
-from effnet_cluster.orchestration.trial_training import TrialFailedError, TrialTraining
 
 from .conftest import ensure_sweep
 

@@ -11,17 +11,17 @@ from typing import Any, Protocol
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 
-from .allocation import WorkerResources
-from .errors import EngineError
+from ..errors import EngineError
+from ..logs import configure_logging
+from ..request import ExperimentRequest
+from ..sizing.allocation import WorkerResources
+from ..tracking.records import Outcome
+from ..tracking.runs import Tracker
+from ..tracking.server import PATIENCE_S
+from ..tracking.sink import MlflowSink
+from ..tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequests, when_requested
+from ..training.job import TrainingJob, TrialPlan
 from .faults import Fault, FaultPolicy, GiveUp, cause, classify, decisive
-from .logs import configure_logging
-from .request import ExperimentRequest
-from .tracking.records import Outcome
-from .tracking.runs import Tracker
-from .tracking.server import PATIENCE_S
-from .tracking.sink import MlflowSink
-from .tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequests, when_requested
-from .training.job import TrainingJob, TrialPlan
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
 LEAVE_S = 90.0

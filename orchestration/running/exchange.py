@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .errors import EngineError
-from .training.checkpoint_names import epoch_of
-from .training.checkpoint_store import FOLDER
-from .training.storage import Storage
+from ..errors import EngineError
+from ..training.checkpoint_names import epoch_of
+from ..training.checkpoint_store import FOLDER
+from ..training.storage import Storage
 
 # Beside a trial's checkpoints: what others may take over, what was taken over last, and the list of that.
 _OFFERED, _TAKEN, _FILE = "offered", "taken", "exchanges.json"

@@ -15,12 +15,12 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
-from ..effnet import EfficientNetConfig
-from ..effnet.memory import TrainingMemory, estimate
-from .training.job import TrialPlan
-from .training.measured import MeasuredNetwork, Measurement, kind_of
-from .training.micro_batch import fitting_images, largest_divisor
-from .training.recipes import Recipe
+from ...effnet import EfficientNetConfig
+from ...effnet.memory import TrainingMemory, estimate
+from ..training.job import TrialPlan
+from ..training.measured import MeasuredNetwork, Measurement, kind_of
+from ..training.micro_batch import fitting_images, largest_divisor
+from ..training.recipes import Recipe
 
 # Without a probe: training takes three forward passes' multiply-adds, at so many per second on a core or a GPU.
 _PASSES, _CORE_MACS, _GPU_MACS, _PASS_S = 3.0, 3e9, 1e12, 0.05

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.train import RunConfig, ScalingConfig, UserCallback
 
-from .errors import UserError
+from ..errors import UserError
 from .train_worker import is_preempted, train_worker
 
 Worker = Callable[[dict[str, Any]], None]

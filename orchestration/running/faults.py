@@ -6,8 +6,8 @@ import errno
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .errors import EngineError
-from .training.errors import PreemptedError
+from ..errors import EngineError
+from ..training.errors import PreemptedError
 
 
 class Fault(StrEnum):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..errors import UserError
+from ..training.execution import Execution
+from ..training.job import TrialPlan
+from ..training.micro_batch import is_normalizable, largest_micro_batch
+from ..training.workers import workers_of
 from .cost import CostModel, TrialCost
-from .errors import UserError
 from .packing import Demand, Node, line_up, place, place_together
 from .simulation import simulate
-from .training.execution import Execution
-from .training.job import TrialPlan
-from .training.micro_batch import is_normalizable, largest_micro_batch
-from .training.workers import workers_of
 
 # What a trial takes beside its workers: its own process (250 MiB), and Ray Train's synchronization actor and cleaner
 # (190 each). No part of a core: that would leave the trial's own workers without their last whole one.

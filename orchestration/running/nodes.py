@@ -11,15 +11,15 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..datasets import one_line
-from .allocation import share_out
-from .cost import CostModel
-from .errors import UserError
-from .measurements import recalled, remember
-from .node_facts import NodeFacts, facts_of_node
-from .packing import Demand, Node
-from .request import ExperimentRequest
-from .training.measured import Measurement, ProbeOrder
+from ...datasets import one_line
+from ..errors import UserError
+from ..measurements import recalled, remember
+from ..node_facts import NodeFacts, facts_of_node
+from ..request import ExperimentRequest
+from ..sizing.allocation import share_out
+from ..sizing.cost import CostModel
+from ..sizing.packing import Demand, Node
+from ..training.measured import Measurement, ProbeOrder
 
 _ANSWER_S, _PROBE_S = 300.0, 600.0
 _log = logging.getLogger(__name__)
@@ -114,6 +114,6 @@ def measured_costs(nodes: Sequence[Node], request: ExperimentRequest) -> CostMod
 
 
 def _probe(order: ProbeOrder) -> Measurement:
-    from .training.probe import probe
+    from ..training.probe import probe
 
     return probe(order)

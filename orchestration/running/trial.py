@@ -9,15 +9,16 @@ from typing import Any
 from ray import tune
 from ray.tune.result import DONE, RESULT_DUPLICATE
 
-from .allocation import Shares
+from ..request import ExperimentRequest
+from ..sizing.allocation import Shares
+from ..tracking.exchanges import note_exchange
+from ..tracking.runs import Tracker
+from ..tracking.server import PATIENCE_S
+from ..training.job import TrialPlan
+from ..training.metrics import EPOCH
+from ..training.storage import Storage
 from .exchange import Exchange, Exchanges
-from .request import ExperimentRequest
 from .schedulers import PERCENT
-from .tracking.runs import Tracker
-from .tracking.server import PATIENCE_S
-from .training.job import TrialPlan
-from .training.metrics import EPOCH
-from .training.storage import Storage
 from .trial_training import LEAVE_S, TrialTraining
 
 
@@ -101,7 +102,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._plan = self._with(swept)
         if run_id is not None:
             number = len(self._exchanges.all())
-            tracker.note_exchange(run_id, number, exchange.epoch, exchange.donor, own.swept, self._plan.swept)
+            note_exchange(tracker, run_id, number, exchange.epoch, exchange.donor, own.swept, self._plan.swept)
 
     def _make_training(self) -> TrialTraining:
         shares, request = self._context.shares, self._context.request

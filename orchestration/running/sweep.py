@@ -13,16 +13,16 @@ from ray.tune import TuneConfig, Tuner
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
-from .allocation import TRIAL_MEMORY
-from .errors import EngineError
-from .line import Line
+from ..errors import EngineError
+from ..search.sources import TrialSource
+from ..sizing.allocation import TRIAL_MEMORY
+from ..sizing.line import Line
+from ..tracking.records import Outcome
+from ..tracking.runs import Tracker
+from ..training.job import TrialPlan
+from ..training.metrics import BEST_TOP1, TOP1, TRAIN_SECONDS
 from .nodes import alive_nodes
 from .schedulers import PERCENT, Point, ReasonedScheduler, make_scheduler
-from .search.sources import TrialSource
-from .tracking.records import Outcome
-from .tracking.runs import Tracker
-from .training.job import TrialPlan
-from .training.metrics import BEST_TOP1, TOP1, TRAIN_SECONDS
 from .trial import CANCELLED, SweepContext, Trial
 
 # Seconds that a stopped trial's process gets to end its part of the run.

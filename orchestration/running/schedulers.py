@@ -23,9 +23,9 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from .scheduling import Scheduling
-from .search.domains import Choice, Domain, Span
-from .training.metrics import TOP1
+from ..scheduling import Scheduling
+from ..search.domains import Choice, Domain, Span
+from ..training.metrics import TOP1
 
 PERCENT = "percent"
 """In a trial's reports: how much of its own steps is done."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from ..training.job import TrialPlan
 from .allocation import Shares
 from .packing import Demand, Node, Running, Turn, next_to_start
-from .training.job import TrialPlan
 
 # Seconds between two questions for the nodes.
 _ASK_S = 10.0

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from ..datasets import socket_folder
+from ...datasets import socket_folder
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # torch's own: one rank may have an evaluation or a checkpoint to do
 _RANKS = "/effnet-ranks-12345678/store"
@@ -31,10 +31,10 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    from .logs import configure_logging
-    from .training.preemption import asked_to_leave
-    from .training.trainer import Trainer
-    from .training.world import World
+    from ..logs import configure_logging
+    from ..training.preemption import asked_to_leave
+    from ..training.trainer import Trainer
+    from ..training.world import World
 
     job, is_preempted = config["job"], config["is_preempted"]
     configure_logging(job.trial.trial_id)
@@ -94,7 +94,7 @@ def join_process_group(backend: str, address: str) -> None:
     import torch
     import torch.distributed as dist
 
-    from .training.preemption import listen
+    from ..training.preemption import listen
 
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
@@ -133,6 +133,6 @@ def _loopback_interface() -> str:
 
 def ask_to_leave() -> None:
     """Ask this worker to save and leave, as SIGTERM does."""
-    from .training import preemption
+    from ..training import preemption
 
     preemption.ask_to_leave()
