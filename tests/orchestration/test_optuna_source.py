@@ -107,9 +107,12 @@ def test_what_ended_unseen_is_told_later_and_what_failed_is_tried_again_under_it
     source.ended(first.trial_id, "failed")  # what has completed stays so
     source = source_of(plan, tmp_path)
     assert names(source.waiting()) == names([third])
-    taken = [take(source) for _ in range(TRIALS - 2)]
+    source.ended(third.trial_id, "stopped", measured(third))
+    source = source_of(plan, tmp_path)
+    assert third.trial_id not in names(source.waiting())
+    taken = [take(source) for _ in range(TRIALS - 3)]
     assert source.exhausted
-    assert len({*names(taken), *names([first, second])}) == TRIALS
+    assert len({*names(taken), *names([first, second, third])}) == TRIALS
 
 
 def take(source: OptunaSource) -> TrialPlan:
