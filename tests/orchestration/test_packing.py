@@ -84,6 +84,60 @@ def test_a_trial_waits_at_most_for_what_ran_when_its_turn_came_however_wrong_the
         assert spans[name].start <= max((spans[other].end for other in before), default=came)
 
 
+def waits(
+    demands: Sequence[Demand], nodes: Sequence[Node], most: int | None, took: dict[str, float], at_once: int
+) -> dict[str, tuple[float, float]]:
+    """When each trial that had a turn started, and when the last that ran at its turn had ended.
+
+    The trials come few at a time, as those of a search do: narrow ones may run when a wide one's turn comes.
+    """
+    coming, waiting = list(demands), list[Demand]()
+    running: dict[str, Running] = {}
+    ends: dict[str, float] = {}
+    turns: dict[str, Turn] = {}
+    starts: dict[str, float] = {}
+    now, turn = 0.0, None
+    while True:
+        waiting, coming = [*waiting, *coming[:at_once]], coming[at_once:]
+        while waiting:
+            start, turn = next_to_start(waiting, running.values(), nodes, turn, most)
+            if turn is not None:
+                turns.setdefault(turn.trial_id, turn)
+            if start is None:
+                break
+            name = start.demand.trial_id
+            waiting.remove(start.demand)
+            running[name] = Running(start.demand, start.placement, now + start.demand.seconds)
+            starts[name], ends[name] = now, now + took[name]
+        if not running and not coming:
+            break
+        if running:
+            ended = min(running, key=lambda name: ends[name])
+            now = ends[ended]
+            del running[ended]
+    return {name: (starts[name], max((ends[other] for other in turns[name].before), default=now)) for name in turns}
+
+
+@given(sweeps(), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_a_trial_that_comes_when_narrow_ones_run_waits_for_those_alone(
+    sweep: tuple[list[Demand], list[Node], int | None], at_once: int, chance: random.Random
+) -> None:
+    demands, nodes, most = sweep
+    took = {demand.trial_id: demand.seconds * chance.choice((0.1, 1.0, 5.0)) for demand in demands}
+    for started, ended in waits(demands, nodes, most, took, at_once).values():
+        assert started <= ended
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_wide_trial_waits_for_no_trial_that_has_started_after_its_turn(seed: int) -> None:
+    chance = random.Random(seed)
+    nodes = cluster(*(chance.randint(2, 8) for _ in range(2)))
+    demands = [trial(f"t{n}", chance.choice((1, 1, 1, 4)), chance.uniform(1, 9)) for n in range(30)]
+    took = {demand.trial_id: demand.seconds * chance.choice((0.1, 1.0, 5.0)) for demand in demands}
+    for started, ended in waits(demands, nodes, None, took, 2).values():
+        assert started <= ended
+
+
 def test_a_wide_trial_is_not_starved_by_a_stream_of_small_ones() -> None:
     """Without a place kept for it, one of the small ones would always be running."""
     demands = [trial("big", 4, 5.0), *(trial(f"small{number}", 1, 6.0) for number in range(2))]
