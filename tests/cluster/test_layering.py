@@ -102,7 +102,7 @@ def test_each_engine_has_one_home() -> None:
     assert places("click") | places("cloup") | places("rich") == {"cluster"}
     assert places("ray") == {TRUNK, RUNNING, DRIVER, "cluster"}
     assert {path for path in users("ray") if place(path) == TRUNK} == {"orchestration/ray_tasks.py"}
-    assert places("pydantic") <= {TRUNK, TRAINING, SEARCH, "cluster"}
+    assert places("pydantic") <= {TRUNK, TRAINING, SEARCH, SIZING, "cluster"}
     assert places("optuna") <= {SEARCH}
     assert {path.partition("/")[0] for path in users("torchvision")} == {DATASETS}
     assert places("torch") == {EFFNET, DATASETS, TRAINING, TRACKING, TRUNK, "cluster"}
