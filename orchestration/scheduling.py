@@ -25,7 +25,7 @@ class Scheduling(BaseModel):
     name: Annotated[
         Literal["none", "asha", "hyperband", "median", "pbt"],
         Field(description="what ends trials early, or lets them take over the weights of better ones"),
-        Shown(name="scheduler", common=True),
+        Shown(name="scheduler", section="search"),
     ] = "none"
     min_share: Annotated[
         float,
@@ -34,11 +34,15 @@ class Scheduling(BaseModel):
             lt=1,
             description="share of a trial's steps before it may be stopped, or between the exchanges of pbt",
         ),
+        Shown(section="search"),
     ] = 0.1
     reduction: Annotated[
-        int, Field(ge=2, description="of so many trials, asha and hyperband let one go on to the next rung")
+        int,
+        Field(ge=2, description="of so many trials, asha and hyperband let one go on to the next rung"),
+        Shown(section="search"),
     ] = 3
     exchanged: Annotated[
         float,
         Field(gt=0, le=0.5, description="share of the trials that take over the weights of as many better ones in pbt"),
+        Shown(section="search"),
     ] = 0.25

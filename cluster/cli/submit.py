@@ -27,7 +27,7 @@ from ..live_table import forecast_lines, plan_table
 from ..predicting import Predictor
 from .console import print_addresses, print_data, print_line, print_warnings, stderr_console
 from .following import follow_to_end
-from .help_pages import PagedCommand, help_all_option
+from .help_pages import PagedCommand, PagedOption, help_all_option
 from .options import cost_options, engine_options
 from .setting_options import merge_flags, setting_options
 
@@ -44,7 +44,7 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 @cloup.option("--spec", "spec_file", type=_FILE, help="YAML file of settings; flags win over it.")
 @cloup.option("--save", type=_FILE, help="Write the settings to a YAML file for --spec.")
 @cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@cloup.option("--check", is_flag=True, help="Check that the experiment can run, and stop.")
+@cloup.option("--check", cls=PagedOption, is_flag=True, help="Check that the experiment can run, and stop.")
 @cloup.option("--detach", is_flag=True, help="Do not follow the experiment.")
 @help_all_option
 def command(

@@ -34,7 +34,8 @@ SUBMIT_OPTIONS = sorted(
     [
         *EXECUTION_OPTIONS,
         *("--activations", "--address", "--alpha", "--augment", "--backbone-lr", "--bn-momentum"),
-        *("--budget-hours", "--no-probe", "--price-per-hour", "--probe"),
+        *("--budget-hours", "--check", "--no-probe", "--price-per-hour", "--probe"),
+        *("--exchanged", "--min-share", "--reduction", "--scheduler"),
         *("--checkpoint-activations", "--clip-grad", "--compile", "--cutmix", "--dashboard-port", "--data"),
         *("--decay-epochs", "--decay-rate", "--detach", "--dist-bn", "--dropout", "--dry-run", "--ema", "--epochs"),
         *("--eps", "--erasing", "--freeze-backbone", "--global-batch", "--help", "--help-all", "--image-size"),
