@@ -14,6 +14,7 @@ from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
 from ..errors import EngineError
+from ..plan import Plan
 from ..search.sources import TrialSource
 from ..sizing.allocation import TRIAL_MEMORY
 from ..sizing.line import Line
@@ -54,7 +55,7 @@ def run_sweep(
 
     scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, request.spec.search.sweep), next_trials)
     if scheduling.name != "none":
-        scheduler.replay(_curves(tracker))
+        scheduler.replay(_curves(tracker, request.plan))
     tuner = Tuner(
         tune.with_resources(tune.with_parameters(trainable, context=context), {"memory": TRIAL_MEMORY}),
         tune_config=TuneConfig(
@@ -176,12 +177,12 @@ class StoppedRuns:
             self._tracker.finish(run_id, Outcome.STOPPED, reason)
 
 
-def _curves(tracker: Tracker) -> dict[str, list[Point]]:
-    """What the trials of earlier jobs have reported."""
-    records = tracker.trials()
-    return {
-        record.trial_id: [
-            Point(100 * point.step / record.epochs, point.value) for point in tracker.history(record.run_id, TOP1)
-        ]
-        for record in records
-    }
+def _curves(tracker: Tracker, plan: Plan) -> dict[str, list[Point]]:
+    """What the trials of earlier jobs have reported, in shares of the steps that they have now."""
+    curves = {}
+    for record in tracker.trials():
+        trial = plan.trials_by_id.get(record.trial_id)
+        epochs = trial.recipe.epochs if trial else record.epochs
+        points = tracker.history(record.run_id, TOP1)
+        curves[record.trial_id] = [Point(100 * point.step / epochs, point.value) for point in points]
+    return curves
