@@ -82,7 +82,7 @@ def command(
         # Before anything is measured or started; `launch` checks again.
         experiments.require_free(spec.name)
         check_named(address, tracking_uri)
-    predictor = Predictor.at(home, address, may_probe=not dry_run if probe is None else probe)
+    predictor = Predictor.at(home, address, may_probe=not (dry_run or check) if probe is None else probe)
     problem, forecast = predictor.refusal(plan), None
     if problem and predictor.here and not dry_run:
         raise UserError(problem)

@@ -636,12 +636,16 @@ def test_check_starts_nothing_and_says_what_is_left_to_be_checked(cli: Cli, home
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.endswith("can run; the local Ray will be checked when it begins\n")
     assert not home.root.exists()
-    # Of another cluster, this machine knows the plan alone.
-    flags = ("--address", "http://head:8265", "--storage", "s3://bucket", "--workers", 4, "--check")
-    result = cli("submit", "--variants", "b0", "--data", shards.root, "--global-batch", 8, *flags)
+    result = cli(
+        "submit", "--variants", "b0", "--data", shards.root, "--global-batch", 8, "--workers", "1:4", "--check"
+    )
     assert result.exit_code == 0
     assert "validation has 2 images for 4 workers" in result.stderr
-    assert "the nodes will be checked" in result.stderr
+    # Of another cluster, this machine knows the plan, and whether it answers.
+    result = cli("submit", *flags, "--address", "http://127.0.0.1:1", "--storage", "s3://bucket", "--check")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "http://127.0.0.1:1" in result.stderr
+    assert not home.root.exists()
 
 
 @pytest.mark.parametrize(

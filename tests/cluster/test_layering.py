@@ -105,8 +105,8 @@ def test_each_engine_has_one_home() -> None:
     assert places("pydantic") <= {TRUNK, TRAINING, SEARCH, SIZING, "cluster"}
     assert places("optuna") <= {SEARCH}
     assert {path.partition("/")[0] for path in users("torchvision")} == {DATASETS}
-    assert places("torch") == {EFFNET, DATASETS, TRAINING, TRACKING, TRUNK, "cluster"}
-    assert {path for path in users("torch") if place(path) == TRUNK} == {"orchestration/running/train_worker.py"}
+    assert places("torch") == {EFFNET, DATASETS, TRAINING, TRACKING, RUNNING, "cluster"}
+    assert {path for path in users("torch") if place(path) == RUNNING} == {"orchestration/running/train_worker.py"}
 
 
 def test_what_ray_does_not_promise_is_used_in_one_file() -> None:

@@ -318,8 +318,10 @@ def test_a_range_of_workers_and_an_amount_are_read_as_people_write_them(tmp_path
 def test_parameters_are_all_settings_that_are_set_by_their_names() -> None:
     params = params_of(ExperimentSpec.parse(FULL))
     fields = ExperimentSpec.parse(FULL).model_dump(mode="json")
-    nested = fields.pop("execution") | fields.pop("recipe") | fields.pop("search")
-    expected = {"recipe": nested.pop("name"), "search": nested.pop("method")} | nested | fields
+    named = {"recipe": fields.pop("recipe"), "scheduler": fields.pop("scheduling")}
+    names = {flag: section.pop("name") for flag, section in named.items()}
+    nested = fields.pop("execution") | fields.pop("search") | named["recipe"] | named["scheduler"]
+    expected = names | {"search": nested.pop("method")} | nested | fields
     assert params == {name: value for name, value in expected.items() if value not in (None, {})}
     assert (params["recipe"], params["workers"], params["cache_limit"]) == ("basic", 2, 20 * 2**30)
     assert not {"clip_grad", "shuffle_block"} & params.keys()
