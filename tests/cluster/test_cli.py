@@ -636,9 +636,8 @@ def test_check_starts_nothing_and_says_what_is_left_to_be_checked(cli: Cli, home
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.endswith("can run; the local Ray will be checked when it begins\n")
     assert not home.root.exists()
-    result = cli(
-        "submit", "--variants", "b0", "--data", shards.root, "--global-batch", 8, "--workers", "1:4", "--check"
-    )
+    flags = ("--variants", "b0", "--data", shards.root, "--global-batch", 8)
+    result = cli("submit", *flags, "--workers", "1:4", "--check")
     assert result.exit_code == 0
     assert "validation has 2 images for 4 workers" in result.stderr
     # Of another cluster, this machine knows the plan, and whether it answers.
