@@ -108,7 +108,8 @@ def _source(request: ExperimentRequest, tracker: Tracker, records: Mapping[str, 
         return PlannedSource([trial for trial in plan.trials if trial.trial_id not in done])
     from .search.optuna_source import OptunaSource
 
-    source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, Storage(request.storage))
+    storage = Storage(request.storage)
+    source = OptunaSource(plan.spec.space, search, plan.spec.search_seed, plan.trial_of, storage, done)
     for record in done.values():  # a former driver may have ended between a trial's end and its note of it
         values = {"top1": record.best_top1, "seconds": record.seconds, "share": record.epochs_done / record.epochs}
         source.ended(

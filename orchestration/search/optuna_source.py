@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +60,21 @@ class OptunaSource:
         seed: of the search.
         trial_of: plans the trial of a configuration, always in the same way.
         storage: the experiment's. What a former driver has asked for and not finished comes first.
+        finished: the trials that have ended, by their own runs. A former driver may have noted here that a trial is to
+            be stopped, and been lost before that was done. None: what is noted here holds.
 
     Raises:
         UserError: the state in the storage cannot be read.
     """
 
     def __init__(
-        self, space: Space, search: Search, seed: int, trial_of: Callable[[Configuration], TrialPlan], storage: Storage
+        self,
+        space: Space,
+        search: Search,
+        seed: int,
+        trial_of: Callable[[Configuration], TrialPlan],
+        storage: Storage,
+        finished: Collection[str] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._objectives, self._seed = space, search.objectives, seed
@@ -76,7 +84,8 @@ class OptunaSource:
         self._left: dict[str, TrialPlan] = {}
         for asked in self._read():
             trial = trial_of(asked.configuration)
-            if asked.outcome not in (_COMPLETED, _STOPPED):
+            lost = finished is not None and trial.trial_id not in finished
+            if lost or asked.outcome not in (_COMPLETED, _STOPPED):
                 asked.outcome = asked.values = None
                 self._left[trial.trial_id] = trial
             self._asked[trial.trial_id] = asked

@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ def planned(digits: Manifest, trials: int = TRIALS, **fields: Any) -> Plan:
     return make_plan(ExperimentSpec.parse({"name": "x", "variants": "b0", "search": search, **fields}), digits)
 
 
-def source_of(plan: Plan, folder: Path) -> OptunaSource:
-    return OptunaSource(plan.spec.space, plan.spec.search, plan.spec.search_seed, plan.trial_of, Storage(str(folder)))
+def source_of(plan: Plan, folder: Path, finished: Collection[str] | None = None) -> OptunaSource:
+    spec, storage = plan.spec, Storage(str(folder))
+    return OptunaSource(spec.space, spec.search, spec.search_seed, plan.trial_of, storage, finished)
 
 
 def measured(trial: TrialPlan) -> dict[str, float]:
@@ -119,6 +120,20 @@ def take(source: OptunaSource) -> TrialPlan:
     trial = source.waiting()[0]
     source.take(trial.trial_id)
     return trial
+
+
+def test_a_trial_whose_stop_was_noted_and_not_carried_out_runs_again(digits: Manifest, tmp_path: Path) -> None:
+    plan = planned(digits, recipe=RECIPE)
+    source = source_of(plan, tmp_path)
+    first, second = take(source), take(source)
+    for trial in (first, second):
+        source.ended(trial.trial_id, "stopped", measured(trial))
+    assert first.trial_id not in names(source_of(plan, tmp_path).waiting())
+    again = source_of(plan, tmp_path, {second.trial_id})
+    assert names(again.waiting()) == [first.trial_id]
+    again.take(first.trial_id)
+    again.ended(first.trial_id, "stopped", measured(first))
+    assert first.trial_id not in names(source_of(plan, tmp_path, {first.trial_id, second.trial_id}).waiting())
 
 
 def test_no_two_trials_are_the_same_and_a_small_space_is_tried_out(digits: Manifest, tmp_path: Path) -> None:
