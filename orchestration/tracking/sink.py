@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Seconds that a training which fails or is asked to leave still gives to the server.
-_LAST_WORDS_S = 5.0
+_LAST_WORDS_S = 30.0
 
 
 @dataclass
