@@ -41,6 +41,17 @@ def train_workers(head: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def find_driver(head: psutil.Process) -> psutil.Process:
+    """The driver below our own Ray head; there must be one alone."""
+    found = []
+    for process in head.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith("python") and "effnet_cluster.orchestration.driver" in process.cmdline():
+                found.append(process)
+    (driver,) = found
+    return driver
+
+
 def titles_with_torch(head: psutil.Process) -> list[str]:
     """The titles of the processes below our own Ray head that have loaded torch."""
     found = []

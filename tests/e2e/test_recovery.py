@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from effnet_cluster.effnet import EfficientNet, variant
 
 from .conftest import COMMAND, Cli, assert_no_step_twice, wait_for
-from .kills import checkpoints, compare, end_ranks, final_state, titles_with_torch, train_workers
+from .kills import checkpoints, compare, end_ranks, final_state, find_driver, titles_with_torch, train_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 NAME, EPOCHS = "recovery", 2
@@ -133,11 +133,7 @@ def test_a_driver_that_is_killed_leaves_no_run_that_looks_alive(cli: Cli) -> Non
     )
     wait_for(lambda: len(checkpoints(cli, name, trial)) > 0, 180, "a checkpoint")
     head = psutil.Process(cli.services()["ray"]["pid"])
-    (driver,) = (
-        process
-        for process in head.children(recursive=True)
-        if process.name().startswith("python") and "effnet_cluster.orchestration.driver" in process.cmdline()
-    )
+    driver = find_driver(head)
     driver.kill()
     # Nobody looks at it with this command; MLflow's page is right all the same.
     wait_for(lambda: cli.outcome(name, trial) == "interrupted", 120, "the trial's run")

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from .conftest import Cli, assert_no_step_twice, wait_for
-from .kills import checkpoints
+from .kills import checkpoints, find_driver
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 NAME, TRIALS, EPOCHS = "searched", 4, 4
@@ -25,11 +25,7 @@ def test_a_search_with_early_stops_survives_its_driver(cli: Cli) -> None:
     wait_for(lambda: len(cli.trial_runs(NAME)) == 2, 600, "the second trial")
     second = max(cli.trial_runs(NAME).values(), key=lambda run: run.info.start_time)
     wait_for(lambda: bool(checkpoints(cli, NAME, second.data.tags["effnet.trial"])), 300, "its checkpoint")
-    (driver,) = (
-        process
-        for process in psutil.Process(cli.services()["ray"]["pid"]).children(recursive=True)
-        if process.name().startswith("python") and "effnet_cluster.orchestration.driver" in process.cmdline()
-    )
+    driver = find_driver(psutil.Process(cli.services()["ray"]["pid"]))
     driver.send_signal(signal.SIGKILL)
     wait_for(lambda: cli.parent_run(NAME).data.tags["outcome"] != "running", 120, "somebody to see it")
     assert cli.parent_run(NAME).data.tags["outcome"] == "interrupted"
