@@ -25,7 +25,7 @@ from effnet_cluster.orchestration.training.storage import Storage
 from ..photos import cut_photos
 from .conftest import Cli, assert_no_step_twice, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 # Longer than the minute after which Ray looks for nodes that it did not know of; one worker has made 24 in 50 s.
 TRIAL, EPOCHS = "digits-b0-w0.5-d0.5-silu-s0", 60
 
@@ -163,7 +163,7 @@ def submit(cli: Cli, cluster: Cluster, name: str) -> None:
 
 def ended(cli: Cli, name: str) -> Run:
     """The trial's run, once it has ended."""
-    wait_for(lambda: cli.outcome(name, TRIAL) != "running", 300, "the end")
+    wait_for(lambda: cli.outcome(name, TRIAL) != "running", 1200, "the end")
     return cli.trial_runs(name)[TRIAL]
 
 

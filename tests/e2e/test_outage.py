@@ -13,9 +13,9 @@ import pytest
 from .conftest import Cli, assert_no_step_twice, wait_for
 from .kills import checkpoints, compare, curves
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 VARIANT, CALM = "b0-w0.5-d0.5", "with-a-server"
-EPOCHS = 25  # half a minute on a fast machine
+EPOCHS = 15  # half a minute on a fast machine, four on a slow one
 
 
 def submit(cli: Cli, name: str, seeds: str, epochs: int, *flags: str) -> None:
@@ -50,7 +50,7 @@ def new_checkpoints(cli: Cli, name: str, seed: int, seconds: float) -> Iterator[
 
 
 def wait_for_end(cli: Cli, name: str, seeds: int) -> None:
-    wait_for(lambda: cli.parent_run(name).data.tags["outcome"] != "running", 1200, "the sweep's end")
+    wait_for(lambda: cli.parent_run(name).data.tags["outcome"] != "running", 600 * seeds, "the sweep's end")
     outcomes = {trial_id: run.data.tags["outcome"] for trial_id, run in cli.trial_runs(name).items()}
     assert outcomes == {trial(seed): "completed" for seed in range(seeds)}
 
@@ -115,7 +115,7 @@ def test_a_server_that_hangs_for_five_minutes_delays_no_checkpoint_and_loses_no_
     steps = [step for step, _ in curves(cli, run.info.run_id)["train/loss"]]
     assert steps == list(range(steps[0], steps[-1] + 1, steps[1] - steps[0])), "a point is missing"
     # How fast it was while the server was away, and while it was not.
-    points = cli.client().get_metric_history(run.info.run_id, "run/images_per_second")
+    points = cli.client().get_metric_history(run.info.run_id, "time/images_per_second")
     away = [point.value for point in points if began < point.timestamp / 1000 < ended]
     there = [point.value for point in points if not began < point.timestamp / 1000 < ended]
     ratio = statistics.mean(away) / statistics.mean(there)
