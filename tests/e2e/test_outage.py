@@ -15,7 +15,7 @@ from .kills import checkpoints, compare, curves
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 VARIANT, CALM = "b0-w0.5-d0.5", "with-a-server"
-EPOCHS = 15  # half a minute on a fast machine, four on a slow one
+EPOCHS = 15  # twenty seconds on a fast machine, four minutes on a slow one
 
 
 def submit(cli: Cli, name: str, seeds: str, epochs: int, *flags: str) -> None:
