@@ -35,8 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _train(_read(parsed.job, parsed.storage))
     except EffnetClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        parser.exit(error.exit_code, f"error: {error}\n")
 
 
 def _read(file: Path, storage: str | None) -> TrainingJob:

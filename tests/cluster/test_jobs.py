@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from ray._private.authentication_test_utils import reset_auth_token_state
 
 from effnet_cluster.cluster import jobs as jobs_module
 from effnet_cluster.cluster.cli import logs as logs_command
@@ -29,7 +28,7 @@ from effnet_cluster.orchestration.plan import make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
 
-from .conftest import Cli
+from .conftest import TOKEN, Cli
 
 PACKAGE = Path(__file__).parents[2]
 ROOMS = {"effnet", "datasets", "orchestration", "cluster"}
@@ -98,7 +97,6 @@ def test_an_address_that_is_no_dashboards_is_refused(address: str) -> None:
 
 # A job's log. The server speaks as Ray's dashboard does to the real client; the token is checked in every request.
 
-TOKEN = "a" * 64
 LOG = """\
 2026-11-26 04:05:01,123\tINFO worker.py:2029 -- Connected
 (RayTrainWorker pid=71) 2026-11-26 04:05:06 INFO    [photos-b0-silu-s1] epoch 1/1  [bold]ä[/bold]
@@ -155,11 +153,7 @@ class Dashboard:
 
 
 @pytest.fixture
-def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    # Ray reads both once per process, and other tests may have asked it before.
-    reset_auth_token_state()
+def dashboard(tmp_path: Path, known_token: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
     monkeypatch.setattr(jobs_module, "_TAIL_AGAIN_S", 0.01)
     board, started, loop = Dashboard(), threading.Event(), asyncio.new_event_loop()
 

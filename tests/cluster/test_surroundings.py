@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import requests
-from ray._private.authentication_test_utils import reset_auth_token_state
 
 from effnet_cluster.cluster import jobs as jobs_module
 from effnet_cluster.cluster import services as module
@@ -59,13 +58,6 @@ def office(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
 
 
 @pytest.fixture
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
-    reset_auth_token_state()  # Ray reads both once per process
-
-
-@pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
     """A server that is Ray's dashboard, MLflow and a proxy to both; its address, and what it was asked for."""
     asked: list[str] = []
@@ -101,7 +93,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
     running.server_close()
 
 
-@pytest.mark.usefixtures("token")
+@pytest.mark.usefixtures("known_token")
 @pytest.mark.parametrize("variables", PROXIES, ids=str)
 def test_engines_on_this_machine_are_asked_past_the_proxy(
     office: Callable[[dict[str, str]], None],
@@ -126,7 +118,7 @@ async def collected(jobs: Jobs) -> str:
     return "".join([piece async for piece in jobs.follow_logs("x")])
 
 
-@pytest.mark.usefixtures("token")
+@pytest.mark.usefixtures("known_token")
 def test_engines_elsewhere_are_asked_through_the_proxy(
     office: Callable[[dict[str, str]], None], server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +132,7 @@ def test_engines_elsewhere_are_asked_through_the_proxy(
     assert {path.split("/")[2] for path in asked} == {"mlflow.example:5000", "ray.example:8265"}
 
 
-@pytest.mark.usefixtures("token")
+@pytest.mark.usefixtures("known_token")
 def test_why_a_job_has_no_log_is_told_with_its_end(server: tuple[str, list[str]]) -> None:
     (line,) = Jobs(server[0]).error_lines("y")
     assert line.startswith("could not start: at at")
@@ -190,16 +182,12 @@ def set_traps(folder: Path) -> Path:
 
 
 def test_a_token_is_made_without_running_what_lies_in_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, token: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
     caught = set_traps(tmp_path)
     monkeypatch.chdir(tmp_path)
     ensure_token()
-    assert (tmp_path / ".ray" / "auth_token").read_text()
+    assert token.read_text()
     assert not caught.exists()
 
 
