@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := effnet datasets orchestration cluster
 
-.PHONY: demo test long unit check format docs lock clean
+.PHONY: demo test long unit check format docs lock clean gpu-check gpu-bench
 
 demo: $(VENV)/.installed
 	$(BIN)/effnet-cluster submit --variants b0-b1 --activations silu,leaky_relu --workers 2 --epochs 7
@@ -30,6 +30,14 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# On a machine with CUDA, also without a network: there, the packages of whatever `python3` is. `GPU="--json FILE"` adds
+# options, see `python -m effnet_cluster.benchmarks.gpu -h`.
+GPU_PYTHON ?= $(if $(wildcard $(VENV)/.installed),$(BIN)/python,python3)
+gpu-check gpu-bench:
+	mkdir -p build/import
+	ln -sfn $(CURDIR) build/import/effnet_cluster
+	PYTHONPATH=build/import:$$PYTHONPATH $(GPU_PYTHON) -m effnet_cluster.benchmarks.gpu $(@:gpu-%=%) $(GPU)
 
 # Pages that are written from the code.
 docs: $(VENV)/.installed-dev

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .pairing import Progress, Ratio, rate, ratio, take_turns
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 OURS = "effnet"
@@ -85,7 +86,7 @@ def measure(
     for name in variants:
         batch = settings.batch or _BATCHES[name]
         for task in TASKS:
-            calls = {library: _call(build(name), task, batch, settings) for library, build in _libraries().items()}
+            calls = {library: _call(build(name), task, batch, settings) for library, build in libraries().items()}
 
             def turns(done: int, total: int, library: str, what: str = f"{name} {task}") -> None:
                 progress(done, total, f"{what}: {library}")
@@ -102,7 +103,7 @@ def measure(
             gc.collect()
 
 
-def _libraries() -> dict[str, Callable[[str], nn.Module]]:
+def libraries() -> dict[str, Callable[[str], nn.Module]]:
     """Builders of the same network, dropout 0.2 and stochastic depth 0.2 in all."""
     from ..effnet import EfficientNet, variant
 
@@ -133,24 +134,34 @@ def _call(model: nn.Module, task: str, batch: int, settings: ModelBench) -> Call
     import torch
 
     device = torch.device(settings.device)
-    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    model = model.to(device).to(memory_format=layout)
-    images = torch.randn(batch, 3, settings.image_size, settings.image_size, device=device).to(memory_format=layout)
-    labels = torch.arange(batch, device=device)
-    half = torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
-    finish: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    step = (inference if task == "infer" else training_step)(model, batch, settings)
 
-    if task == "infer":
-        model.eval()
+    def finished() -> None:
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
-        def infer() -> None:
-            with torch.inference_mode(), half:
-                model(images)
-            finish()
+    return finished
 
-        return infer
 
-    model.train()
+def inference(model: nn.Module, batch: int, settings: ModelBench) -> Callable[[], None]:
+    """A forward pass of random images in evaluation; on a GPU it may not have ended when it returns."""
+    import torch
+
+    model, images, _, half = _prepared(model.eval(), batch, settings)
+
+    def infer() -> None:
+        with torch.inference_mode(), half:
+            model(images)
+
+    return infer
+
+
+def training_step(model: nn.Module, batch: int, settings: ModelBench) -> Callable[[], None]:
+    """A step of AdamW on random images; on a GPU it may not have ended when it returns."""
+    import torch
+
+    model, images, labels, half = _prepared(model.train(), batch, settings)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def train() -> None:
@@ -159,6 +170,19 @@ def _call(model: nn.Module, task: str, batch: int, settings: ModelBench) -> Call
             loss = torch.nn.functional.cross_entropy(model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        finish()
 
     return train
+
+
+def _prepared(
+    model: nn.Module, batch: int, settings: ModelBench
+) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.autocast]:
+    """The model on its device, images and labels for it, and the context of its forward pass."""
+    import torch
+
+    device = torch.device(settings.device)
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    model = model.to(device).to(memory_format=layout)
+    images = torch.randn(batch, 3, settings.image_size, settings.image_size, device=device).to(memory_format=layout)
+    labels = torch.arange(batch, device=device)
+    return model, images, labels, torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")

@@ -16,6 +16,7 @@ from ..errors import UserError
 from .classifier import NormalizedModel
 from .collectives import broadcast_object, smallest_over_ranks, true_on_all_ranks
 from .data_parallel import data_parallel
+from .device_copy import DeviceCopy
 from .ema import Ema
 from .job import TrainingJob
 from .micro_batch import fitting_images, largest_divisor, memory_budget, probe, require_normalizable
@@ -43,6 +44,7 @@ class TrainingParts:
         micro_batch: images of one forward pass.
         undivided_micro_batch: the same before it was divided for a lack of memory.
         take_step: makes one optimizer step.
+        copy: brings a batch to the device.
         mixing: mixup and CutMix, or None.
     """
 
@@ -58,6 +60,7 @@ class TrainingParts:
     micro_batch: int
     undivided_micro_batch: int
     take_step: TrainStep
+    copy: DeviceCopy
     mixing: Mixing | None
 
     @property
@@ -70,13 +73,11 @@ class TrainingParts:
         """The models that are equal on all ranks when an epoch has ended, by name: trained and evaluated."""
         return {"model": self.model} | ({"averaged model": self.evaluated} if self.ema else {})
 
-    def step(self, batch: Batch, device: torch.device, epoch: int, number: int) -> Tensor:
+    def step(self, batch: Batch, epoch: int, number: int) -> Tensor:
         """One optimizer step; returns the loss, a scalar on the device, without waiting for it."""
-        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        labels = batch.labels.to(device, non_blocking=True)
+        images, labels, partners = self.copy(batch)
         if self.mixing:
-            assert batch.partners is not None  # `make_loaders` asks for them
-            partners = batch.partners.to(device, non_blocking=True)
+            assert partners is not None  # `make_loaders` asks for them
             images, labels = self.mixing(images, labels, partners, epoch, number)
         return self.take_step(images, labels)
 
@@ -95,7 +96,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         ImportError: published weights are not installed.
     """
     trial, recipe, device = job.trial, job.trial.recipe, world.device
-    tune_backend(device)
+    tune_backend(device, deterministic=job.execution.deterministic)
     torch.manual_seed(trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
     network: nn.Module = build_network(trial)
     network = network.to(device).to(memory_format=torch.channels_last)
@@ -116,7 +117,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     if recipe.compile:
         # In place: `torch.compile(model)` would put `_orig_mod.` before every key. Beneath DDP, whose own code it
         # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
-        model.compile()
+        model.compile(mode=recipe.compile_mode)
     parallel = data_parallel(model, device)
     mixing = Mixing(len(classes), trial.seed, recipe.mixup, recipe.cutmix)
     return TrainingParts(
@@ -132,6 +133,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         micro_batch=micro_batch,
         undivided_micro_batch=undivided,
         take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema),
+        copy=DeviceCopy(device),
         mixing=mixing if recipe.mixes else None,
     )
 

@@ -111,4 +111,4 @@ class EpochTotals:
         return Totals(consumed, int(samples), loss_sum, interval_sum, points, self.first_bad())
 
     def _scalar(self, value: float) -> Tensor:
-        return torch.tensor(value, dtype=torch.float64, device=self._device)
+        return torch.full((), value, dtype=torch.float64, device=self._device)  # unlike `tensor`, waits for nothing

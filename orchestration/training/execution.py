@@ -44,6 +44,9 @@ class Execution(BaseModel):
         Field(ge=1, description="disk that a node gives to remote shards, such as 20GiB"),
         Shown(metavar="BYTES", default="32GiB, at most 80% of the free disk"),
     ] = None
+    deterministic: Annotated[
+        bool, Field(description="the same bits at every run on the same kind of GPU: slower; CPUs always do so")
+    ] = False
     controller: Annotated[
         Literal["trial", "actor"],
         Field(description="where Ray Train's controller runs: in the trial's process, or in Ray's own actor"),

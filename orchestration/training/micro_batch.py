@@ -76,12 +76,19 @@ def fitting_images(
         checkpoint_activations: whether blocks are computed again in the backward pass.
         half: whether activations are kept in 16 bits.
     """
+    fixed, each = bytes_needed(config, image_size, checkpoint_activations=checkpoint_activations, half=half)
+    return max(0, int((budget - fixed) / each))
+
+
+def bytes_needed(
+    config: EfficientNetConfig, image_size: int, *, checkpoint_activations: bool, half: bool
+) -> tuple[int, float]:
+    """Bytes that a training step takes whatever its images, and besides for each image; see `fitting_images`."""
     one, two = (
         estimate(config, batch, image_size, checkpoint_activations=checkpoint_activations).memory for batch in (1, 2)
     )
-    fixed = one.weights + one.gradients + one.optimizer
     each = (two.activations - one.activations) * (_HALF if half else 1.0) + max(two.transient - one.transient, 0)
-    return max(0, int((budget - fixed) / each))
+    return one.weights + one.gradients + one.optimizer, each
 
 
 def memory_budget(device: torch.device, workers_here: int) -> int:
@@ -121,10 +128,11 @@ def probe(
         except torch.OutOfMemoryError as error:
             # The message alone: the error keeps the frames, and with them the tensors, of the attempt alive.
             told = str(error) or "out of memory"
+        if torch.cuda.is_available():
+            # What the attempt had is in pieces of its sizes; the training's may be others.
+            torch.cuda.empty_cache()
         if true_everywhere(not told):
             return size
         if size == 1:
             raise torch.OutOfMemoryError(told or "out of memory on another rank, with one image at a time")
         size = largest_divisor(share, size // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()

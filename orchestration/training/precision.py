@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -31,9 +32,20 @@ def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.Gra
     return torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
 
-def tune_backend(device: torch.device) -> None:
-    """TF32 for what stays float32, and cuDNN's search: input shapes never change within a trial."""
+def tune_backend(device: torch.device, *, deterministic: bool) -> None:
+    """TF32 for what stays float32, and cuDNN's search: input shapes never change within a trial.
+
+    Args:
+        device: of the training.
+        deterministic: whether the same work gives the same bits each time. cuDNN's search, whose choice depends on
+            timing, is then off.
+    """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            # cuBLAS reads it when this process first multiplies matrices (CUDA toolkit, "Results Reproducibility").
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # As a warning: torch refuses what it has no such kernel for, and an error would come in mid-training.
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)

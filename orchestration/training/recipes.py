@@ -102,6 +102,10 @@ class Recipe(BaseModel):
         Field(description="number format of forward and backward pass"),
     ] = "auto"
     compile: Annotated[bool, Field(description="use torch.compile: minutes at first, then faster steps")] = False
+    compile_mode: Annotated[
+        Literal["default", "reduce-overhead"],
+        Field(description="of torch.compile; reduce-overhead replays CUDA graphs, for small images"),
+    ] = "default"
     checkpoint_activations: Annotated[
         bool, Field(description="recompute activations: less memory for about a third more compute")
     ] = False

@@ -157,7 +157,7 @@ class Trainer:
             seed_step_randomness(self.trial.seed, step, self.world.rank)
             lr = learning_rate(self.recipe, step, sequence.batches_per_epoch)
             set_learning_rate(parts.optimizer, lr)
-            loss = parts.step(batch, self.world.device, epoch, number)
+            loss = parts.step(batch, epoch, number)
             if totals.add(batch, loss, number, step, lr):
                 self._require_finite(epoch, totals.first_bad())
             if (step + 1) % self.job.execution.checkpoint_steps == 0 and number + 1 < steps:
