@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: all that could run held; 1: a check failed, or there is no such device."""
     parser = argparse.ArgumentParser(prog="python -m effnet_cluster.benchmarks.gpu", description=__doc__)
     parser.add_argument("verb", choices=("check", "bench"))
-    parser.add_argument("--only", action="append", default=[], help="check: a name or pattern, such as 'memory/*'")
+    parser.add_argument("--only", action="append", default=[], help="a name or pattern, such as 'memory/*' or 'b4*'")
     parser.add_argument("--device", choices=_DEVICES, default="cuda")
     parser.add_argument("--tiny", action="store_true", help="as small as can be, to try the command itself")
     parser.add_argument("--json", type=Path, help="file that takes all that was seen")
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         target = Target(torch.device(_DEVICES[options.device]), options.tiny, Path(folder))
         machine = describe(target.device) | {"cores": str(len(os.sched_getaffinity(0)))}
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
-        found, failed = _check(target, options.only) if options.verb == "check" else _bench(target)
+        found, failed = _check(target, options.only) if options.verb == "check" else _bench(target, options.only)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine} | found, indent=1))
     return 1 if failed else 0
@@ -65,7 +65,7 @@ def _check(target: Target, only: list[str]) -> tuple[dict[str, Any], int]:
     return {"checks": [asdict(outcome) for outcome in outcomes]}, failed
 
 
-def _bench(target: Target) -> tuple[dict[str, Any], int]:
+def _bench(target: Target, only: list[str]) -> tuple[dict[str, Any], int]:
     started = time.perf_counter()
 
     def tell(line: str) -> None:
@@ -73,7 +73,9 @@ def _bench(target: Target) -> tuple[dict[str, Any], int]:
 
     from . import steps
 
-    found: dict[str, Any] = {"steps": [asdict(result) for result in _told(steps.measure(target, tell))]}
+    found: dict[str, Any] = {"steps": [asdict(result) for result in _told(steps.measure(target, only, tell))]}
+    if only:
+        return found, 0
     if absent := missing(TRAINER):
         tell(f"skipped, not installed: feeding and phases ({', '.join(absent)})")
         return found, 0
@@ -92,12 +94,11 @@ def _bench(target: Target) -> tuple[dict[str, Any], int]:
 
 
 def _told(results: list[Any]) -> list[Any]:
-    heads = f"{'images/s':>9}{'of peak':>9}{'memory':>10}{'warm-up':>9}  ours is … times as fast"
-    print(f"{'network':16}{'contestant':28}{heads}")
+    heads = f"{'images/s':>9}{'of peak':>8}{'memory':>10}{'warm-up':>9}  ours is … times as fast"
+    print(f"{'contestant':42}{'batch':>6}{heads}")
     for row in results:
-        network = f"{row.variant} {row.image_size} px ×{row.batch}"
         print(
-            f"{network:16}{row.contestant:28}{row.images_per_second:9.0f}{row.peak_share:9.1%}"
+            f"{row.contestant:42}{row.batch:6}{row.images_per_second:9.0f}{row.peak_share:8.1%}"
             f"{row.peak_bytes / 2**30:6.1f} GiB{row.warm_up_s:7.0f} s  {row.ours or ''}",
             flush=True,
         )

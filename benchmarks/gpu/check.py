@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fnmatch
 import time
 import traceback
@@ -11,6 +12,8 @@ from typing import Literal
 
 from .target import Target, missing
 
+# Of a check that takes longer, standard error says where it is.
+_SLOW_S = 90.0
 Verdict = Literal["passed", "FAILED", "skipped"]
 
 
@@ -78,10 +81,13 @@ def _run(check: Check, target: Target) -> Outcome:
     if check.cuda_only and not target.is_cuda:
         return Outcome(check.name, "skipped", "needs CUDA", 0.0)
     started = time.perf_counter()
+    faulthandler.dump_traceback_later(_SLOW_S)
     try:
         seen = check.run(target)
         target.synchronize()
     except Exception as error:  # whatever it is, the other checks go on
         seconds, trace = time.perf_counter() - started, traceback.format_exc()
         return Outcome(check.name, "FAILED", f"{type(error).__name__}: {error}", seconds, trace)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return Outcome(check.name, "passed", seen, time.perf_counter() - started)

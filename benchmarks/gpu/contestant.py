@@ -49,8 +49,9 @@ class Contest:
 
     @property
     def name(self) -> str:
-        """Tells it from the others of its variant."""
-        return f"{self.library}{' trainer' if self.trainer else ''}, {_SHOWN.get(self.mode, self.mode)}"
+        """Tells it from all others."""
+        whose = f"{self.library} trainer" if self.trainer else self.library
+        return f"{self.variant} {self.image_size} px: {whose}, {_SHOWN.get(self.mode, self.mode)}"
 
 
 class Contestant:

@@ -108,7 +108,7 @@ def checks() -> list[Check]:
 def _compare(case: Case, target: Target) -> str:
     recipe = {"precision": "float32"} | _FIXED | dict(case.recipe)
     precision = str(case.device_only.get("precision", "float32"))
-    job = partial(make_job, target, variant=case.variant, image_size=64)
+    job = partial(make_job, target, variant=case.variant, image_size=64, deterministic=True)
     with lone_rank():
         here = assemble_alone(job("device", recipe | dict(case.device_only)), target.device)
         there = _in_float64(job("cpu", recipe, device="cpu"))
@@ -193,7 +193,7 @@ _UNWAITED: list[tuple[str, dict[str, Any]]] = [
 
 def _never_waits(recipe: Mapping[str, Any], target: Target) -> str:
     """Whether steps and the counting of their losses queue work only: torch raises where the host waits."""
-    job = make_job(target, "device", {"global_batch": _BATCH} | dict(recipe), image_size=64)
+    job = make_job(target, "device", {"global_batch": _BATCH} | dict(recipe), image_size=64, deterministic=True)
     with lone_rank():
         parts = assemble_alone(job, target.device)
         batch = batch_of(_BATCH, 64, paired=parts.mixing is not None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial
+from itertools import groupby
 
 import torch
 
@@ -17,12 +20,11 @@ from ..pairing import Ratio, rate, ratio, take_turns
 from .contestant import Contest, Contestant, Mode
 from .target import Target, missing
 
-_Contestant = tuple[str, Mode, bool]
 _MODES: tuple[Mode, ...] = ("eager", "default", "reduce-overhead")
 _OURS, _TIMM, _TORCHVISION = "effnet", "timm", "torchvision"
-_TURN_S, _ROUNDS = 1.0, 5
+_TURN_S, _ROUNDS = 0.5, 7
 # Of the memory that is free, for all contestants together; activations take half in bfloat16.
-_SHARE, _HALF, _LARGEST = 0.7, 0.5, 256
+_SHARE, _HALF = 0.8, 0.5
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class StepResult:
     """One contestant.
 
     Attributes:
-        variant, image_size, batch: what was trained.
-        contestant: whose network or trainer, and how it was compiled.
+        contestant: the network, whose it or its trainer is, and how it was compiled.
+        batch: images of a step.
         images_per_second: in the median round.
         warm_up_s: until its third step had ended, with compilation.
         peak_bytes: of GPU memory that tensors held at most.
@@ -39,10 +41,8 @@ class StepResult:
         ours: how many times as fast ours of the same mode is; None for ours.
     """
 
-    variant: str
-    image_size: int
-    batch: int
     contestant: str
+    batch: int
     images_per_second: float
     warm_up_s: float
     peak_bytes: float
@@ -50,83 +50,89 @@ class StepResult:
     ours: Ratio | None
 
 
-def measure(target: Target, tell: Callable[[str], None]) -> list[StepResult]:
-    """Measure each group of contestants; one that cannot run is left out and told."""
+def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) -> list[StepResult]:
+    """Measure the contestants, those of one network in turns; one that cannot run is left out and told.
+
+    All start at once, since compilation takes longest; none is timed before all are warm.
+
+    Args:
+        target: where.
+        only: names, or patterns of the shell, of those to measure; empty: all.
+        tell: takes lines for who waits.
+    """
     peak = matrix_rate(target)
     tell(f"bfloat16 matrices: {peak / 1e12:.3g} TFLOP/s")
-    results = []
-    for name, side, contestants in _groups(target):
-        batch = _batch(target, name, side, len(contestants))
-        contests = [
-            Contest(library, name, side, batch, mode, target.device.type, trainer)
-            for library, mode, trainer in contestants
-        ]
-        results += _measure(contests, peak, tell, 2 if target.tiny else _ROUNDS)
-    return results
-
-
-def _groups(target: Target) -> list[tuple[str, int, list[_Contestant]]]:
-    """Variant, edge of its images, and the contestants: library, mode, whether with the trainer's step."""
-    libraries = [name for name in (_OURS, _TIMM, _TORCHVISION) if name == _OURS or not missing([name])]
-    if target.tiny:
-        return [("b0", 32, [(name, "eager", trainer) for name in libraries[:2] for trainer in (False, True)])]
-    eager: list[_Contestant] = [(name, "eager", False) for name in libraries]
-    pair = [name for name in libraries if name != _TORCHVISION]
-    plain: list[_Contestant] = [*eager, *((name, "default", False) for name in pair)]
-    trainers: list[_Contestant] = [(name, mode, True) for mode in _MODES[:2] for name in pair]
-    small: list[_Contestant] = [(_OURS, mode, True) for mode in _MODES]
-    return [("b0", 224, plain + trainers), ("b4", 380, plain), ("b0", 64, small)]
-
-
-def _batch(target: Target, name: str, side: int, contestants: int) -> int:
-    """The largest power of two with which all contestants fit side by side."""
-    if not target.is_cuda:
-        return 2
-    free = _SHARE * torch.cuda.mem_get_info(target.device)[0] / contestants
-    batch = _LARGEST
-    while batch > 1 and _HALF * estimate(variant(name), batch, side).memory.activations > free:
-        batch //= 2
-    return batch
-
-
-def _measure(contests: Sequence[Contest], peak: float, tell: Callable[[str], None], rounds: int) -> list[StepResult]:
-    compile_threads = max(1, len(os.sched_getaffinity(0)) // len(contests))
+    contests = [
+        contest for contest in _contests(target) if not only or any(fnmatchcase(contest.name, name) for name in only)
+    ]
+    results, rounds = [], 2 if target.tiny else _ROUNDS
     with ExitStack() as stack:
-        running: dict[str, Contestant] = {}
-        for contest in contests:
-            contestant = Contestant(contest, compile_threads)
-            stack.callback(contestant.close)
-            running[contest.name] = contestant
-        for name, contestant in list(running.items()):
+        running: dict[Contest, Contestant] = {}
+        for contest in _fitting(contests, target):
+            running[contest] = Contestant(contest, max(1, len(os.sched_getaffinity(0)) // len(contests)))
+            stack.callback(running[contest].close)
+        for contest, contestant in list(running.items()):
             try:
                 contestant.wait()
             except RuntimeError as error:
                 tell(f"left out: {error}")
-                del running[name]
-        # As many steps for all as the first takes in a second, so that rounds can be compared.
-        first = next(iter(running.values()))
-        steps = max(1, int(_TURN_S / first.run(1)))
-        calls = {name: partial(contestant.run, steps) for name, contestant in running.items()}
-        seconds = take_turns(calls, rounds, warmup=1)
-    by_name = {contest.name: contest for contest in contests}
+                del running[contest]
+        tell(f"{len(running)} contestants are warm")
+        for network, group in groupby(running, lambda one: (one.variant, one.image_size)):
+            results += _take_turns({contest: running[contest] for contest in group}, peak, rounds)
+            tell(f"{network[0]} at {network[1]} px: measured")
+    return results
+
+
+def _contests(target: Target) -> list[Contest]:
+    """Every contestant, with the batch that it should have."""
+    libraries = [name for name in (_OURS, _TIMM, _TORCHVISION) if name == _OURS or not missing([name])]
+    device = target.device.type
+    if target.tiny:
+        both = libraries[:2]
+        return [Contest(name, "b0", 32, 2, "eager", device, trainer) for name in both for trainer in (False, True)]
+    found = [Contest(name, "b0", 224, 128, "eager", device) for name in libraries]
+    pair = [name for name in libraries if name != _TORCHVISION]
+    found += [Contest(name, "b0", 224, 128, "default", device, trainer) for trainer in (False, True) for name in pair]
+    found += [Contest(name, "b4", 380, 32, mode, device) for mode in _MODES[:2] for name in pair]
+    return found + [Contest(_OURS, "b0", 64, 128, mode, device, trainer=True) for mode in _MODES]
+
+
+def _fitting(contests: Sequence[Contest], target: Target) -> list[Contest]:
+    """The same, with all batches halved until they fit into memory side by side."""
+    free = _SHARE * torch.cuda.mem_get_info(target.device)[0] if target.is_cuda else math.inf
+    divisor = 1
+    while True:
+        halved = [replace(contest, batch=max(1, contest.batch // divisor)) for contest in contests]
+        networks = ((variant(contest.variant), contest) for contest in halved)
+        needed = sum(estimate(net, one.batch, one.image_size).memory.activations * _HALF for net, one in networks)
+        if needed <= free or divisor > contests[0].batch:
+            return halved
+        divisor *= 2
+
+
+def _take_turns(running: Mapping[Contest, Contestant], peak: float, rounds: int) -> list[StepResult]:
+    # As many steps for all as the first takes in a second, so that rounds can be compared.
+    first = next(iter(running.values()))
+    steps = max(1, int(_TURN_S / first.run(1)))
+    by_name = {contest.name: contest for contest in running}
+    seconds = take_turns({one.name: partial(running[one].run, steps) for one in running}, rounds, warmup=1)
     results = []
     for name, times in seconds.items():
-        contest, contestant = by_name[name], running[name]
+        contest, contestant = by_name[name], running[by_name[name]]
         images = rate(steps * contest.batch, times)
         macs = estimate(variant(contest.variant), contest.batch, contest.image_size).cost.macs
         rival = name.replace(contest.library, _OURS, 1)
         results.append(
             StepResult(
-                contest.variant,
-                contest.image_size,
-                contest.batch,
-                name,
-                images,
-                contestant.warm_up_s,
-                contestant.peak_bytes,
+                contestant=name,
+                batch=contest.batch,
+                images_per_second=images,
+                warm_up_s=contestant.warm_up_s,
+                peak_bytes=contestant.peak_bytes,
                 # A multiply-add is two operations; the backward pass has two for each of the forward pass.
-                images * macs * 2 * 3 / peak,
-                ratio(seconds[rival], times) if rival != name and rival in seconds else None,
+                peak_share=images * macs * 2 * 3 / peak,
+                ours=ratio(seconds[rival], times) if rival != name and rival in seconds else None,
             )
         )
     return results

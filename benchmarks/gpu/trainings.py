@@ -170,7 +170,7 @@ def _two_ranks_synchronised(target: Target) -> str:
 def _submits(target: Target) -> str:
     """The command as a user gives it: Ray and MLflow on this machine."""
     home = target.folder / "home"
-    env = {"EFFNET_CLUSTER_HOME": str(home), "NO_COLOR": "1"}
+    env = {"EFFNET_CLUSTER_HOME": str(home), "EFFNET_CLUSTER_SUBMIT_PROBE": "false", "NO_COLOR": "1"}
     command = [sys.executable, "-c", "from effnet_cluster.cluster.cli import main; main()"]
     try:
         _run([*command, *("submit", "--variants", "b0", "--device", "gpu", "--epochs", "2", "--name", "check")], env)

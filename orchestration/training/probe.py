@@ -83,14 +83,16 @@ def _measure(
         half=parts.precision != "float32",
     )
     most, known = max(_FEWEST, min(share, fitting)), dict[int, float]()
-    images = _FEWEST
+    # A GPU is not too slow for many images, but takes seconds to prepare for each size of a batch.
+    fewest, growth = (max(_FEWEST, most // _SMALLER), _SMALLER) if order.use_gpu else (_FEWEST, 2)
+    images = fewest
     while True:
         first = step(images)  # of this size: plans are made and memory is asked for
         known[images] = first if first > _SLOW_S else min(step(images) for _ in range(_REPEATS))
         if images == most or known[images] > _STEP_S:
             break
-        images = min(2 * images, most)
-    sizes = sorted({max(size for size in known if size == _FEWEST or size <= images // _SMALLER), images})
+        images = min(growth * images, most)
+    sizes = sorted({max(size for size in known if size == fewest or size <= images // _SMALLER), images})
     return MeasuredNetwork(
         macs=trial.macs,
         kind=kind_of(trial),
