@@ -9,14 +9,17 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .check import Check, Outcome, run_checks
 from .target import TRAINER, Target, describe, missing
+
+if TYPE_CHECKING:
+    from .steps import StepResult
 
 _DEVICES = {"cuda": "cuda:0", "cpu": "cpu"}
 # Modules of checks; without the packages of TRAINER they cannot be imported.
@@ -38,17 +41,33 @@ def main(arguments: list[str] | None = None) -> int:
         target = Target(torch.device(_DEVICES[options.device]), options.tiny, Path(folder))
         machine = describe(target.device) | {"cores": str(len(os.sched_getaffinity(0)))}
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
-        found, failed = _check(target, options.only) if options.verb == "check" else _bench(target, options.only)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine} | found, indent=1))
-    return 1 if failed else 0
+        record = Record(options.json, {"machine": machine})
+        if options.verb == "check":
+            return 1 if _check(target, options.only, record) else 0
+        _bench(target, options.only, record)
+    return 0
 
 
-def _check(target: Target, only: list[str]) -> tuple[dict[str, Any], int]:
+@dataclass
+class Record:
+    """What was seen so far, in a file that is whole whenever the command ends; `file` None keeps nothing."""
+
+    file: Path | None
+    found: dict[str, Any]
+
+    def add(self, **found: Any) -> None:
+        """Add or replace fields."""
+        self.found |= found
+        if self.file:
+            self.file.write_text(json.dumps(self.found, indent=1))
+
+
+def _check(target: Target, only: list[str], record: Record) -> int:
     outcomes: list[Outcome] = []
 
     def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
+        record.add(checks=[asdict(each) for each in outcomes])
         print(f"{outcome.verdict:8}{outcome.seconds:6.1f} s  {outcome.name}: {outcome.seen}", flush=True)
         if outcome.trace:
             print(outcome.trace, file=sys.stderr, flush=True)
@@ -62,10 +81,10 @@ def _check(target: Target, only: list[str]) -> tuple[dict[str, Any], int]:
     failed = run_checks(checks, target, only, tell)
     counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("passed", "FAILED", "skipped")}
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
-    return {"checks": [asdict(outcome) for outcome in outcomes]}, failed
+    return failed
 
 
-def _bench(target: Target, only: list[str]) -> tuple[dict[str, Any], int]:
+def _bench(target: Target, only: list[str], record: Record) -> None:
     started = time.perf_counter()
 
     def tell(line: str) -> None:
@@ -73,27 +92,31 @@ def _bench(target: Target, only: list[str]) -> tuple[dict[str, Any], int]:
 
     from . import steps
 
-    found: dict[str, Any] = {"steps": [asdict(result) for result in _told(steps.measure(target, only, tell))]}
+    results: list[StepResult] = []
+    for result in steps.measure(target, only, tell):
+        results.append(result)
+        record.add(steps=[asdict(each) for each in results])
+    _print_steps(results)
     if only:
-        return found, 0
+        return
     if absent := missing(TRAINER):
         tell(f"skipped, not installed: feeding and phases ({', '.join(absent)})")
-        return found, 0
+        return
     from . import feeding
 
-    fed, phases = feeding.measure(target, tell)
-    for result in fed:
+    feeds, phases = feeding.measure(target, tell)
+    record.add(feeding=[asdict(result) for result in feeds], phases=asdict(phases))
+    for fed in feeds:
         tell(
-            f"{result.loader_workers} loader workers on {result.cores} cores: {result.images_per_second:.0f} images/s, "
-            f"waited {result.waited_share:.1%} (the host {result.asked_share:.1%})"
+            f"{fed.loader_workers} loader workers on {fed.cores} cores: {fed.images_per_second:.0f} images/s, "
+            f"waited {fed.waited_share:.1%} (the host {fed.asked_share:.1%})"
         )
     for times in (phases.phases, phases.kernels):
         for name, milliseconds in times.items():
             print(f"{milliseconds:9.2f} ms  {name}")
-    return found | {"feeding": [asdict(result) for result in fed], "phases": asdict(phases)}, 0
 
 
-def _told(results: list[Any]) -> list[Any]:
+def _print_steps(results: list[StepResult]) -> None:
     heads = f"{'images/s':>9}{'of peak':>8}{'memory':>10}{'warm-up':>9}  ours is … times as fast"
     print(f"{'contestant':42}{'batch':>6}{heads}")
     for row in results:
@@ -102,7 +125,6 @@ def _told(results: list[Any]) -> list[Any]:
             f"{row.peak_bytes / 2**30:6.1f} GiB{row.warm_up_s:7.0f} s  {row.ours or ''}",
             flush=True,
         )
-    return results
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _run(check: Check, target: Target) -> Outcome:
     if check.cuda_only and not target.is_cuda:
         return Outcome(check.name, "skipped", "needs CUDA", 0.0)
     started = time.perf_counter()
-    faulthandler.dump_traceback_later(_SLOW_S)
+    faulthandler.dump_traceback_later(_SLOW_S, file=2)  # the descriptor: sys.stderr may be another
     try:
         seen = check.run(target)
         target.synchronize()

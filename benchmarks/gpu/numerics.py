@@ -29,7 +29,9 @@ from .photos import images
 from .target import Target
 
 _CPU = torch.device("cpu")
-_BATCH, _STEPS = 16, 3
+_BATCH = 16
+STEPS = 3
+"""Steps that are taken on each side."""
 # Nothing random: the device draws other numbers than the CPU. A dropout of 0 also in the blocks.
 _FIXED = {"dropout": 0.0, "stochastic_depth": 0.0, "global_batch": _BATCH, "pretrained": False, "warmup_epochs": 0.0}
 
@@ -99,13 +101,18 @@ def cases() -> Iterator[Case]:
 
 def checks() -> list[Check]:
     """The cases as checks, and that no step waits for the device."""
-    steps = [Check(case.name, partial(_compare, case), cuda_only=case.cuda_only) for case in cases()]
+    steps = [Check(case.name, partial(compare, case), cuda_only=case.cuda_only) for case in cases()]
     return steps + [
         Check(f"no-wait/{name}", partial(_never_waits, recipe), cuda_only=True) for name, recipe in _UNWAITED
     ]
 
 
-def _compare(case: Case, target: Target) -> str:
+def compare(case: Case, target: Target) -> str:
+    """Take some steps on both sides; returns the relative errors.
+
+    Raises:
+        CheckError: one is too large.
+    """
     recipe = {"precision": "float32"} | _FIXED | dict(case.recipe)
     precision = str(case.device_only.get("precision", "float32"))
     job = partial(make_job, target, variant=case.variant, image_size=64, deterministic=True)
@@ -118,7 +125,7 @@ def _compare(case: Case, target: Target) -> str:
     first = abs(mine.losses[0] - truth.losses[0]) / truth.losses[0]
     gradient = float((mine.gradient - truth.gradient).norm() / truth.gradient.norm())
     last = abs(mine.losses[-1] - truth.losses[-1]) / truth.losses[-1]
-    seen = f"loss {first:.1e}, gradient {gradient:.1e}, loss of step {_STEPS} {last:.1e}"
+    seen = f"loss {first:.1e}, gradient {gradient:.1e}, loss of step {STEPS} {last:.1e}"
     for value, limit in zip((first, gradient, last), limits, strict=True):
         require(value <= limit, f"{seen}; at most {limits.loss:g}, {limits.gradient:g}, {limits.last:g}")
     if mine.averaged is not None:
@@ -139,7 +146,7 @@ def _train(parts: TrainingParts, batch: Batch) -> _Trained:
     set_training_mode(parts.model)
     losses = []
     gradient = torch.empty(0)
-    for number in range(_STEPS):
+    for number in range(STEPS):
         losses.append(parts.step(batch, 0, number).item())
         if number == 0:
             found = [p.grad for p in parts.network.parameters() if p.grad is not None]

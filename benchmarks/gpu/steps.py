@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -50,7 +50,7 @@ class StepResult:
     ours: Ratio | None
 
 
-def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) -> list[StepResult]:
+def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) -> Iterator[StepResult]:
     """Measure the contestants, those of one network in turns; one that cannot run is left out and told.
 
     All start at once, since compilation takes longest; none is timed before all are warm.
@@ -65,7 +65,7 @@ def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) ->
     contests = [
         contest for contest in _contests(target) if not only or any(fnmatchcase(contest.name, name) for name in only)
     ]
-    results, rounds = [], 2 if target.tiny else _ROUNDS
+    rounds = 2 if target.tiny else _ROUNDS
     with ExitStack() as stack:
         running: dict[Contest, Contestant] = {}
         for contest in _fitting(contests, target):
@@ -79,9 +79,8 @@ def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) ->
                 del running[contest]
         tell(f"{len(running)} contestants are warm")
         for network, group in groupby(running, lambda one: (one.variant, one.image_size)):
-            results += _take_turns({contest: running[contest] for contest in group}, peak, rounds)
+            yield from _take_turns({contest: running[contest] for contest in group}, peak, rounds)
             tell(f"{network[0]} at {network[1]} px: measured")
-    return results
 
 
 def _contests(target: Target) -> list[Contest]:
@@ -111,31 +110,27 @@ def _fitting(contests: Sequence[Contest], target: Target) -> list[Contest]:
         divisor *= 2
 
 
-def _take_turns(running: Mapping[Contest, Contestant], peak: float, rounds: int) -> list[StepResult]:
+def _take_turns(running: Mapping[Contest, Contestant], peak: float, rounds: int) -> Iterator[StepResult]:
     # As many steps for all as the first takes in a second, so that rounds can be compared.
     first = next(iter(running.values()))
     steps = max(1, int(_TURN_S / first.run(1)))
     by_name = {contest.name: contest for contest in running}
     seconds = take_turns({one.name: partial(running[one].run, steps) for one in running}, rounds, warmup=1)
-    results = []
     for name, times in seconds.items():
         contest, contestant = by_name[name], running[by_name[name]]
         images = rate(steps * contest.batch, times)
         macs = estimate(variant(contest.variant), contest.batch, contest.image_size).cost.macs
         rival = name.replace(contest.library, _OURS, 1)
-        results.append(
-            StepResult(
-                contestant=name,
-                batch=contest.batch,
-                images_per_second=images,
-                warm_up_s=contestant.warm_up_s,
-                peak_bytes=contestant.peak_bytes,
-                # A multiply-add is two operations; the backward pass has two for each of the forward pass.
-                peak_share=images * macs * 2 * 3 / peak,
-                ours=ratio(seconds[rival], times) if rival != name and rival in seconds else None,
-            )
+        yield StepResult(
+            contestant=name,
+            batch=contest.batch,
+            images_per_second=images,
+            warm_up_s=contestant.warm_up_s,
+            peak_bytes=contestant.peak_bytes,
+            # A multiply-add is two operations; the backward pass has two for each of the forward pass.
+            peak_share=images * macs * 2 * 3 / peak,
+            ours=ratio(seconds[rival], times) if rival != name and rival in seconds else None,
         )
-    return results
 
 
 def matrix_rate(target: Target) -> float:
