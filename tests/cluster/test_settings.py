@@ -26,7 +26,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 # A new option is an edit here: whoever makes one should mean it.
 EXECUTION_OPTIONS = [
-    *("--cache-limit", "--checkpoint-steps", "--controller", "--cpus-per-worker", "--device", "--loader-workers"),
+    *("--cache-limit", "--checkpoint-steps", "--controller", "--cpus-per-worker", "--deterministic", "--device"),
+    *("--loader-workers", "--no-deterministic"),
     *("--max-concurrent", "--max-failures", "--on-corrupt", "--workers"),
 ]
 RESUME_OPTIONS = sorted([*EXECUTION_OPTIONS, "--detach", "--help", "-h"])
@@ -36,7 +37,15 @@ SUBMIT_OPTIONS = sorted(
         *("--activations", "--address", "--alpha", "--augment", "--backbone-lr", "--bn-momentum"),
         *("--budget-hours", "--check", "--no-probe", "--price-per-hour", "--probe"),
         *("--exchanged", "--min-share", "--reduction", "--scheduler"),
-        *("--checkpoint-activations", "--clip-grad", "--compile", "--cutmix", "--dashboard-port", "--data"),
+        *(
+            "--checkpoint-activations",
+            "--clip-grad",
+            "--compile",
+            "--compile-mode",
+            "--cutmix",
+            "--dashboard-port",
+            "--data",
+        ),
         *("--decay-epochs", "--decay-rate", "--detach", "--dist-bn", "--dropout", "--dry-run", "--ema", "--epochs"),
         *("--eps", "--erasing", "--freeze-backbone", "--global-batch", "--help", "--help-all", "--image-size"),
         *("--label-smoothing", "--lr", "--lr-per", "--micro-batch", "--min-crop", "--mixup", "--mlflow-port"),

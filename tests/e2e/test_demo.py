@@ -15,10 +15,11 @@ import pytest
 
 from effnet_cluster.datasets import EpochOrder, Manifest, decode_rgb, receipt
 
-from .conftest import DEMO, DEMO_EPOCHS, Cli
+from .conftest import DEMO, DEMO_EPOCHS, DEMO_VARIANTS, Cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-TRIALS = {f"digits-{variant}-{activation}-s0" for variant in ("b0", "b1") for activation in ("silu", "leaky_relu")}
+TRIALS = {f"digits-{variant}-{act}-s0" for variant in DEMO_VARIANTS for act in ("silu", "leaky_relu")}
+LAST = f"digits-{DEMO_VARIANTS[1]}-silu-s0"
 
 
 def test_the_demo_learns_and_ends_with_a_comparison(cli: Cli, demo: subprocess.CompletedProcess[str]) -> None:
@@ -29,7 +30,7 @@ def test_the_demo_learns_and_ends_with_a_comparison(cli: Cli, demo: subprocess.C
         assert row["outcome"] == "completed"
         assert row["trial"] in demo.stdout
         assert row["seconds"] > 1
-    b0, b1 = (next(r for r in rows if r["trial"] == f"digits-{v}-silu-s0") for v in ("b0", "b1"))
+    b0, b1 = (next(r for r in rows if r["trial"] == f"digits-{v}-silu-s0") for v in DEMO_VARIANTS)
     assert b0["params_ratio"] == 1.0
     assert b1["params_ratio"] == pytest.approx(b1["params"] / b0["params"])
     assert b1["macs_ratio"] == pytest.approx(b1["macs"] / b0["macs"])
@@ -49,8 +50,7 @@ def test_every_trial_is_one_finished_child_run(cli: Cli, demo: subprocess.Comple
         assert run.info.status == "FINISHED"
         assert run.data.tags["outcome"] == "completed"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        _, variant, activation, _ = trial.split("-")
-        assert (run.data.params["variant"], run.data.params["activation"]) == (variant, activation)
+        assert trial == "digits-{variant}-{activation}-s0".format(**run.data.params)
         assert run.data.params["workers"] == "2"
         assert run.data.metrics["time/images_per_second"] > 0
 
@@ -139,11 +139,11 @@ def test_list_and_logs_know_the_experiment(cli: Cli, demo: subprocess.CompletedP
     entry = next(e for e in json.loads(cli("list", "--json").stdout) if e["experiment"] == DEMO)
     assert (entry["state"], entry["trials"]) == ("completed", 4)
     whole = cli("logs", DEMO).stdout
-    one = cli("logs", DEMO, "digits-b1-silu-s0").stdout
-    assert f"[digits-b1-silu-s0] epoch {DEMO_EPOCHS}/{DEMO_EPOCHS}" in one
+    one = cli("logs", DEMO, LAST).stdout
+    assert f"[{LAST}] epoch {DEMO_EPOCHS}/{DEMO_EPOCHS}" in one
     assert "leaky_relu" in whole
     assert "leaky_relu" not in one
-    assert re.search(rf"^\(RayTrainWorker .*\) \S+ \S+ INFO +\[digits-b1-silu-s0\] epoch 1/{DEMO_EPOCHS}  ", one, re.M)
+    assert re.search(rf"^\(RayTrainWorker .*\) \S+ \S+ INFO +\[{re.escape(LAST)}\] epoch 1/{DEMO_EPOCHS}  ", one, re.M)
     assert re.search(r"^\d\S+ \S+ INFO +best: digits-", whole, re.M)
     for trial in TRIALS:  # Ray would leave out what two processes say at about the same time
         assert whole.count(f"[{trial}] epoch ") == DEMO_EPOCHS
@@ -167,3 +167,12 @@ def validation_images(manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
         data = Path(manifest.root, split.shards[shard].name).read_bytes()[offset : offset + size]
         images.append(np.array(decode_rgb(data)))
     return np.stack(images), np.array(split.label)
+
+
+@pytest.mark.long
+def test_make_demo_itself(cli: Cli) -> None:
+    cli("submit", "--variants", "b0-b1", "--activations", "silu,leaky_relu", "--workers", "2", "--epochs", "7")
+    (name,) = {entry["experiment"] for entry in json.loads(cli("list", "--json").stdout)} - {DEMO}
+    rows = json.loads(cli("compare", name, "--format", "json").stdout)
+    assert {row["outcome"] for row in rows} == {"completed"}
+    assert min(row["top1"] for row in rows) >= 0.90

@@ -14,11 +14,12 @@ import torch
 from effnet_cluster.orchestration.training.checkpoint import decode
 
 from ..differences import differences
-from .conftest import DEMO, DEMO_EPOCHS, Cli
+from .conftest import DEMO, DEMO_EPOCHS, DEMO_VARIANTS, Cli
 from .kills import final_state
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-TRIAL = "digits-b0-silu-s0"
+VARIANT = DEMO_VARIANTS[0]
+TRIAL = f"digits-{VARIANT}-silu-s0"
 
 
 def test_torchrun_trains_a_trials_job_to_the_same_bits(
@@ -46,7 +47,7 @@ def test_torchrun_trains_a_trials_job_to_the_same_bits(
 
 def test_a_trial_runs_without_rays_insides(cli: Cli) -> None:
     name = "plain"
-    cli("submit", "--variants", "b0", "--epochs", "1", "--workers", "2", "--controller", "actor", "--name", name)
+    cli("submit", "--variants", VARIANT, "--epochs", "1", "--workers", "2", "--controller", "actor", "--name", name)
     run = cli.trial_runs(name)[TRIAL]
     assert run.data.tags["outcome"] == "completed"
     assert (run.data.metrics["epoch"], run.data.metrics["run/workers"]) == (1, 2)

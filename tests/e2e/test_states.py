@@ -9,8 +9,8 @@ import pytest
 
 from .conftest import Cli, assert_no_step_twice, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-NAME, VARIANT = "states", "b0-w0.25-d0.25"
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+NAME, VARIANT, EPOCHS = "states", "b0-w0.25-d0.25", 12
 FIRST, SECOND, THIRD = (f"digits-{VARIANT}-silu-s{seed}" for seed in (0, 1, 2))
 
 
@@ -21,10 +21,10 @@ def shown(cli: Cli) -> dict[str, dict[str, Any]]:
 
 def test_a_trial_is_stopped_alone_and_resumed_and_an_experiment_extended_without_repeating_anything(cli: Cli) -> None:
     cli(
-        *("submit", "--variants", VARIANT, "--seeds", "0-2", "--epochs", "30", "--max-concurrent", "1"),
+        *("submit", "--variants", VARIANT, "--seeds", "0-2", "--epochs", str(EPOCHS), "--max-concurrent", "1"),
         *("--name", NAME, "--detach"),
     )
-    wait_for(lambda: shown(cli)[FIRST]["epoch"] > 0, 180, "an epoch")
+    wait_for(lambda: shown(cli)[FIRST]["epoch"] > 0, 360, "an epoch")
     rows = shown(cli)
     assert {name: row["state"] for name, row in rows.items()} == {
         FIRST: "running",
@@ -33,9 +33,9 @@ def test_a_trial_is_stopped_alone_and_resumed_and_an_experiment_extended_without
         "": "running",
     }
     assert rows[FIRST]["rest_s"] > 0
-    cli("stop", NAME, THIRD)  # it never starts
     cli("stop", NAME, FIRST)  # it saves and ends, and the second one starts
-    wait_for(lambda: shown(cli)[FIRST]["state"] == "cancelled", 60, "the end of the first trial")
+    cli("stop", NAME, THIRD)  # it never starts
+    wait_for(lambda: shown(cli)[FIRST]["state"] == "cancelled", 180, "the end of the first trial")
     wait_for(lambda: shown(cli)[""]["state"] != "running", 240, "the end of the experiment")
     rows = shown(cli)
     assert {name: row["state"] for name, row in rows.items()} == {
@@ -45,21 +45,21 @@ def test_a_trial_is_stopped_alone_and_resumed_and_an_experiment_extended_without
         "": "cancelled",
     }
     assert rows[THIRD]["epoch"] == 0
-    assert 0 < rows[FIRST]["epoch"] < 30
+    assert 0 < rows[FIRST]["epoch"] < EPOCHS
 
     # The finished one gets one epoch more, and the others all of them; nothing is done or logged twice.
     before = cli.trial_runs(NAME)
-    cli("extend", NAME, "--epochs", "31")
+    cli("extend", NAME, "--epochs", str(EPOCHS + 1))
     rows, after = shown(cli), cli.trial_runs(NAME)
     assert {row["state"] for row in rows.values()} == {"completed"}
-    assert {row["epoch"] for name, row in rows.items() if name} == {31}
+    assert {row["epoch"] for name, row in rows.items() if name} == {EPOCHS + 1}
     assert {name: run.info.run_id for name, run in after.items()} == {
         name: run.info.run_id for name, run in before.items()
     }
     for run in after.values():
         assert_no_step_twice(cli.client(), run)
         epochs = cli.client().get_metric_history(run.info.run_id, "val/top1")
-        assert sorted(point.step for point in epochs) == list(range(1, 32))
+        assert sorted(point.step for point in epochs) == list(range(1, EPOCHS + 2))
     log = cli("logs", NAME, SECOND).stdout
-    assert "resumed after epoch 30" in log
+    assert f"resumed after epoch {EPOCHS}" in log
     assert cli("verify", NAME).returncode == 0
