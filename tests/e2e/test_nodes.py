@@ -19,7 +19,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from effnet_cluster.datasets import DIGITS, open_dataset
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.node_facts import versions
-from effnet_cluster.orchestration.plan import Plan, make_plan
+from effnet_cluster.orchestration.plan import make_plan
 from effnet_cluster.orchestration.preflight import require_nodes
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.running.nodes import alive_nodes, ask_nodes
@@ -66,19 +66,20 @@ def test_data_is_prepared_on_all_nodes(cli: Cli, cluster: Cluster, add_node: Cal
     assert [(there / file).read_bytes() for file in files] == [(here / file).read_bytes() for file in files]
 
 
-def test_ray_places_what_is_planned_on_nodes_of_unequal_size_and_nothing_that_is_refused(cluster: Cluster) -> None:
+def test_ray_places_what_is_planned_on_nodes_of_unequal_size_and_nothing_that_is_refused(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     """One, two and four cores: each request as Ray's own placement sees it."""
+    fields = {"name": "x", "variants": "b0", "recipe": {"global_batch": 840}}
+    (trial,) = make_plan(ExperimentSpec.parse(fields), open_dataset(DIGITS, tmp_path)).trials
     added = [cluster.add_node(num_cpus=cores) for cores in (2, 4)]
     ray.init(cluster.address, log_to_driver=False)
     try:
         found = {}
         for workers, cores in itertools.product(range(1, 9), (None, 1, 2, 3, 4, 5)):
-            fields = {"name": "x", "variants": "b0", "recipe": {"global_batch": 840}}
             spec = ExperimentSpec.parse({**fields, "execution": {"workers": workers, "cpus_per_worker": cores}})
-            plan = Plan(spec=spec, trials=(), classes=("a",), train_samples=1, val_samples=1, data_digest="")
-            plan = plan.model_copy(update={"trials": (None,)})
             try:
-                each = share_out(alive_nodes(), plan.spec.execution, plan.trials).cpus
+                each = share_out(alive_nodes(), spec.execution, [trial]).cpus
             except UserError:
                 each = None
             group = placement_group([{"CPU": each or cores or 1}] * workers)

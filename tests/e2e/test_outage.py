@@ -62,9 +62,8 @@ def calm(cli: Cli) -> list[tuple[int, float]]:
     return curves(cli, cli.trial_runs(CALM)[trial(0)].info.run_id)["train/loss"]
 
 
-@pytest.mark.parametrize(
-    ("trials", "kills"), [(1, 1), pytest.param(4, 3, marks=pytest.mark.long)], ids=["once", "thrice"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("trials", "kills"), [(1, 1), (4, 3)], ids=["once", "thrice"])
 def test_a_server_that_is_killed_and_started_again_has_every_point_once(
     cli: Cli, calm: list[tuple[int, float]], trials: int, kills: int
 ) -> None:

@@ -124,7 +124,7 @@ def test_a_driver_that_is_killed_leaves_no_run_that_looks_alive(cli: Cli) -> Non
         "--variants",
         "b0-w0.25-d0.25",
         "--epochs",
-        "40",
+        "15",
         "--checkpoint-steps",
         "5",
         "--name",

@@ -19,7 +19,7 @@ from .kills import checkpoints, train_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 T = TypeVar("T")
-NAME, TRIAL = "watched", "digits-b0-w0.5-d0.5-silu-s0"
+NAME, TRIAL = "watched", "digits-b0-w0.25-d0.25-silu-s0"
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -43,7 +43,7 @@ def homes(place: Path) -> Iterator[list[Cli]]:
         for cli in homes:
             cli.home.mkdir()
             cli.home.chmod(0o777)
-            sizes = ("--variants", "b0-w0.5-d0.5", "--workers", "2", "--epochs", "1000", "--checkpoint-steps", "5")
+            sizes = ("--variants", "b0-w0.25-d0.25", "--workers", "2", "--epochs", "1000", "--checkpoint-steps", "5")
             cli("submit", *sizes, "--name", NAME, "--detach", timeout=180)
         wait_for(lambda: all(checkpoints(cli, NAME, TRIAL) for cli in homes), 300, "a checkpoint of both trials")
         yield homes
