@@ -20,7 +20,7 @@ long: $(VENV)/.installed-dev
 
 # A file of tests a core, one thread each.
 unit: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e" --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e and not long" --numprocesses auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -164,7 +164,7 @@ def test_verify_lists_every_bad_shard_and_exits_with_1(cli: Cli, shards: Manifes
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     # Large ones in between, to be compressed, so that there is work left when the first shard is done.
     large = tmp_path / "large.bmp"
-    Image.effect_noise((1500, 1500), 64).save(large)
+    Image.effect_noise((2400, 2400), 64).save(large)
     for number in range(1000):
         folder = tmp_path / "raw" / f"{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     finished = tmp_path / ".out.partial" / "finished"
     deadline = time.monotonic() + 60
     while not any(finished.glob("[!.]*.npz")):
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)

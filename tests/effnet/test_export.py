@@ -98,8 +98,10 @@ def test_every_variant_s_widths(name: str, form: Format, tmp_path: Path) -> None
     check(make_network(tiny(variant(name))), form, tmp_path / f"model.{form}")
 
 
-# A minute for these; depth repeats the operators that the test of all widths has, and B7 is the deepest.
-@pytest.mark.parametrize("name", ["b0", "b4", "b7"])
+# Depth repeats the operators that the test of all widths has.
+@pytest.mark.parametrize(
+    "name", ["b0", pytest.param("b4", marks=pytest.mark.long), pytest.param("b7", marks=pytest.mark.long)]
+)
 def test_variants_in_full(name: str, tmp_path: Path) -> None:
     network = make_network(variant(name))
     for form in FORMATS:
