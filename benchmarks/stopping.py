@@ -1,0 +1,181 @@
+"""What early stopping saves, and what it misses: 16 configurations on the digits, trained once and scheduled often.
+
+`python -m effnet_cluster.benchmarks.stopping` trains each configuration to its end, without an engine, and keeps the
+curves of its validation. Then Ray Tune runs our sweep over trials that replay these curves, two at a time, under each
+scheduler. A training is a function of its seed, so what a scheduler sees is what it would see of real trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from ray import tune
+from ray.tune.result import RESULT_DUPLICATE
+
+from ..datasets import DIGITS, open_dataset
+from ..orchestration.plan import Plan, make_plan
+from ..orchestration.request import ExperimentRequest
+from ..orchestration.running.nodes import alive_nodes
+from ..orchestration.running.schedulers import PERCENT
+from ..orchestration.running.sweep import run_sweep
+from ..orchestration.search.sources import PlannedSource
+from ..orchestration.sizing.allocation import share_out
+from ..orchestration.spec import ExperimentSpec
+from ..orchestration.training.collectives import lone_rank
+from ..orchestration.training.job import TrainingJob, TrialPlan
+from ..orchestration.training.metrics import EPOCH, TOP1
+from ..orchestration.training.trainer import Trainer
+from ..orchestration.training.world import World
+
+VARIANT, EPOCHS = "b0-w0.25-d0.25", 8
+GRID = {"lr": [1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2], "weight_decay": [0.0, 0.1]}
+# Rungs at one and at three of the eight epochs.
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "asha": {"name": "asha", "min_share": 0.125, "reduction": 3},
+    "median": {"name": "median", "min_share": 0.25},
+}
+Curves = Mapping[str, list[float]]
+"""Validation top-1 after each epoch, by trial."""
+
+
+class Result(NamedTuple):
+    """Of one scheduler and seed: the best top-1 of a trial that ended, that of the whole grid, and its share of the
+    grid's epochs."""
+
+    scheduler: str
+    seed: int
+    found: float
+    best: float
+    epochs: float
+
+
+def plan_of(seed: int, scheduling: Mapping[str, Any], cache: Path) -> Plan:
+    """The 16 trials of one seed."""
+    recipe = {"epochs": EPOCHS} | GRID
+    fields = {"name": "stopping", "variants": VARIANT, "seeds": [seed], "recipe": recipe, "scheduling": scheduling}
+    return make_plan(ExperimentSpec.parse(fields), open_dataset(DIGITS, cache, typed=False))
+
+
+class _Curve:
+    """The sink of a training of which the validation alone is kept."""
+
+    def __init__(self) -> None:
+        self.top1: list[float] = []
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        if TOP1 in metrics:
+            self.top1.append(metrics[TOP1])
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: []
+
+
+def train(trial: TrialPlan, plan: Plan, cache: Path) -> list[float]:
+    """Train one trial on one core; returns its curve."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as storage, lone_rank():
+        job = TrainingJob(
+            trial=trial,
+            execution=plan.spec.execution,
+            data=DIGITS,
+            data_digest=plan.data_digest,
+            storage=storage,
+            cache_root=str(cache),
+        )
+        curve: Any = _Curve()
+        Trainer(job, World(0, 1, 1, torch.device("cpu")), curve).run()
+    return list(curve.top1)
+
+
+class Replay(tune.Trainable):  # type: ignore[misc]
+    """A trial that reports a curve which is known."""
+
+    def setup(self, config: dict[str, Any], context: Any) -> None:
+        """Called by Tune."""
+        self._curve, self._epoch = context.curves[self.trial_name], 0
+
+    def step(self) -> dict[str, Any]:
+        """The next epoch; all take as long."""
+        if self._epoch == EPOCHS:
+            return {RESULT_DUPLICATE: True}
+        time.sleep(0.3)
+        self._epoch += 1
+        return {EPOCH: self._epoch, PERCENT: 100 * self._epoch / EPOCHS, TOP1: self._curve[self._epoch - 1]}
+
+
+class _Counted(PlannedSource):
+    """Adds up what the trials have trained."""
+
+    def __init__(self, trials: Iterable[TrialPlan]) -> None:
+        super().__init__(tuple(trials))
+        self.shares: dict[str, float] = {}
+
+    def ended(self, trial_id: str, outcome: str, values: Mapping[str, float] | None = None) -> None:
+        super().ended(trial_id, outcome, values)
+        self.shares[trial_id] = (values or {})["share"]
+
+
+def schedule(name: str, seed: int, curves: Curves, folder: Path) -> Result:
+    """Run the sweep of one seed over its curves; Ray must be up."""
+    plan = plan_of(seed, SCHEDULERS[name], folder / "cache")
+    request = ExperimentRequest(
+        uid="u",
+        job=f"{name}-{seed}",
+        plan=plan,
+        tracking_uri="",
+        storage=str(folder / f"{name}-{seed}"),
+        cache_root=str(folder),
+    )
+    shares = share_out(alive_nodes(), plan.spec.execution, plan.trials)
+    context: Any = SimpleNamespace(request=request, shares=shares, curves=dict(curves))
+    unrecorded: Any = SimpleNamespace(trials=list, wait_until_left=lambda *_: None)
+    source = _Counted(plan.trials)
+    failed = run_sweep(context, unrecorded, source, Replay)
+    if failed:
+        raise next(iter(failed.values()))
+    found = max(curves[trial][-1] for trial, share in source.shares.items() if share == 1)
+    best = max(curve[-1] for curve in curves.values())
+    return Result(name, seed, found, best, statistics.mean(source.shares.values()))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, schedule, and print a line per scheduler and seed."""
+    parser = argparse.ArgumentParser(prog="python -m effnet_cluster.benchmarks.stopping", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--curves", type=Path, required=True, help="JSON file that keeps the curves, and may have some")
+    options = parser.parse_args(arguments)
+    curves: dict[str, list[float]] = json.loads(options.curves.read_text()) if options.curves.exists() else {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for seed in range(options.seeds):
+            plan = plan_of(seed, {}, folder / "cache")
+            missing = [trial for trial in plan.trials if trial.trial_id not in curves]
+            with ProcessPoolExecutor(2) as pool:
+                found = pool.map(train, missing, [plan] * len(missing), [folder / "cache"] * len(missing))
+                curves |= {trial.trial_id: curve for trial, curve in zip(missing, found, strict=True)}
+            options.curves.write_text(json.dumps(curves))
+        ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
+        try:
+            for name in SCHEDULERS:
+                for seed in range(options.seeds):
+                    trials = [trial.trial_id for trial in plan_of(seed, {}, folder / "cache").trials]
+                    print(schedule(name, seed, {trial: curves[trial] for trial in trials}, folder), flush=True)
+        finally:
+            ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
