@@ -9,8 +9,8 @@ from .execution import Execution
 from .job import TrialPlan
 from .world import World
 
-# Evaluation keeps no activations, so it can take more images at a time than training. On a GPU it takes as many: cuDNN
-# needs a minute for the convolutions of another batch, and gains nothing from it.
+# Evaluation keeps no activations, so it can take more images at a time than training. On a GPU it takes as many: for
+# another batch cuDNN would prepare every convolution anew (docs/gpu.md).
 _EVAL_BATCH_FACTOR = 2
 # More than that feed no GPU faster that we know: a core decodes some 300 to 800 photographs per second.
 _MOST_PROCESSES = 16

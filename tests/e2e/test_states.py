@@ -10,7 +10,7 @@ import pytest
 from .conftest import Cli, assert_no_step_twice, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-NAME, VARIANT, EPOCHS = "states", "b0-w0.25-d0.25", 12
+NAME, VARIANT, EPOCHS = "states", "b0-w0.25-d0.25", 10
 FIRST, SECOND, THIRD = (f"digits-{VARIANT}-silu-s{seed}" for seed in (0, 1, 2))
 
 
@@ -36,7 +36,7 @@ def test_a_trial_is_stopped_alone_and_resumed_and_an_experiment_extended_without
     cli("stop", NAME, FIRST)  # it saves and ends, and the second one starts
     cli("stop", NAME, THIRD)  # it never starts
     wait_for(lambda: shown(cli)[FIRST]["state"] == "cancelled", 180, "the end of the first trial")
-    wait_for(lambda: shown(cli)[""]["state"] != "running", 240, "the end of the experiment")
+    wait_for(lambda: shown(cli)[""]["state"] != "running", 900, "the end of the experiment")
     rows = shown(cli)
     assert {name: row["state"] for name, row in rows.items()} == {
         FIRST: "cancelled",
