@@ -121,9 +121,11 @@ class Recipe(BaseModel):
         return self.mixup > 0 or self.cutmix > 0
 
     @model_validator(mode="after")
-    def _check_mixing(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.mixes and self.global_batch < 2:
             raise ValueError("mixup and cutmix take two images to mix; use a global_batch of at least 2")
+        if self.compile_mode != "default" and not self.compile:
+            raise ValueError(f"compile_mode {self.compile_mode} does nothing without compile; add compile")
         return self
 
     @model_validator(mode="before")

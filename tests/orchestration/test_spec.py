@@ -362,6 +362,14 @@ def test_an_elastic_trial_never_has_another_number(cores: int, count: int) -> No
     assert policy._count_possible_workers({"node": {"CPU": cores}}) == count
 
 
+def test_a_mode_of_the_compiler_needs_the_compiler() -> None:
+    fields = {"name": "x", "variants": "b0", "recipe": {"compile_mode": "reduce-overhead"}}
+    with pytest.raises(UserError, match="compile_mode reduce-overhead does nothing without compile; add compile"):
+        ExperimentSpec.parse(fields)
+    mode = {"compile_mode": "reduce-overhead", "compile": True}
+    assert ExperimentSpec.parse({**fields, "recipe": mode}).recipe.compile_mode == "reduce-overhead"
+
+
 @pytest.mark.parametrize("method", ["mixup", "cutmix"])
 def test_mixing_takes_a_global_batch_of_two(method: str) -> None:
     fields = {"name": "x", "variants": "b0", "recipe": {method: 0.2, "global_batch": 1}}
