@@ -120,16 +120,8 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
 def test_a_driver_that_is_killed_leaves_no_run_that_looks_alive(cli: Cli) -> None:
     name, trial = "driverless", "digits-b0-w0.25-d0.25-silu-s0"
     cli(
-        "submit",
-        "--variants",
-        "b0-w0.25-d0.25",
-        "--epochs",
-        "15",
-        "--checkpoint-steps",
-        "5",
-        "--name",
-        name,
-        "--detach",
+        *("submit", "--variants", "b0-w0.25-d0.25", "--epochs", "15", "--checkpoint-steps", "5"),
+        *("--cpus-per-worker", "1", "--name", name, "--detach"),
     )
     wait_for(lambda: len(checkpoints(cli, name, trial)) > 0, 180, "a checkpoint")
     head = psutil.Process(cli.services()["ray"]["pid"])

@@ -27,7 +27,7 @@ def epochs_of(cli: Cli, trial: str) -> float:
 def test_a_trial_is_stopped_alone_and_resumed_and_an_experiment_extended_without_repeating_anything(cli: Cli) -> None:
     cli(
         *("submit", "--variants", VARIANT, "--seeds", "0-2", "--epochs", str(EPOCHS), "--max-concurrent", "1"),
-        *("--name", NAME, "--detach"),
+        *("--cpus-per-worker", "1", "--name", NAME, "--detach"),
     )
     # Not by `show`, which would take a core of those that train.
     wait_for(lambda: epochs_of(cli, FIRST) > 0, 360, "an epoch")
