@@ -30,6 +30,7 @@ from ..orchestration.request import ExperimentRequest
 from ..orchestration.running.nodes import alive_nodes
 from ..orchestration.running.schedulers import PERCENT
 from ..orchestration.running.sweep import run_sweep
+from ..orchestration.scheduling import starting_order
 from ..orchestration.search.sources import PlannedSource
 from ..orchestration.sizing.allocation import share_out
 from ..orchestration.spec import ExperimentSpec
@@ -114,6 +115,14 @@ class Replay(tune.Trainable):  # type: ignore[misc]
         self._epoch += 1
         return {EPOCH: self._epoch, PERCENT: 100 * self._epoch / EPOCHS, TOP1: self._curve[self._epoch - 1]}
 
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Called by Tune when it stops or pauses the trial."""
+        return {"epoch": self._epoch}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Called by Tune when the trial goes on."""
+        self._epoch = checkpoint["epoch"]
+
 
 class _Counted(PlannedSource):
     """Adds up what the trials have trained."""
@@ -141,7 +150,7 @@ def schedule(name: str, seed: int, curves: Curves, folder: Path) -> Result:
     shares = share_out(alive_nodes(), plan.spec.execution, plan.trials)
     context: Any = SimpleNamespace(request=request, shares=shares, curves=dict(curves))
     unrecorded: Any = SimpleNamespace(trials=list, wait_until_left=lambda *_: None)
-    source = _Counted(plan.trials)
+    source = _Counted(starting_order(plan.trials, plan.spec.scheduling))
     failed = run_sweep(context, unrecorded, source, Replay)
     if failed:
         raise next(iter(failed.values()))

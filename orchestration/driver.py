@@ -16,6 +16,7 @@ from .logs import configure_logging
 from .plan import Plan
 from .request import ExperimentRequest
 from .running.faults import cause
+from .scheduling import starting_order
 from .search.sources import PlannedSource, TrialSource
 from .tracking.models import register_champion
 from .tracking.records import Outcome, TrialRecord
@@ -105,7 +106,8 @@ def _source(request: ExperimentRequest, tracker: Tracker, records: Mapping[str, 
         if record.trial_id not in done:
             tracker.wait_for_turn(record.run_id)
     if not search.adaptive:
-        return PlannedSource([trial for trial in plan.trials if trial.trial_id not in done])
+        left = (trial for trial in plan.trials if trial.trial_id not in done)
+        return PlannedSource(starting_order(left, request.spec.scheduling))
     from .search.optuna_source import OptunaSource
 
     storage = Storage(request.storage)

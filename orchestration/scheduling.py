@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .training.job import TrialPlan
 from .training.settings import Shown
 
 CHANGEABLE = frozenset(
@@ -46,3 +49,13 @@ class Scheduling(BaseModel):
         Field(gt=0, le=0.5, description="share of the trials that take over the weights of as many better ones in pbt"),
         Shown(section="search"),
     ] = 0.25
+
+
+def starting_order(trials: Iterable[TrialPlan], scheduling: Scheduling) -> list[TrialPlan]:
+    """The order in which trials of equal size start: as they come or, where they are compared, mixed by their names.
+
+    A grid is sorted. Where each trial does better than those before it, none of them is stopped.
+    """
+    if scheduling.name == "none":
+        return list(trials)
+    return sorted(trials, key=lambda trial: hashlib.sha256(trial.trial_id.encode()).digest())

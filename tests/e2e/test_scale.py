@@ -34,6 +34,9 @@ class Idle(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         return {RESULT_DUPLICATE: True}
 
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {}
+
 
 class Watched(PlannedSource):
     """Notes when each trial ended, and what memory this process had then."""

@@ -23,7 +23,7 @@ from effnet_cluster.orchestration.running.schedulers import (
 )
 from effnet_cluster.orchestration.running.sweep import _NextTrials
 from effnet_cluster.orchestration.running.trial import CANCELLED
-from effnet_cluster.orchestration.scheduling import Scheduling
+from effnet_cluster.orchestration.scheduling import Scheduling, starting_order
 from effnet_cluster.orchestration.training.metrics import TOP1
 
 
@@ -210,3 +210,17 @@ def test_a_source_is_told_that_the_user_ended_a_trial(result: dict[str, Any] | N
     next_trials._started["id"] = SimpleNamespace(trial_id="b0")  # type: ignore[assignment]
     next_trials.on_trial_complete("id", result)
     assert told == [("b0", outcome)]
+
+
+def test_trials_that_are_compared_do_not_start_in_a_grids_order() -> None:
+    """In which each may be better than those before it, so that asha would stop none."""
+    grid: list[Any] = [SimpleNamespace(trial_id=f"digits-b0-silu-lr{lr / 1000}-s0") for lr in range(1, 33)]
+    assert starting_order(grid, Scheduling()) == grid
+    mixed = starting_order(grid, Scheduling(name="asha"))
+    assert sorted(mixed, key=grid.index) == grid
+    assert mixed == starting_order(reversed(grid), Scheduling(name="asha"))
+    best, records = -1, 0
+    for trial in mixed:
+        if grid.index(trial) > best:
+            best, records = grid.index(trial), records + 1
+    assert records < len(grid) / 3
