@@ -33,3 +33,12 @@ class ExperimentRequest(BaseModel):
     def spec(self) -> ExperimentSpec:
         """What the user said."""
         return self.plan.spec
+
+    @property
+    def trials_storage(self) -> str:
+        """Where the trials have their folders."""
+        return f"{self.storage}/trials"
+
+    def storage_of(self, trial_id: str) -> str:
+        """A trial's folder: its checkpoints and what lies beside them."""
+        return f"{self.trials_storage}/{trial_id}"

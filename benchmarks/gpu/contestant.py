@@ -162,16 +162,15 @@ def _timms_trainer(network: nn.Module, contest: Contest) -> Callable[[], object]
     from timm.optim import create_optimizer_v2
     from timm.utils import ModelEmaV3
 
+    from ...orchestration.training.normalization import IMAGENET
+
     device = torch.device(contest.device)
     network = network.to(device).to(memory_format=torch.channels_last).train()
     optimizer = create_optimizer_v2(network, opt="adamw", lr=1e-4, weight_decay=0.02)
     average = ModelEmaV3(network, decay=_DECAY)
     _compile(network, contest)
     loss = LabelSmoothingCrossEntropy(smoothing=_SMOOTHING)
-    mean, std = (
-        torch.tensor([255 * value for value in values], device=device).view(1, 3, 1, 1)
-        for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
+    mean, std = (torch.tensor([255 * value for value in values], device=device).view(1, 3, 1, 1) for values in IMAGENET)
     images, labels = _batch(contest)
 
     def step() -> None:

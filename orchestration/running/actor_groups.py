@@ -10,9 +10,8 @@ import ray
 from ray.train import RunConfig, ScalingConfig, UserCallback
 
 from ..errors import UserError
-from .train_worker import is_preempted, train_worker
+from .train_worker import Worker, is_preempted, train_worker
 
-Worker = Callable[[dict[str, Any]], None]
 # Seconds between two looks for new reports.
 _POLL_S = 0.5
 
@@ -57,12 +56,7 @@ class GroupsInActor:
     def fit(
         self, config: dict[str, Any], counts: tuple[int, ...], scaling_config: ScalingConfig, run_config: RunConfig
     ) -> None:
-        """Run a group until it ends.
-
-        Args:
-            config: for the workers; `is_preempted` is added.
-            counts: the allowed numbers of workers, ascending; the first and the last are those of `scaling_config`.
-            scaling_config, run_config: Ray's.
+        """See `WorkerGroups`.
 
         Raises:
             UserError: a number of workers between the first and the last is not allowed.

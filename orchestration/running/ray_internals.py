@@ -27,6 +27,7 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from .train_worker import (
+    Worker,
     ask_to_leave,
     join_process_group,
     leave_process_group,
@@ -37,12 +38,11 @@ from .train_worker import (
 
 # Seconds that workers have to save before their group is resized, and between two looks whether they have.
 _GRACE_S, _POLL_S = 30.0, 0.2
-Worker = Callable[[dict[str, Any]], None]
 _log = logging.getLogger(__name__)
 
 
 class GroupsInProcess:
-    """The worker groups of one trial, one after the other, whose controller runs in this process.
+    """The worker groups of one trial, one after the other, whose controller runs in this process. See `WorkerGroups`.
 
     Args:
         report: called with the metrics of rank 0 after each epoch.
@@ -56,16 +56,7 @@ class GroupsInProcess:
     def fit(
         self, config: dict[str, Any], counts: tuple[int, ...], scaling_config: ScalingConfig, run_config: RunConfig
     ) -> None:
-        """Run a group until it ends.
-
-        Args:
-            config: for the workers; `is_preempted` is added.
-            counts: the allowed numbers of workers, ascending; the first and the last are those of `scaling_config`.
-            scaling_config, run_config: Ray's.
-
-        Raises:
-            TrainingFailedError: a worker failed, or was asked to leave.
-        """
+        """See `WorkerGroups`."""
         run_config.callbacks = [self._report, self._group]
         config = config | {"is_preempted": is_preempted}
         _TrialTrainer(counts, self._worker, config, scaling_config, run_config).fit()

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import psutil
 from ...datasets import socket_folder
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # torch's own: one rank may have an evaluation or a checkpoint to do
+Worker = Callable[[dict[str, Any]], None]
+"""What a worker runs; see `train_worker`."""
 _RANKS = "/effnet-ranks-12345678/store"
 
 

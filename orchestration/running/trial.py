@@ -124,4 +124,4 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return plan.model_copy(update={"trial_id": self.trial_name})
 
     def _storage_of(self, trial_id: str) -> Storage:
-        return Storage(f"{self._context.request.storage}/trials/{trial_id}")
+        return Storage(self._context.request.storage_of(trial_id))

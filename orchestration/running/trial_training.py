@@ -38,7 +38,16 @@ class WorkerGroups(Protocol):
     def fit(
         self, config: dict[str, Any], counts: tuple[int, ...], scaling_config: ScalingConfig, run_config: RunConfig
     ) -> None:
-        """Run a group to its end; raises `TrainingFailedError` if a worker failed or left."""
+        """Run a group until it ends.
+
+        Args:
+            config: for the workers; `is_preempted` is added.
+            counts: the allowed numbers of workers, ascending; the first and the last are those of `scaling_config`.
+            scaling_config, run_config: Ray's.
+
+        Raises:
+            TrainingFailedError: a worker failed, or was asked to leave.
+        """
 
     def ask_to_leave(self) -> None:
         """Make the workers save and leave, also those that are still to start."""
@@ -170,7 +179,7 @@ class TrialTraining:
             execution=request.spec.execution.model_copy(update=found),
             data=request.spec.data,
             data_digest=request.plan.data_digest,
-            storage=f"{request.storage}/trials/{self._trial.trial_id}",
+            storage=request.storage_of(self._trial.trial_id),
             cache_root=request.cache_root,
             goes_on_from=self._goes_on_from,
         )
@@ -189,7 +198,7 @@ class TrialTraining:
         )
         run = RunConfig(
             name=job.trial.trial_id,
-            storage_path=f"{request.storage}/trials",
+            storage_path=request.trials_storage,
             # Ray Train would try again whatever the error, and without end if workers are lost while they start;
             # `faults` tells those errors apart for which that makes sense.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
