@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from ..errors import EngineError
 from ..plan import Plan
+from ..request import ExperimentRequest
 from ..search.sources import TrialSource
 from ..sizing.allocation import TRIAL_MEMORY
 from ..sizing.line import Line
@@ -22,6 +23,7 @@ from ..tracking.records import Outcome
 from ..tracking.runs import Tracker
 from ..training.job import TrialPlan
 from ..training.metrics import BEST_TOP1, TOP1, TRAIN_SECONDS
+from .closing import close_run
 from .nodes import alive_nodes
 from .schedulers import PERCENT, Point, ReasonedScheduler, make_scheduler
 from .trial import CANCELLED, SweepContext, Trial
@@ -47,7 +49,7 @@ def run_sweep(
     """
     request = context.request
     scheduling = request.spec.scheduling
-    stopped = StoppedRuns(tracker)
+    stopped = StoppedRuns(request, tracker)
     next_trials = _NextTrials(source, Line(context.shares, alive_nodes), stopped)
 
     def name(trial: Any) -> str:
@@ -149,8 +151,8 @@ class _NextTrials(Searcher):  # type: ignore[misc]
 class StoppedRuns:
     """Closes the runs of trials that a scheduler has stopped, when their processes have left them; from a thread."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, request: ExperimentRequest, tracker: Tracker) -> None:
+        self._request, self._tracker = request, tracker
         self._queue: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()  # trial and reason
         self._thread = threading.Thread(target=self._close_runs, name="stopped runs", daemon=True)
         self._thread.start()
@@ -174,7 +176,7 @@ class StoppedRuns:
     def _close_run(self, trial_id: str, reason: str) -> None:
         run_id = self._tracker.wait_until_left(trial_id, _LEAVES_S)
         if run_id is not None:
-            self._tracker.finish(run_id, Outcome.STOPPED, reason)
+            close_run(self._request, self._tracker, trial_id, run_id, Outcome.STOPPED, reason)
 
 
 def _curves(tracker: Tracker, plan: Plan) -> dict[str, list[Point]]:

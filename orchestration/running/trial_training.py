@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
@@ -18,9 +17,9 @@ from ..sizing.allocation import WorkerResources
 from ..tracking.records import Outcome
 from ..tracking.runs import Tracker
 from ..tracking.server import PATIENCE_S
-from ..tracking.sink import MlflowSink
 from ..tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequests, when_requested
 from ..training.job import TrainingJob, TrialPlan
+from .closing import close_run, sink_of
 from .faults import Fault, FaultPolicy, GiveUp, cause, classify, decisive
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
@@ -152,24 +151,27 @@ class TrialTraining:
                     break
                 if cancelled.is_set():
                     self.cancelled = True
-                    tracker.finish(run_id, Outcome.CANCELLED, CANCELLED)
+                    self._close_run(tracker, Outcome.CANCELLED, CANCELLED)
                     return
                 fault, reason = _fault(error)
                 decision = policy.decide(fault, reason)
                 if isinstance(decision, GiveUp):
-                    tracker.finish(run_id, Outcome.FAILED, reason=decision.reason)
+                    self._close_run(tracker, Outcome.FAILED, decision.reason)
                     raise TrialFailedError(decision.reason) from error
                 divisor = decision.micro_batch_divisor
                 job = job.model_copy(update={"micro_batch_divisor": divisor})
                 half = f", micro-batches divided by {divisor}" if divisor > 1 else ""
                 _log.warning("workers ended (%s); going on from the last checkpoint%s", fault, half)
             except Exception as error:
-                tracker.finish(run_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
+                self._close_run(tracker, Outcome.FAILED, str(error) or type(error).__name__)
                 raise
             else:
                 tracker.finish(run_id, Outcome.COMPLETED)
                 return
         tracker.wait_for_turn(run_id)
+
+    def _close_run(self, tracker: Tracker, outcome: Outcome, reason: str) -> None:
+        close_run(self._request, tracker, self._trial.trial_id, self._run_id, outcome, reason)
 
     def _job(self) -> TrainingJob:
         request, resources = self._request, self._resources
@@ -189,8 +191,7 @@ class TrialTraining:
         request, resources = self._request, self._resources
         counts = resources.counts
         fewest, most = counts[0], counts[-1]
-        unsent = Path(request.cache_root, "unsent")
-        sink = MlflowSink(request.tracking_uri, request.spec.name, request.uid, self._run_id, unsent)
+        sink = sink_of(request, self._run_id)
         scaling = ScalingConfig(
             num_workers=most if fewest == most else (fewest, most),
             use_gpu=resources.use_gpu,

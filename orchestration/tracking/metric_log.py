@@ -36,6 +36,8 @@ class MetricLog:
         self._tracker = tracker
         self._run_id = run_id
         self._last: dict[str, int] = {}
+        # The metrics that the run had at first: a new run is asked once, and not for the history of each metric.
+        self._named: frozenset[str] | None = None
 
     def log(self, several: Sequence[MetricPoints]) -> None:
         """Log metrics, in the order of their steps, in as few requests as MLflow allows.
@@ -57,7 +59,9 @@ class MetricLog:
             self._last |= {metric.key: metric.step for metric in part}
 
     def _last_step(self, name: str) -> int:
+        if self._named is None:
+            self._named = frozenset(self._tracker.client.get_run(self._run_id).data.metrics)
         if name not in self._last:
-            history = self._tracker.history(self._run_id, name)
+            history = self._tracker.history(self._run_id, name) if name in self._named else []
             self._last[name] = history[-1].step if history else -1
         return self._last[name]

@@ -75,6 +75,12 @@ class MlflowSink:
         """See `Sink`."""
         self._earlier = unsent
 
+    def send_left(self, kept: Sequence[Entry]) -> None:
+        """Send what a training that has ended could not: `kept`, and what its file on this node has."""
+        self._earlier = kept
+        self._outbox.drain(PATIENCE_S)
+        self.close()
+
     def close(self) -> None:
         """See `Sink`."""
         if "_outbox" in vars(self):

@@ -5,10 +5,15 @@ Ours, beside Ray Train's own: a checkpoint within an epoch must neither wait for
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 from .storage import Storage
 
 SUFFIX = ".pt"
 FOLDER = "checkpoints"
+_UNSENT_FILE = "unsent.json"
 
 
 class CheckpointStore:
@@ -56,6 +61,28 @@ class CheckpointStore:
         current = {name, best} if best else {name}
         kept, self._previous = current | self._previous, current
         return kept
+
+    def write_unsent(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Keep what a training that has ended could not send, or note that there is nothing of that kind.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if entries:
+            self._storage.write(_UNSENT_FILE, json.dumps(entries).encode())
+        else:
+            self._storage.delete(_UNSENT_FILE)
+
+    def unsent(self) -> list[dict[str, Any]]:
+        """What the last call of `write_unsent` kept; nothing before the first.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            return list(json.loads(self._storage.read(_UNSENT_FILE)))
+        except FileNotFoundError:
+            return []
 
     def write_beside(self, name: str, content: bytes) -> None:
         """Write or replace a file beside the checkpoints.

@@ -135,6 +135,13 @@ class Checkpointer:
         name, best = progress.name, progress.best_name
         self._background.submit(lambda: self._store.write(name, encode(state), best))
 
+    def keep_unsent(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Keep what the sink could not send before the training ended. Rank 0 only; raises nothing."""
+        try:
+            self._store.write_unsent(entries)
+        except OSError as error:
+            _log.warning("what MLflow did not take in time is in the last checkpoint alone: %s", error)
+
     def address(self) -> str | None:
         """The address of the latest checkpoint, for people."""
         names = self._store.names()

@@ -5,6 +5,7 @@ It knows no launcher and no engine: whoever starts it says which rank this is, w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from ...datasets import Batch, Corrupt, Manifest, open_dataset
 from . import metrics
@@ -23,7 +25,7 @@ from .checkpointer import Checkpointer
 from .collectives import average_buffers, broadcast_buffers, check_ranks_agree, evaluate, gather_over_ranks
 from .epoch_report import epoch_report
 from .epoch_totals import EpochTotals, Totals
-from .errors import NonFiniteLossError, PreemptedError
+from .errors import EveryRankError, NonFiniteLossError, PreemptedError, WrongSamplesError
 from .job import TrainingJob
 from .loaders import make_loaders
 from .metrics import StepPoint
@@ -100,22 +102,36 @@ class Trainer:
         Raises:
             PreemptedError: a rank was asked to leave; there is a checkpoint.
             NonFiniteLossError: the loss became infinite or NaN.
-            RanksDisagreeError, RuntimeError: a check of the finished epoch failed.
+            RanksDisagreeError, WrongSamplesError: a check of the finished epoch failed.
             DataError, OSError: data or checkpoints cannot be read or written.
         """
         try:
-            for epoch in range(self.progress.epoch, self.recipe.epochs):
-                totals, trained = self._train_epoch(epoch)
-                self._finish_epoch(epoch, totals.corrupt, trained)
-            if self.world.rank == 0:
-                self._background.wait()
-                self._log_best()
-        finally:
             try:
-                self._background.close()
+                self._train()
             finally:
-                if self.world.rank == 0:
-                    self._sink.close()
+                self._close()
+        except EveryRankError:
+            # Whoever started the ranks ends all of them when one has ended; so none does before rank 0 has written the
+            # last checkpoint and sent what it could. A rank that is lost meanwhile tells why itself.
+            with contextlib.suppress(RuntimeError):
+                dist.barrier()
+            raise
+
+    def _train(self) -> None:
+        for epoch in range(self.progress.epoch, self.recipe.epochs):
+            totals, trained = self._train_epoch(epoch)
+            self._finish_epoch(epoch, totals.corrupt, trained)
+        if self.world.rank == 0:
+            self._background.wait()
+            self._log_best()
+
+    def _close(self) -> None:
+        try:
+            self._background.close()
+        finally:
+            if self.world.rank == 0:
+                self._sink.close()
+                self._checkpointer.keep_unsent(self._sink.unsent())
 
     def _train_epoch(self, epoch: int) -> tuple[EpochTotals, Totals]:
         """Train on what is left of an epoch's batches."""
@@ -220,7 +236,7 @@ class Trainer:
             self._tell_corrupt(epoch, gather_over_ranks(corrupt))
         expected = self._sequence.receipt(epoch)
         if trained.receipt != expected:
-            raise RuntimeError(
+            raise WrongSamplesError(
                 f"epoch {epoch}: consumed samples {trained.receipt:016x}, the manifest says {expected:016x}"
             )
         self.progress = done.next_epoch(float(val["top1"]))

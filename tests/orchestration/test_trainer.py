@@ -17,6 +17,7 @@ from effnet_cluster.datasets import DataError, EpochOrder, Manifest, TrainLoader
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.training import assembly, metrics, trainer
+from effnet_cluster.orchestration.training.checkpoint_store import CheckpointStore
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
 from effnet_cluster.orchestration.training.collectives import lone_rank
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
@@ -120,6 +121,16 @@ def test_a_training_that_was_preempted_before_any_step_ends_as_if_nothing_had_ha
         train(job, sink)
         assert differences(expected, without_times(final_state(job))) == []
         assert curves(sink) == curve
+
+
+def test_what_could_not_be_sent_is_kept_until_a_training_has_sent_it(digits: Manifest, tmp_path: Path) -> None:
+    job, store = make_job(digits, tmp_path), CheckpointStore(str(tmp_path))
+    assert store.unsent() == []
+    with pytest.raises(PreemptedError):
+        train(job, Memory(waiting=[{"x": 1}, {"y": "ü"}]), should_stop=stop_at(1))
+    assert store.unsent() == [{"x": 1}, {"y": "ü"}]
+    train(job)
+    assert store.unsent() == []
 
 
 def test_preempted_at_every_step_it_still_gets_on(digits: Manifest, tmp_path: Path) -> None:

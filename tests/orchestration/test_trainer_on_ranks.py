@@ -70,3 +70,11 @@ def test_what_one_rank_missed_ends_the_training_before_it_is_evaluated(
     told = f"after epoch 1 the {named} of rank 1 differs from that of rank 0"
     assert [(rank["kind"], rank["message"]) for rank in results[scenario]] == [("RanksDisagreeError", told)] * WORLD
     assert [rank["epochs"] for rank in results[scenario]] == [[]] * WORLD
+
+
+@pytest.mark.parametrize("scenario", ["bad_loss", "asked_to_leave", "missed_step"])
+def test_no_rank_has_ended_before_rank_0_has_said_its_last_words(results: Results, scenario: str) -> None:
+    """Whoever started the ranks ends them all when one has ended."""
+    first, other = results[scenario]
+    assert first["kind"] == other["kind"] != ""
+    assert first["closed"] < other["ended"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +18,14 @@ from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.running import trial_training
+from effnet_cluster.orchestration.running.sweep import StoppedRuns
 from effnet_cluster.orchestration.running.trial_training import TrialFailedError, TrialTraining
 from effnet_cluster.orchestration.sizing.allocation import WorkerResources
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.stop_requests import StopRequests, when_requested
+from effnet_cluster.orchestration.training.checkpoint_store import CheckpointStore
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
 
 from .conftest import ensure_sweep
@@ -45,10 +49,23 @@ class Groups:
     def fit(self, config: dict[str, Any], counts: Any, scaling_config: Any, run_config: Any) -> None:
         self.fits += 1
         self.micro_batch_divisors.append(config["job"].micro_batch_divisor)
+        self.run_id = config["sink"].run_id
         next(self._acts)(self)
 
     def ask_to_leave(self) -> None:
         self.left.set()
+
+
+def leave_unsent(storage: Path, spool: Path) -> Callable[[Groups], None]:
+    """What rank 0 leaves that could not send an epoch and a text: one beside its checkpoints, one on its node."""
+
+    def act(groups: Groups) -> None:
+        CheckpointStore(str(storage)).write_unsent([{"at": 5, "points": [[1, {"epoch": 1.0}]]}])
+        spool.mkdir(parents=True)
+        text = {"name": "faults/x.txt", "text": "1\n2\n"}
+        (spool / f"{groups.run_id}.jsonl").write_text(json.dumps(text) + "\n")
+
+    return act
 
 
 def train(*epochs: int) -> Callable[[Groups], None]:
@@ -78,17 +95,21 @@ def plan(digits: Manifest) -> Plan:
 
 
 @pytest.fixture
-def start(tracker: Tracker, plan: Plan) -> Callable[[Groups], TrialTraining]:
-    request = ExperimentRequest(
+def asked(tracker: Tracker, plan: Plan, tmp_path: Path) -> ExperimentRequest:
+    return ExperimentRequest(
         uid=tracker.uid,
         job="x",
         plan=plan.model_copy(update={"spec": plan.spec.model_copy(update={"name": tracker.experiment})}),
         tracking_uri=tracker.uri,
-        storage="/nowhere",
-        cache_root="/nowhere",
+        storage=str(tmp_path / "storage"),
+        cache_root=str(tmp_path / "cache"),
     )
+
+
+@pytest.fixture
+def start(tracker: Tracker, plan: Plan, asked: ExperimentRequest) -> Callable[[Groups], TrialTraining]:
     sweep_id = ensure_sweep(tracker, plan)
-    return lambda groups: TrialTraining(request, sweep_id, plan.trials[0], WorkerResources((1,), 1, False), groups)
+    return lambda groups: TrialTraining(asked, sweep_id, plan.trials[0], WorkerResources((1,), 1, False), groups)
 
 
 def states(tracker: Tracker) -> list[tuple[Outcome, str]]:
@@ -174,3 +195,36 @@ def test_a_paused_trial_begins_again_only_when_its_earlier_process_has_left(star
     assert found.get(timeout=20) == {"epoch": 2}
     assert later.next_report() is None
     assert states(tracker) == [(Outcome.COMPLETED, "")]
+
+
+@pytest.mark.parametrize("how", ["failed", "stopped"])
+def test_what_the_workers_could_not_send_is_sent_before_the_run_is_closed(
+    how: str, start: Any, tracker: Tracker, plan: Plan, asked: ExperimentRequest
+) -> None:
+    trial_id = plan.trials[0].trial_id
+    leave = leave_unsent(Path(asked.storage_of(trial_id)), Path(asked.cache_root, "unsent"))
+
+    def act(groups: Groups) -> None:
+        groups.report({"epoch": 1})
+        leave(groups)
+        if how == "failed":
+            fail(NonFiniteLossError("the loss is not finite"))(groups)
+        train_until_asked(groups)
+
+    training = start(Groups(act))
+    assert training.next_report() == {"epoch": 1}
+    if how == "failed":
+        with pytest.raises(TrialFailedError):
+            training.next_report()
+    else:
+        training.leave()
+        stopped = StoppedRuns(asked, tracker)
+        stopped.put(trial_id, "asha: at rung 25%")
+        stopped.close()
+    (record,) = tracker.trials()
+    assert record.outcome.value == how
+    assert [point.value for point in tracker.history(record.run_id, "epoch")] == [1.0]
+    text = tracker.client.download_artifacts(record.run_id, "faults/x.txt")
+    assert Path(text).read_text() == "1\n2\n"
+    assert CheckpointStore(asked.storage_of(trial_id)).unsent() == []
+    assert list(Path(asked.cache_root, "unsent").iterdir()) == []

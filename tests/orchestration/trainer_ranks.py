@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from effnet_cluster.orchestration.training import trainer as trainer_module
 from effnet_cluster.orchestration.training.collectives import average_buffers
 from effnet_cluster.orchestration.training.trainer import Trainer
 from effnet_cluster.orchestration.training.world import World
-from tests.orchestration.trainings import BATCH, Memory, make_job
+from tests.orchestration.trainings import BATCH, Memory, make_job, stop_at
 
 CPU = torch.device("cpu")
 WORLD = 2
@@ -42,13 +43,23 @@ class Untouched(Memory):
         return super().__getattribute__(name)
 
 
+class Slow(Memory):
+    """The sink of rank 0, which takes its time for the last words."""
+
+    closed_at = 0.0
+
+    def close(self) -> None:
+        time.sleep(0.3)
+        self.closed_at = time.monotonic()
+
+
 def trainer_of(rank: int, data: Path, storage: Path, **recipe: Any) -> Trainer:
     job = make_job(Manifest.load(data), storage, epochs=EPOCHS, **recipe)
-    return Trainer(job, World(rank, WORLD, WORLD, CPU), Memory() if rank == 0 else Untouched())
+    return Trainer(job, World(rank, WORLD, WORLD, CPU), Slow() if rank == 0 else Untouched())
 
 
 def ending(trainer: Trainer) -> dict[str, Any]:
-    """How a training ends: the error, and what its sink got."""
+    """How a training ends: the error, when by this machine's clock, and what its sink got."""
     try:
         trainer.run()
     except Exception as error:
@@ -57,7 +68,8 @@ def ending(trainer: Trainer) -> dict[str, Any]:
         kind, message = "", ""
     sink = trainer._sink
     assert isinstance(sink, Memory)
-    return {"kind": kind, "message": message, "texts": sink.texts, "epochs": list(sink.epochs)}
+    times = {"ended": time.monotonic(), "closed": sink.closed_at if isinstance(sink, Slow) else 0.0}
+    return {"kind": kind, "message": message, "texts": sink.texts, "epochs": list(sink.epochs), **times}
 
 
 def nothing(rank: int, data: Path, storage: Path) -> Any:
@@ -87,6 +99,13 @@ def bad_micro_batch(rank: int, data: Path, storage: Path) -> Any:
     trainer = trainer_of(rank, data, storage, micro_batch=2)
     if rank == 1:
         spoil_loss(trainer, 1)
+    return ending(trainer)
+
+
+def asked_to_leave(rank: int, data: Path, storage: Path) -> Any:
+    trainer = trainer_of(rank, data, storage)
+    if rank == 1:
+        trainer._should_stop = stop_at(0)
     return ending(trainer)
 
 
@@ -127,6 +146,7 @@ SCENARIOS: tuple[Callable[[int, Path, Path], Any], ...] = (
     nothing,
     bad_loss,
     bad_micro_batch,
+    asked_to_leave,
     missed_step,
     missed_update_of_the_average,
     missed_statistics_of_the_average,
