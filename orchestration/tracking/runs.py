@@ -329,11 +329,12 @@ class Tracker:
         from mlflow.entities import RunTag
 
         written = {tags.OUTCOME: outcome.value, **more}
+        # Before the tag: whoever waits for a trial's process to leave goes by it, and may close the run at once.
+        if not outcome.is_terminal:
+            self.client.update_run(run_id, status=outcome.run_status)
         self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in written.items()])
         if outcome.is_terminal:
             self.client.set_terminated(run_id, status=outcome.run_status)
-        else:
-            self.client.update_run(run_id, status=outcome.run_status)
 
 
 def _text(value: Any) -> str:

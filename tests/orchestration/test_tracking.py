@@ -523,3 +523,35 @@ def test_a_server_that_is_not_there_is_told_in_one_line_with_its_address(plan: P
 def test_a_run_that_is_not_there_is_an_engines_error(tracker: Tracker) -> None:
     with pytest.raises(EngineError, match="not found"):
         tracker.finish("0" * 32, Outcome.COMPLETED)
+
+
+def test_a_run_is_left_with_the_last_request_of_the_process_that_leaves_it(
+    tracker: Tracker, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for that closes the run at once, and a later request would open it again."""
+    run_id, waiting = start(tracker, plan), Tracker(tracker.uri, tracker.experiment, tracker.uid)
+    send, before = MlflowClient.log_batch, list[str]()
+
+    def look_first(self: MlflowClient, *arguments: Any, **named: Any) -> None:
+        before.append(waiting.client.get_run(run_id).info.status)
+        send(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", look_first)
+    tracker.wait_for_turn(run_id)
+    assert before == ["SCHEDULED"]
+
+
+def test_a_new_run_is_not_asked_for_the_history_of_each_metric(
+    tracker: Tracker, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = start(tracker, plan)
+    names = [f"metric/{number}" for number in range(20)]
+    asked = count_requests(monkeypatch)
+    log = MetricLog(tracker, run_id)
+    log.log([MetricPoints(1, [(1, dict.fromkeys(names, 0.5))])])
+    log.log([MetricPoints(2, [(2, dict.fromkeys(names, 0.25))])])
+    assert len(asked) == 3, asked
+    again = MetricLog(tracker, run_id)
+    again.log([MetricPoints(3, [(2, dict.fromkeys(names, 0.25)), (3, {"another": 1.0})])])
+    assert [(point.step, point.value) for point in tracker.history(run_id, names[0])] == [(1, 0.5), (2, 0.25)]
+    assert [point.step for point in tracker.history(run_id, "another")] == [3]
