@@ -102,6 +102,7 @@ def _reserve(
             cache_root=str(home.cache),
             costs=costs or CostModel(),
             probe=probe,
+            local=engines.local_ray,
         )
         experiment = experiments.new(request, engines)
         experiments.save(experiment)

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..datasets import EffnetClusterError, one_line
@@ -46,13 +47,23 @@ def run(request: ExperimentRequest) -> bool:
     Raises:
         UserError, DataError: what the user can correct.
     """
+    from .running.fork_server import fork_server
+
+    forks = request.local and request.spec.execution.fork_workers
+    with fork_server() if forks else nullcontext() as python:
+        return _run(request, python)
+
+
+def _run(request: ExperimentRequest, python: str | None) -> bool:
+    """See `run`; `python` is what Ray runs for Python in the job's workers."""
     import ray
 
     tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
     Storage(request.storage).claim(request.uid)
     # Ray tells the driver which cluster is its own. Processes of the job would otherwise look for one on their machine.
     cluster = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "auto")}
-    ray.init(address="auto", log_to_driver=True, runtime_env={"env_vars": cluster})
+    workers = {"env_vars": cluster, **({"py_executable": python} if python else {})}
+    ray.init(address="auto", log_to_driver=True, runtime_env=workers)
     spec = request.spec
     sweep_id = tracker.ensure_sweep(params_of(spec), spec.to_yaml(), request.plan.data_digest)
     try:

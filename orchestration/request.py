@@ -15,7 +15,8 @@ class ExperimentRequest(BaseModel):
     `uid` tells the experiment from others of its name, in MLflow and in the storage; `job` is the Ray job's id;
     `storage` is a folder or URL that every node sees; `cache_root` is a folder that each node has for itself. The JSON
     form is the content of the job's `experiment.json`; `costs` predicts what its trials take,
-    and `probe` says that the driver shall measure what is missing for that.
+    and `probe` says that the driver shall measure what is missing for that; `local` says that the cluster is this
+    machine's own Ray.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +29,7 @@ class ExperimentRequest(BaseModel):
     cache_root: str
     costs: CostModel = CostModel()
     probe: bool = False
+    local: bool = False
 
     @property
     def spec(self) -> ExperimentSpec:

@@ -33,6 +33,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """
     import ray.train
     import ray.train.torch
+    import torch
 
     from ..logs import configure_logging
     from ..training.preemption import asked_to_leave
@@ -41,6 +42,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
     job, is_preempted = config["job"], config["is_preempted"]
     configure_logging(job.trial.trial_id)
+    # Ray says so by OMP_NUM_THREADS, which a forked process has read too early.
+    torch.set_num_threads(job.execution.cpus_per_worker or torch.get_num_threads())
     context = ray.train.get_context()
     world = World(
         context.get_world_rank(),

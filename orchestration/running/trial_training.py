@@ -19,7 +19,7 @@ from ..tracking.runs import Tracker
 from ..tracking.server import PATIENCE_S
 from ..tracking.stop_requests import CANCELLED, CANCELLED_WHILE_WAITING, StopRequests, when_requested
 from ..training.job import TrainingJob, TrialPlan
-from .closing import close_run, sink_of
+from .closing import close_run, complete_run, sink_of
 from .faults import Fault, FaultPolicy, GiveUp, cause, classify, decisive
 
 # A group that was asked to leave saves within a second or two; one that waits for its place gives up after a minute.
@@ -142,10 +142,11 @@ class TrialTraining:
 
     def _fit_groups(self, job: TrainingJob, tracker: Tracker, policy: FaultPolicy, cancelled: threading.Event) -> None:
         """Run one worker group after the other, until the training has ended or is to end."""
-        run_id = self._run_id
+        request, run_id = self._request, self._run_id
         while not self._leaving.is_set():
             try:
                 self._fit(job)
+                complete_run(request, tracker, self._trial.trial_id, run_id)
             except TrainingFailedError as error:
                 if self._leaving.is_set():
                     break
@@ -166,7 +167,6 @@ class TrialTraining:
                 self._close_run(tracker, Outcome.FAILED, str(error) or type(error).__name__)
                 raise
             else:
-                tracker.finish(run_id, Outcome.COMPLETED)
                 return
         tracker.wait_for_turn(run_id)
 

@@ -81,6 +81,7 @@ def log_model(
             input_example=example,
             metadata=dict(facts),
             serialization_format="pt2",
+            validate_serving_input=False,  # MLflow would load the model again, for as long as it took to export it
             # Given, so that MLflow does not load the model in another process to find them.
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
         )

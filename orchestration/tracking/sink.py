@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..training.metrics import LEARNING_RATE, STEP_LOSS, StepPoint
 from .metric_log import MetricLog, MetricPoints
-from .models import log_model
 from .outbox import Entry, Outbox
 from .runs import Tracker
 from .server import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import nn
 
 # Seconds that a training which fails or is asked to leave still gives to the server.
 _LAST_WORDS_S = 30.0
@@ -60,12 +55,6 @@ class MlflowSink:
     def log_text(self, name: str, text: str) -> None:
         """See `Sink`."""
         self._outbox.put({"name": name, "text": text})
-
-    def log_model(self, model: nn.Module, example: NDArray[np.uint8], top1: float, facts: Mapping[str, Any]) -> None:
-        """See `Sink`."""
-        self._outbox.drain(PATIENCE_S)
-        patient = Tracker(self.tracking_uri, self.experiment, self.uid, PATIENCE_S)
-        log_model(patient, self.run_id, model, example, top1, facts)
 
     def unsent(self) -> list[Entry]:
         """See `Sink`."""

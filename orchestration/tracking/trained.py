@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ...effnet import EfficientNet
     from ...effnet.export import Format
+    from ..training.checkpoint_store import CheckpointStore
     from ..training.classifier import ServedClassifier
 
 # Where the bare network's weights are within `ServedClassifier`, which is what MLflow holds.
@@ -72,6 +73,29 @@ def from_checkpoint(path: Path) -> TrainedModel:
     from ..training.checkpoint import read_weights
 
     return _build(str(path), *read_weights(path))
+
+
+def best_of(store: CheckpointStore) -> tuple[TrainedModel, float]:
+    """The model of a training's best epoch, and its validation top-1, a fraction.
+
+    Raises:
+        UserError: a checkpoint is damaged.
+        OSError: a checkpoint cannot be read.
+    """
+    import torch
+
+    from ..training.checkpoint import TrainingProgress, decode, evaluated_weights
+
+    def read(name: str) -> dict[str, Any]:
+        return decode(store.read(name), store.where(name), torch.device("cpu"))
+
+    last = store.names()[-1]
+    state = read(last)
+    progress = TrainingProgress(**state["progress"])
+    best = progress.best_name or last
+    if best != last:
+        state = read(best)
+    return _build(store.where(best), evaluated_weights(state), state["facts"]), progress.best_top1
 
 
 def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> TrainedModel:

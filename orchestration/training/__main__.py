@@ -7,6 +7,7 @@ Ray. A trial leaves its `job.json` beside its checkpoints; metrics, texts and ch
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ from .job import TrainingJob
 from .preemption import asked_to_leave, listen
 from .trainer import Trainer
 from .world import World
+
+_log = logging.getLogger(f"{__package__}.main")  # its __name__ is `__main__`
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,9 +77,13 @@ def _device(job: TrainingJob, local_rank: int) -> torch.device:
 
 def _run(job: TrainingJob, world: World) -> int:
     try:
-        Trainer(job, world, FileSink(Path(job.storage)), should_stop=asked_to_leave).run()
+        trainer = Trainer(job, world, FileSink(Path(job.storage)), should_stop=asked_to_leave)
+        trainer.run()
     except PreemptedError:
         return 1
+    if world.rank == 0:
+        best = trainer.progress.best_top1
+        _log.info("best val top-1 %.4f; `effnet-cluster predict` and `export` take the checkpoints as --model", best)
     return 0
 
 

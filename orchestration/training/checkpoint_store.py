@@ -5,15 +5,19 @@ Ours, beside Ray Train's own: a checkpoint within an epoch must neither wait for
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .storage import Storage
 
 SUFFIX = ".pt"
 FOLDER = "checkpoints"
-_UNSENT_FILE = "unsent.json"
+_UNSENT_FILE, _EXAMPLE_FILE = "unsent.json", "example.npy"
 
 
 class CheckpointStore:
@@ -83,6 +87,25 @@ class CheckpointStore:
             return list(json.loads(self._storage.read(_UNSENT_FILE)))
         except FileNotFoundError:
             return []
+
+    def write_example(self, images: NDArray[np.uint8]) -> None:
+        """Keep images (N, H, W, 3) with which the trained model can be traced.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, images)
+        self._storage.write(_EXAMPLE_FILE, buffer.getvalue())
+
+    def example(self) -> NDArray[np.uint8]:
+        """What `write_example` kept.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        images: NDArray[np.uint8] = np.load(io.BytesIO(self._storage.read(_EXAMPLE_FILE)))
+        return images
 
     def write_beside(self, name: str, content: bytes) -> None:
         """Write or replace a file beside the checkpoints.

@@ -6,17 +6,17 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...datasets import Corrupt
 from ..errors import UserError
 from .assembly import TrainingParts
 from .background import Background
-from .checkpoint import TrainingProgress, check_digest, decode, encode, evaluated_weights, to_cpu
+from .checkpoint import TrainingProgress, check_digest, decode, encode, to_cpu
 from .checkpoint_store import CheckpointStore
-from .classifier import ServedClassifier
 from .collectives import broadcast_bytes, broadcast_object, gather_over_ranks, local_buffers, set_local_buffers
-from .model_facts import ModelFacts
 from .world import World
 
 _log = logging.getLogger(__name__)
@@ -142,16 +142,11 @@ class Checkpointer:
         except OSError as error:
             _log.warning("what MLflow did not take in time is in the last checkpoint alone: %s", error)
 
+    def keep_example(self, images: NDArray[np.uint8]) -> None:
+        """Keep images (N, H, W, 3) for whoever exports the model. Rank 0 only."""
+        self._store.write_example(images)
+
     def address(self) -> str | None:
         """The address of the latest checkpoint, for people."""
         names = self._store.names()
         return self._store.where(names[-1]) if names else None
-
-    def best_model(self, progress: TrainingProgress, parts: TrainingParts) -> ServedClassifier:
-        """The model of the best epoch as it is served, on the CPU. Rank 0 only, after all was written."""
-        network, best = parts.averaged_networks[-1], progress.best_name
-        if best is not None and best != progress.name:
-            state = decode(self._store.read(best), self._store.where(best), self._world.device)
-            network.load_state_dict(evaluated_weights(state))
-        facts: ModelFacts = parts.facts
-        return ServedClassifier(network, facts.image_size, facts.eval_resize, facts.normalization).cpu().eval()

@@ -47,6 +47,9 @@ class Execution(BaseModel):
     deterministic: Annotated[
         bool, Field(description="the same bits at every run on the same kind of GPU: slower; CPUs always do so")
     ] = False
+    fork_workers: Annotated[
+        bool, Field(description="on this machine's own Ray, workers are copies of a process that has imported torch")
+    ] = True
     controller: Annotated[
         Literal["trial", "actor"],
         Field(description="where Ray Train's controller runs: in the trial's process, or in Ray's own actor"),

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .metrics import LEARNING_RATE, STEP_LOSS, StepPoint
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import nn
-
 FILE = "metrics.jsonl"
-_log = logging.getLogger(__name__)
 
 
 class FileSink:
@@ -58,10 +51,6 @@ class FileSink:
         file = self._folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
-
-    def log_model(self, model: nn.Module, example: NDArray[np.uint8], top1: float, facts: Mapping[str, Any]) -> None:
-        """See `Sink`; the model is in the checkpoints already."""
-        _log.info("best val top-1 %.4f; `effnet-cluster predict` and `export` take the checkpoints as --model", top1)
 
     def _write(self, kind: str, number: int, metrics: Mapping[str, float]) -> None:
         """Write a line, unless there is one of this kind, number and metrics."""

@@ -6,18 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import nn
-
     from .metrics import StepPoint
 
 
 class Sink(Protocol):
-    """Takes the metrics, texts and the model of one training. Only rank 0 calls it.
+    """Takes the metrics and texts of one training. Only rank 0 calls it.
 
     Every call may come again after a restart, with the same content: a sink keeps each step and each epoch once. None
-    but `log_model` waits for what is behind the sink.
+    but `close` waits for what is behind the sink.
     """
 
     def restore(self, unsent: Sequence[dict[str, Any]]) -> None:
@@ -37,13 +33,3 @@ class Sink(Protocol):
 
     def log_text(self, name: str, text: str) -> None:
         """Keep a text under a relative path, in place of an earlier one."""
-
-    def log_model(self, model: nn.Module, example: NDArray[np.uint8], top1: float, facts: Mapping[str, Any]) -> None:
-        """Keep the trained model.
-
-        Args:
-            model: takes uint8 images (N, H, W, 3), returns probabilities float32 (N, classes); evaluating, on the CPU.
-            example: uint8 images (N ≥ 2, H, W, 3).
-            top1: its validation top-1, a fraction.
-            facts: JSON-safe values that are kept with the model, see `ModelFacts`.
-        """

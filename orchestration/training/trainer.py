@@ -55,7 +55,7 @@ class Trainer:
     Args:
         job: what to train.
         world: this rank's place.
-        sink: takes metrics and the model; used on rank 0 alone.
+        sink: takes metrics and texts; used on rank 0 alone.
         report: called on all ranks after each epoch, with its metrics on each.
         should_stop: whether this rank should save and leave; asked on all ranks at the same steps, about once per
             second or, of a lone rank, at each step.
@@ -97,7 +97,7 @@ class Trainer:
         self._consensus = PreemptionConsensus(world.size)
 
     def run(self) -> None:
-        """Train the epochs that are left, then log the best model.
+        """Train the epochs that are left. What the best model is logged with then lies beside the checkpoints.
 
         Raises:
             PreemptedError: a rank was asked to leave; there is a checkpoint.
@@ -123,7 +123,9 @@ class Trainer:
             self._finish_epoch(epoch, totals.corrupt, trained)
         if self.world.rank == 0:
             self._background.wait()
-            self._log_best()
+            # Two images: torch.export would fix a batch of one as the only size. Higher than wide: both stay free.
+            first = next(iter(self._val_loader)).images[:2].permute(0, 2, 3, 1)
+            self._checkpointer.keep_example(torch.cat([first, first[:, :4]], dim=1).contiguous().numpy())
 
     def _close(self) -> None:
         try:
@@ -269,14 +271,6 @@ class Trainer:
             self._say(
                 f"epoch {epoch + 1}: {len(lines)} corrupt in all; the text corrupt/epoch-{epoch + 1:03d}.txt lists them"
             )
-
-    def _log_best(self) -> None:
-        """Log the model of the best epoch as it is served: images in, probabilities out."""
-        served = self._checkpointer.best_model(self.progress, self.parts)
-        # Two images: torch.export would fix a batch of one as the only size. Higher than wide, so that both stay free.
-        first = next(iter(self._val_loader)).images[:2].permute(0, 2, 3, 1)
-        example = torch.cat([first, first[:, :4]], dim=1).contiguous().numpy()
-        self._sink.log_model(served, example, self.progress.best_top1, self.parts.facts.to_dict())
 
     def _say(self, line: str) -> None:
         if self.world.rank == 0:

@@ -27,6 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 # A new option is an edit here: whoever makes one should mean it.
 EXECUTION_OPTIONS = [
     *("--cache-limit", "--checkpoint-steps", "--controller", "--cpus-per-worker", "--deterministic", "--device"),
+    *("--fork-workers", "--no-fork-workers"),
     *("--loader-workers", "--no-deterministic"),
     *("--max-concurrent", "--max-failures", "--on-corrupt", "--workers"),
 ]

@@ -101,7 +101,7 @@ def test_as_many_trials_run_as_asked_or_as_memory_holds() -> None:
     worker = shared(nodes(*sizes)).demand_of(planned(global_batch=240)).memory
     shares = shared(nodes(*sizes, memory=2 * (TRIAL_MEMORY + worker)), 16, workers=1)
     assert (shares.cpus, shares.concurrent) == (4, 4)
-    with pytest.raises(UserError, match="640 MiB of memory"):
+    with pytest.raises(UserError, match=f"{TRIAL_MEMORY >> 20} MiB of memory"):
         shared(nodes(*sizes, memory=TRIAL_MEMORY - 1))
 
 

@@ -17,6 +17,7 @@ from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking import outbox
+from effnet_cluster.orchestration.tracking.models import log_model
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.sink import MlflowSink
 from effnet_cluster.orchestration.tracking.trained import from_mlflow
@@ -136,17 +137,14 @@ def test_pickled_it_is_its_addresses_alone_before_and_after_use(sink: MlflowSink
     assert len(before) < 500
 
 
-def test_the_model_is_read_back_with_its_facts(
-    sink: MlflowSink, restarted: Callable[[], MlflowSink], tracker: Tracker
-) -> None:
+def test_the_model_is_read_back_with_its_facts(sink: MlflowSink, tracker: Tracker) -> None:
     torch.manual_seed(0)
     config = variant("b0", width=0.25, depth=0.25, num_classes=3)
     network = EfficientNet(config).eval()
     facts = ModelFacts(config, ("a", "b", "c"), 16, 18)
     model = ServedClassifier(network, facts.image_size, facts.eval_resize, facts.normalization).eval()
     example = np.random.default_rng(0).integers(0, 256, (2, 20, 16, 3), dtype=np.uint8)
-    sink.log_model(model, example, 0.75, facts.to_dict())
-    restarted().log_model(model, example, 0.5, facts.to_dict())  # lost right after it had logged
+    log_model(tracker, sink.run_id, model, example, 0.75, facts.to_dict())
     (logged,) = MlflowClient(tracker.uri).search_logged_models([tracker.experiment_id])
     assert {metric.key: metric.value for metric in logged.metrics} == {metrics.MODEL_TOP1: 0.75}
     (record,) = tracker.trials()
@@ -184,7 +182,6 @@ def test_the_curves_of_a_training_that_was_lost_and_goes_on_are_those_of_one_tha
 ) -> None:
     """Live points reach the server before the checkpoint: what is computed again after a crash is not logged again."""
     monkeypatch.setattr(trainer, "_LIVE_S", 0.0)
-    monkeypatch.setattr(MlflowSink, "log_model", lambda *_: None)  # takes most of the time
     (trial,) = plan.trials
     small = trial.model_copy(update={"model": variant("b0", width=0.25, depth=0.25, num_classes=10)})
     sweep_id = ensure_sweep(tracker, plan)
@@ -246,7 +243,6 @@ def test_a_server_that_hangs_neither_stops_the_training_nor_gets_a_point_twice(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setattr(outbox, "_LONGEST_PAUSE_S", 1.0)
     monkeypatch.setattr(trainer, "_LIVE_S", 0.0)
-    monkeypatch.setattr(MlflowSink, "log_model", lambda self, *_: self._outbox.drain(60))
     (trial,) = plan.trials
     small = trial.model_copy(update={"model": variant("b0", width=0.25, depth=0.25, num_classes=10)})
     updates = {"trial": small, "storage": str(tmp_path), "cache_root": str(tmp_path / "cache")}

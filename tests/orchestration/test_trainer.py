@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from effnet_cluster.datasets import DataError, EpochOrder, Manifest, TrainLoader, receipt
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.tracking.trained import best_of
 from effnet_cluster.orchestration.training import assembly, metrics, trainer
 from effnet_cluster.orchestration.training.checkpoint_store import CheckpointStore
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
@@ -282,21 +283,31 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_halves_the_scale(digits
     assert all(torch.equal(state["model"][name], after["model"][name]) for name in weights)
 
 
-def test_the_model_that_is_logged_is_the_best_epochs(digits: Manifest, tmp_path: Path) -> None:
-    sink = Memory()
+@pytest.mark.parametrize("best_epoch", [1, 2, 3])
+def test_the_model_of_a_finished_training_is_the_best_epochs(
+    best_epoch: int, digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, store = Memory(), CheckpointStore(str(tmp_path))
+    evaluate, epochs = trainer.evaluate, iter((1, 2, 3))
+    added = {best_epoch: 1.0}
+
+    def favour(*given: Any) -> dict[str, float | int]:
+        found = evaluate(*given)
+        return found | {"top1": found["top1"] + added.get(next(epochs), 0)}
+
+    monkeypatch.setattr(trainer, "evaluate", favour)
     done = train(make_job(digits, tmp_path, epochs=3, ema=0.5), sink)
-    assert sink.model is not None
-    model, example, top1, facts = sink.model
-    best = max(metrics["val/top1"] for metrics in sink.epochs.values())
-    assert top1 == best
-    assert facts["classes"] == ["0", "1", "2"]
-    assert example.dtype == np.uint8
+    trained, top1 = best_of(store)
+    assert top1 == sink.epochs[best_epoch]["val/top1"] == max(found["val/top1"] for found in sink.epochs.values())
+    assert trained.facts.classes == ("0", "1", "2")
+    images, model, best = store.example(), trained.served(), top1 - 1.0
+    assert (images.dtype, images.shape) == (np.uint8, (2, 36, 32, 3))
     right = total = 0
     for batch in done._val_loader:
         found = model(batch.images.permute(0, 2, 3, 1)).argmax(1)
         right += int(((found == batch.labels) & batch.mask).sum())
         total += int(batch.mask.sum())
-    assert right / total == best
+    assert right / total == pytest.approx(best)
 
 
 def test_data_other_than_planned_and_another_specification_are_refused(digits: Manifest, tmp_path: Path) -> None:
@@ -325,8 +336,7 @@ def test_a_finished_training_goes_on_for_more_epochs_and_logs_no_step_or_epoch_t
     train(longer, sink)
     assert list(sink.epochs) == [1, 2, 3, 4]
     assert {epoch: sink.epochs[epoch] for epoch in first} == first
-    assert sink.model is not None
-    assert sink.model[2] == max(values[metrics.TOP1] for values in sink.epochs.values())
+    assert best_of(CheckpointStore(str(tmp_path)))[1] == max(values[metrics.TOP1] for values in sink.epochs.values())
     # The learning rate is that of the longer training from there on, and ends near 0.
     rates = [point.lr for _, point in sorted(sink.steps.items())]
     steps = len(rates) // 4

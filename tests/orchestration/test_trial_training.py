@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray.train import WorkerGroupError
 
 from effnet_cluster.datasets import Manifest
+from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.running import trial_training
@@ -25,8 +27,12 @@ from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.stop_requests import StopRequests, when_requested
+from effnet_cluster.orchestration.tracking.trained import from_mlflow
+from effnet_cluster.orchestration.training.checkpoint import TrainingProgress, encode
 from effnet_cluster.orchestration.training.checkpoint_store import CheckpointStore
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
+from effnet_cluster.orchestration.training.job import TrialPlan
+from effnet_cluster.orchestration.training.model_facts import ModelFacts
 
 from .conftest import ensure_sweep
 
@@ -49,11 +55,21 @@ class Groups:
     def fit(self, config: dict[str, Any], counts: Any, scaling_config: Any, run_config: Any) -> None:
         self.fits += 1
         self.micro_batch_divisors.append(config["job"].micro_batch_divisor)
-        self.run_id = config["sink"].run_id
+        self.run_id, self.job = config["sink"].run_id, config["job"]
         next(self._acts)(self)
 
     def ask_to_leave(self) -> None:
         self.left.set()
+
+
+def leave_trained(store: CheckpointStore, trial: TrialPlan) -> None:
+    """What rank 0 leaves at the end: a checkpoint after the last epoch, and images to trace the model with."""
+    model = variant("b0", width=0.25, depth=0.25, num_classes=10)
+    progress = TrainingProgress(epoch=1, best_top1=0.5, best_epoch=0)
+    facts = ModelFacts(model, tuple("0123456789"), trial.image_size, trial.eval_resize)
+    weights = {"model": EfficientNet(model).state_dict(), "ema": None}
+    store.write(progress.name, encode({"progress": vars(progress), "facts": facts.to_dict(), **weights}), None)
+    store.write_example(np.zeros((2, 12, 8, 3), np.uint8))
 
 
 def leave_unsent(storage: Path, spool: Path) -> Callable[[Groups], None]:
@@ -72,6 +88,7 @@ def train(*epochs: int) -> Callable[[Groups], None]:
     def act(groups: Groups) -> None:
         for epoch in epochs:
             groups.report({"epoch": epoch})
+        leave_trained(CheckpointStore(groups.job.storage), groups.job.trial)
 
     return act
 
@@ -121,6 +138,23 @@ def test_a_trial_hands_over_its_reports_and_completes_its_run(start: Any, tracke
     assert [training.next_report() for _ in range(3)] == [{"epoch": 1}, {"epoch": 2}, None]
     training.leave()
     assert states(tracker) == [(Outcome.COMPLETED, "")]
+    (record,) = tracker.trials()
+    assert record.model_uri is not None
+    assert from_mlflow(tracker.uri, record.model_uri).facts.classes == tuple("0123456789")
+
+
+def test_a_trial_whose_model_cannot_be_logged_has_failed_and_says_why(start: Any, tracker: Tracker) -> None:
+    def act(groups: Groups) -> None:
+        train(1)(groups)
+        Path(groups.job.storage, "example.npy").unlink()
+
+    training = start(Groups(act))
+    assert training.next_report() == {"epoch": 1}
+    with pytest.raises(OSError, match=r"example\.npy"):
+        training.next_report()
+    ((outcome, reason),) = states(tracker)
+    assert outcome is Outcome.FAILED
+    assert "example.npy" in reason
 
 
 def test_a_trial_that_is_to_leave_waits_for_its_workers_and_leaves_the_run_to_others(

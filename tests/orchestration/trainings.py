@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch import nn
 
 from effnet_cluster.datasets import Manifest, prepare
 from effnet_cluster.orchestration.plan import make_plan
@@ -68,7 +66,6 @@ class Memory:
     steps: dict[int, StepPoint] = field(default_factory=dict)
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    model: tuple[nn.Module, NDArray[np.uint8], float, Mapping[str, Any]] | None = None
     waiting: list[dict[str, Any]] = field(default_factory=list)
     restored: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
@@ -92,9 +89,6 @@ class Memory:
 
     def log_text(self, name: str, text: str) -> None:
         self.texts[name] = text
-
-    def log_model(self, model: nn.Module, example: NDArray[np.uint8], top1: float, facts: Mapping[str, Any]) -> None:
-        self.model = (model, example, top1, facts)
 
 
 def stop_at(ask: int) -> Callable[[], bool]:
