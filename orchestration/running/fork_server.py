@@ -58,11 +58,13 @@ def fork_server() -> Iterator[str]:
             [sys.executable, "-m", __name__, str(listener.fileno()), folder],
             stdin=subprocess.PIPE,  # whose end tells the server that this process has ended, however it did
             pass_fds=[listener.fileno()],
+            start_new_session=True,  # what stops the driver's group is not for Ray's workers
         )
     try:
         yield shlex.join([sys.executable, "-I", "-S", str(_CLIENT), address])
     finally:
         server.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _serve(listener: socket.socket) -> dict[str, Any] | None:
@@ -138,7 +140,6 @@ def _take_environment(order: dict[str, Any]) -> None:
 def _become(order: dict[str, Any]) -> None:
     """Be the program that was ordered, in this forked process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()  # what ends the driver's group is not for Ray's workers
     _take_environment(order)
     os.chdir(order["folder"])
     sys.argv = order["arguments"]
