@@ -59,6 +59,7 @@ class Epoch:
     """A line of the script's output.
 
     Attributes:
+        first_step: seconds since 1970 when the first step of this process had ended.
         seconds: from the first batch asked for to the last optimizer step.
         wait_share: part of `seconds` that rank 0 waited for batches.
         ended: seconds since 1970 when the epoch had been trained, evaluated and saved.
@@ -67,6 +68,7 @@ class Epoch:
         threads: torch's, within one operation.
     """
 
+    first_step: float
     seconds: float
     wait_share: float
     ended: float
@@ -144,6 +146,7 @@ def _train(task: Task, rank: int, world_size: int) -> None:
     criterion = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
     amp = torch.autocast(device.type, torch.bfloat16, enabled=task.amp and device.type == "cuda")
 
+    first_step = 0.0
     for epoch in range(task.epochs):
         ddp.train()  # type: ignore[no-untyped-call]
         total = torch.zeros((), device=device)
@@ -159,6 +162,7 @@ def _train(task: Task, rank: int, world_size: int) -> None:
             loss.backward()
             optimizer.step()
             scheduler.step()
+            first_step = first_step or time.time()
             total += loss.detach()
             before = time.perf_counter()
         mean = total.item() / batches.sequence.batches_in(epoch)
@@ -166,7 +170,7 @@ def _train(task: Task, rank: int, world_size: int) -> None:
         top1 = _evaluate(model, images, device, amp)
         if rank == 0:
             torch.save({"model": network.state_dict(), "optimizer": optimizer.state_dict()}, task.checkpoint)
-            line = Epoch(seconds, waited / seconds, time.time(), mean, top1, torch.get_num_threads())
+            line = Epoch(first_step, seconds, waited / seconds, time.time(), mean, top1, torch.get_num_threads())
             print(json.dumps(asdict(line)), flush=True)
 
 

@@ -13,6 +13,8 @@ BEST_TOP1 = "val/best_top1"
 RECEIPT_HIGH, RECEIPT_LOW = "receipt/high", "receipt/low"
 WORKERS, THREADS, MICRO_BATCH = "run/workers", "run/threads", "run/micro_batch"
 EPOCH_SECONDS, TRAIN_SECONDS = "time/epoch_seconds", "time/train_seconds"
+# When the worker of rank 0 began, and when its first step had ended, in seconds since 1970.
+WORKER_AT, FIRST_STEP_AT = "time/worker_at", "time/first_step_at"
 IMAGES_PER_SECOND, DATA_WAIT_SHARE = "time/images_per_second", "time/data_wait_share"
 RANKS_EQUAL = "check/ranks_equal"
 CORRUPT = "data/corrupt"

@@ -74,6 +74,7 @@ class Trainer:
         report: Callable[[Mapping[str, float]], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._start_up = {metrics.WORKER_AT: time.time()}
         self.job, self.trial, self.recipe, self.world = job, job.trial, job.trial.recipe, world
         self._sink, self._report, self._should_stop = sink, report, should_stop
         self._background = Background()
@@ -176,6 +177,7 @@ class Trainer:
             lr = learning_rate(self.recipe, step, sequence.batches_per_epoch)
             set_learning_rate(parts.optimizer, lr)
             loss = parts.step(batch, epoch, number)
+            self._start_up.setdefault(metrics.FIRST_STEP_AT, time.time())
             if totals.add(batch, loss, number, step, lr):
                 self._require_finite(epoch, totals.first_bad())
             if (step + 1) % self.job.execution.checkpoint_steps == 0 and number + 1 < steps:
@@ -244,6 +246,7 @@ class Trainer:
         self.progress = done.next_epoch(float(val["top1"]))
         values = epoch_report(done, self.progress, trained, val, self._sequence.batches_in(epoch), self.world)
         values |= {metrics.MICRO_BATCH: float(parts.micro_batch), metrics.RANKS_EQUAL: float(agreeing)}
+        values |= self._start_up
         self._log_epoch(epoch + 1, values)
         self._say(
             f"epoch {epoch + 1}/{self.recipe.epochs}"
