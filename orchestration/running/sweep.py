@@ -52,9 +52,7 @@ def run_sweep(
     stopped = StoppedRuns(request, tracker)
     next_trials = _NextTrials(source, Line(context.shares, alive_nodes), stopped)
 
-    def name(trial: Any) -> str:
-        return request.plan.trial_of(trial.config).trial_id
-
+    name = _Names(request.plan)
     scheduler = ReasonedScheduler(scheduling, make_scheduler(scheduling, request.spec.search.sweep), next_trials)
     if scheduling.name != "none":
         scheduler.replay(_curves(tracker, request.plan))
@@ -76,6 +74,23 @@ def run_sweep(
     finally:
         stopped.close()
     return {Path(result.path).name: result.error for result in results if result.error}
+
+
+class _Names:
+    """Names a trial of Tune as it is called in our plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes down with each trial what has named it, and no job of ours goes on from that."""
+        return {}
+
+    def __deepcopy__(self, memo: Any) -> _Names:
+        return self
+
+    def __call__(self, trial: Any) -> str:
+        return self._plan.trial_of(trial.config).trial_id
 
 
 class _NextTrials(Searcher):  # type: ignore[misc]

@@ -79,5 +79,8 @@ def test_a_thousand_trials_cost_the_same_each(tmp_path: Path) -> None:
     seconds = [marks[at + HUNDRED] - marks[at] for at in range(HUNDRED // 10, TRIALS - HUNDRED + 1, HUNDRED)]
     memory = [round(source.memory[at] / 2**20) for at in range(HUNDRED - 1, TRIALS, HUNDRED)]
     print("seconds of a core per hundred:", [round(each, 1) for each in seconds], "MiB of the driver:", memory)
+    (state,) = tmp_path.glob("storage/tune/x/experiment_state-*.json")
+    print("bytes of Tune's state per trial:", state.stat().st_size / TRIALS)
+    assert state.stat().st_size <= 10_000 * TRIALS
     assert seconds[-1] <= 1.3 * seconds[0], seconds
     assert memory[-1] <= 1.1 * memory[0], memory

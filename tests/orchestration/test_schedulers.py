@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +23,7 @@ from effnet_cluster.orchestration.running.schedulers import (
     rungs,
     value_at,
 )
-from effnet_cluster.orchestration.running.sweep import _NextTrials
+from effnet_cluster.orchestration.running.sweep import _Names, _NextTrials
 from effnet_cluster.orchestration.running.trial import CANCELLED
 from effnet_cluster.orchestration.scheduling import Scheduling, starting_order
 from effnet_cluster.orchestration.training.metrics import TOP1
@@ -224,3 +226,12 @@ def test_trials_that_are_compared_do_not_start_in_a_grids_order() -> None:
         if grid.index(trial) > best:
             best, records = grid.index(trial), records + 1
     assert records < len(grid) / 3
+
+
+def test_what_names_tunes_trials_is_small_wherever_tune_writes_it_down() -> None:
+    """Tune does so with each trial: a plan of 1,000 trials made a state of 2 GB."""
+    plan: Any = SimpleNamespace(trial_of=lambda config: SimpleNamespace(trial_id=config["lr"]), big=bytes(10**6))
+    names = _Names(plan)
+    assert len(pickle.dumps(names)) < 200
+    trial = SimpleNamespace(config={"lr": "named"})
+    assert names(trial) == copy.deepcopy(names)(trial) == "named"
