@@ -110,7 +110,15 @@ def _cost_cells(cost: TrialCost) -> tuple[str, ...]:
     batch = f"{cost.micro_batch} × {cost.accumulation} × {cost.workers}"
     memory = show_bytes(cost.memory) + (f" + {show_bytes(cost.gpu_memory)} GPU" if cost.gpu_memory else "")
     step = f"{cost.step_seconds:.3g}"
-    return str(cost.workers), batch, memory, f"{cost.steps:,}", duration(cost.overhead), step, duration(cost.seconds)
+    return (
+        str(cost.workers),
+        batch,
+        memory,
+        f"{cost.steps:,}",
+        duration(cost.start + cost.end),
+        step,
+        duration(cost.seconds),
+    )
 
 
 def forecast_lines(forecast: Forecast, price: float | None = None) -> Iterator[str]:

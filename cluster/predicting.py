@@ -95,7 +95,7 @@ class Predictor:
     def basis(self, costs: CostModel) -> str:
         """What a prediction rests on, in a sentence."""
         if costs.measured is not None:
-            learned = len(costs.measured.overheads)
+            learned = len(costs.measured.factors)
             corrected = f", corrected by {learned} finished trial{'s' * (learned > 1)}" if learned else ""
             return f"predicted from a probe of this machine{corrected}"
         why = "; the driver measures, and logs its own prediction" if not self.here else "; --probe measures"

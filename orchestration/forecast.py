@@ -31,7 +31,7 @@ class Forecast:
     @property
     def makespan(self) -> float:
         """Seconds from the first trial's start to the last one's end."""
-        return self.schedule.makespan
+        return self.schedule.makespan + max((cost.end for cost in self.costs.values()), default=0.0)
 
     @property
     def worker_hours(self) -> float:
@@ -90,5 +90,5 @@ def within_budget(
 def _epochs_left(plan: Plan, forecast: Forecast, hours: float) -> int:
     """How many epochs fit, of all trials alike."""
     costs = [forecast.costs[trial.trial_id] for trial in plan.typical]
-    fixed = sum(cost.workers * cost.overhead for cost in costs) / 3600
+    fixed = sum(cost.workers * cost.start for cost in costs) / 3600
     return int(plan.spec.recipe.epochs * (hours - fixed) / max(forecast.worker_hours - fixed, 1e-9))

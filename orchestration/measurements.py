@@ -173,18 +173,21 @@ def learn(records: Sequence[TrialRecord], plan: Plan, shares: Shares, folder: Pa
         return None
     plain = replace(shares, costs=costs.uncorrected())
     trials = {trial.trial_id: trial for trial in plan.trials}
-    factors, overheads = list[float](), list[float]()
+    factors, starts, ends = list[float](), list[float](), list[float]()
     for record in records:
         trial = trials.get(record.trial_id)
-        if trial is None or record.outcome is not Outcome.COMPLETED or record.seconds <= 0 or not record.elapsed:
+        if trial is None or record.outcome is not Outcome.COMPLETED or record.seconds <= 0:
+            continue
+        if not record.elapsed or not record.start_up:
             continue
         cost = plain.cost_of(trial)
         factor = record.seconds / (cost.steps * cost.step_seconds)
         factors.append(factor)
-        overheads.append(max(0.0, record.elapsed - record.seconds - factor * cost.evaluation))
+        starts.append(record.start_up)
+        ends.append(max(0.0, record.elapsed - record.start_up - record.seconds - factor * cost.evaluation))
     if not factors:
         return None
-    learned = known.learn(factors, overheads)
+    learned = known.learn(factors, starts, ends)
     with suppress(OSError):
         Measurements(folder).put(costs.key, learned)
     return learned

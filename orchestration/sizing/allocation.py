@@ -112,7 +112,7 @@ class Shares:
     def _demand(self, trial: TrialPlan, workers: int) -> Demand:
         cost = self._cost(trial, workers)
         gpus = int(self.use_gpu)
-        return Demand(trial.trial_id, workers, self.cpus, gpus, cost.memory, TRIAL_MEMORY, cost.seconds)
+        return Demand(trial.trial_id, workers, self.cpus, gpus, cost.memory, TRIAL_MEMORY, cost.held_seconds)
 
     def _refusal(self, trial: TrialPlan, counts: tuple[int, ...]) -> UserError:
         if all(node.memory < TRIAL_MEMORY for node in self.nodes):

@@ -24,8 +24,8 @@ from ..training.recipes import Recipe
 
 # Without a probe: training takes three forward passes' multiply-adds, at so many per second on a core or a GPU.
 _PASSES, _CORE_MACS, _GPU_MACS, _PASS_S = 3.0, 3e9, 1e12, 0.05
-# Seconds of a trial besides its epochs, before the first has been measured: processes and imports, export and logging.
-_START_S, _END_S = 20.0, 10.0
+# Seconds of a trial besides its epochs, before the first has been measured: processes and data, export and logging.
+_START_S, _END_S = 10.0, 20.0
 # Bytes per second of an all-reduce, of Gloo on one machine and of NCCL.
 _GLOO_BYTES, _NCCL_BYTES = 1e9, 5e10
 # More threads help less and less; the exponent is between none and all.
@@ -45,7 +45,8 @@ class TrialCost:
         steps: of all epochs.
         step_seconds: of one, with waiting for data and the all-reduce.
         evaluation: seconds of all evaluations.
-        overhead: seconds before the first step and after the last epoch.
+        start: seconds before the first step.
+        end: seconds after the last epoch, in which the trial's process logs the model and its workers are gone.
         memory: bytes that each worker takes of its node.
         gpu_memory: bytes that each takes of its GPU; 0 without one.
     """
@@ -56,7 +57,8 @@ class TrialCost:
     steps: int
     step_seconds: float
     evaluation: float
-    overhead: float
+    start: float
+    end: float
     memory: int
     gpu_memory: int
 
@@ -66,14 +68,19 @@ class TrialCost:
         return self.steps * self.step_seconds + self.evaluation
 
     @property
+    def held_seconds(self) -> float:
+        """Seconds for which the trial has its workers."""
+        return self.start + self.epochs_seconds
+
+    @property
     def seconds(self) -> float:
         """From the trial's start to its end."""
-        return self.overhead + self.epochs_seconds
+        return self.held_seconds + self.end
 
     @property
     def worker_hours(self) -> float:
         """Workers × hours."""
-        return self.workers * self.seconds / 3600
+        return self.workers * self.held_seconds / 3600
 
 
 class CostModel(BaseModel):
@@ -124,15 +131,11 @@ class CostModel(BaseModel):
             steps=recipe.epochs * trial.batches_per_epoch,
             step_seconds=factor * step,
             evaluation=factor * recipe.epochs * -(-self.val_samples // workers) * per_image,
-            overhead=self.overhead,
+            start=_median(self.measured.starts if self.measured else (), _START_S),
+            end=_median(self.measured.ends if self.measured else (), _END_S),
             memory=_GPU_RANK_BYTES if use_gpu else _RANK_BYTES + tensors,
             gpu_memory=tensors if use_gpu else 0,
         )
-
-    @property
-    def overhead(self) -> float:
-        """Seconds that a trial takes besides its epochs."""
-        return _median(self.measured.overheads if self.measured else (), _START_S + _END_S)
 
     def uncorrected(self) -> CostModel:
         """The same without what finished trials have taught."""

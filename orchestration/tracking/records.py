@@ -99,8 +99,8 @@ class TrialRecord:
         predicted_seconds: from the trial's start to its end, as predicted when it started.
         best_top1: the best validation top-1 of any epoch, a fraction.
         top1, top5, epoch_loss, images_per_second: of the latest epoch; the loss and the speed are those of training.
-        began, ended: when it last began to run, and when it has ended, in seconds since 1970; None where that is not
-            known or not so.
+        began, first_step, ended: when it last began to run, when its workers had taken their first step, and when it
+            has ended, in seconds since 1970; None where that is not known or not so.
     """
 
     trial_id: str
@@ -131,6 +131,14 @@ class TrialRecord:
     images_per_second: float | None = None
     began: float | None = None
     ended: float | None = None
+    first_step: float | None = None
+
+    @property
+    def start_up(self) -> float | None:
+        """Seconds from when it last began to run to its first step; None where that is not known."""
+        if self.began is None or self.first_step is None:
+            return None
+        return max(0.0, self.first_step - self.began)
 
     @property
     def elapsed(self) -> float | None:
@@ -176,6 +184,7 @@ class TrialRecord:
                 epoch_loss=measured.get(metrics.EPOCH_LOSS),
                 images_per_second=measured.get(metrics.IMAGES_PER_SECOND),
                 began=float(found[tags.BEGAN]) if tags.BEGAN in found else None,
+                first_step=measured.get(metrics.FIRST_STEP_AT),
                 ended=run.info.end_time / 1000 if outcome.is_terminal and run.info.end_time else None,
             )
         except (KeyError, ValueError) as error:

@@ -53,7 +53,7 @@ class Measurement(BaseModel):
         gpu_memory: bytes free on the GPU; None without one.
         networks: of the first one's kind at least the smallest and the largest of a sweep, of every other kind one.
         factors: actual to predicted seconds of the epochs of finished trials, the latest last.
-        overheads: seconds that they took besides their epochs.
+        starts, ends: seconds before their first step, and after their last epoch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,13 +63,15 @@ class Measurement(BaseModel):
     gpu_memory: int | None = None
     networks: tuple[MeasuredNetwork, ...] = ()
     factors: tuple[float, ...] = ()
-    overheads: tuple[float, ...] = ()
+    starts: tuple[float, ...] = ()
+    ends: tuple[float, ...] = ()
 
-    def learn(self, factors: Iterable[float], overheads: Iterable[float]) -> Measurement:
+    def learn(self, factors: Iterable[float], starts: Iterable[float], ends: Iterable[float]) -> Measurement:
         """The same with what finished trials took; the factors are to the prediction before any correction."""
         update = {
             "factors": (*self.factors, *factors)[-_REMEMBERED:],
-            "overheads": (*self.overheads, *overheads)[-_REMEMBERED:],
+            "starts": (*self.starts, *starts)[-_REMEMBERED:],
+            "ends": (*self.ends, *ends)[-_REMEMBERED:],
         }
         return self.model_copy(update=update)
 

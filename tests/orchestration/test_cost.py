@@ -50,8 +50,8 @@ def test_what_is_linear_in_multiply_adds_and_images_is_predicted_exactly(name: s
     assert found.steps == 3 * 44
     evaluation = 3 * 100 * (trial.macs / 1e9 + 0.001)
     assert found.epochs_seconds == pytest.approx(3 * 44 * step + evaluation)
-    assert found.seconds == pytest.approx(found.epochs_seconds + found.overhead)
-    assert found.worker_hours == pytest.approx(found.seconds / 3600)
+    assert found.seconds == pytest.approx(found.start + found.epochs_seconds + found.end)
+    assert found.worker_hours == pytest.approx((found.seconds - found.end) / 3600)
 
 
 def test_an_activations_factor_is_that_of_the_network_it_was_measured_on() -> None:
@@ -103,10 +103,10 @@ def test_a_micro_batch_that_was_asked_for_is_taken() -> None:
 
 
 def test_finished_trials_correct_the_prediction() -> None:
-    plain, taught = measured(), measured(factors=(1.4, 1.5, 9.0), overheads=(5.0, 7.0))
+    plain, taught = measured(), measured(factors=(1.4, 1.5, 9.0), starts=(5.0, 7.0), ends=(9.0,))
     before, after = cost(B0, plain), cost(B0, taught)
     assert after.epochs_seconds == pytest.approx(1.5 * before.epochs_seconds)
-    assert after.overhead == 6.0
+    assert (after.start, after.end) == (6.0, 9.0)
     assert cost(B0, taught.uncorrected()).epochs_seconds == pytest.approx(before.epochs_seconds)
 
 
