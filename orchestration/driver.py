@@ -47,11 +47,16 @@ def run(request: ExperimentRequest) -> bool:
     Raises:
         UserError, DataError: what the user can correct.
     """
+    import ray
+
     from .running.fork_server import fork_server
 
     forks = request.local and request.spec.execution.fork_workers
     with fork_server() if forks else nullcontext() as python:
-        return _run(request, python)
+        try:
+            return _run(request, python)
+        finally:
+            ray.shutdown()  # before the server ends, and its forks with it
 
 
 def _run(request: ExperimentRequest, python: str | None) -> bool:

@@ -6,6 +6,7 @@ A worker that begins as usual takes 5 to 8 s of a core for its imports, and 500 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -35,6 +36,7 @@ _WITH_JOB = ("ray.train.torch", "ray.tune", f"{__package__}.trial", f"{__package
 # What a trial needs at its end, imported while nobody asks for a worker.
 _LATER = ("mlflow.pytorch", "torch._dynamo", "torch.export._trace")
 _IDLE_S = 2.0
+_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 # Seconds that a client gets to send its order.
 _PATIENCE_S = 10.0
 
@@ -69,6 +71,7 @@ def fork_server() -> Iterator[str]:
 
 def _serve(listener: socket.socket) -> dict[str, Any] | None:
     """Fork for each order; returns the order in the forked process, and None in this one when its parent has gone."""
+    server = os.getpid()
     _import(_FIRST)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     later = iter(_LATER)
@@ -94,6 +97,7 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
                 _take_environment(order)
                 _import(_WITH_JOB)
             if os.fork() == 0:
+                _end_with(server)
                 _take_streams(streams)
                 return order
             _close(streams)
@@ -121,6 +125,13 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return order, streams
 
 
+def _end_with(server: int) -> None:
+    """Have this process killed when its parent has ended: nobody could find it below Ray's own processes any more."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _close(streams: Iterable[int]) -> None:
     for stream in streams:
         os.close(stream)
@@ -140,6 +151,7 @@ def _take_environment(order: dict[str, Any]) -> None:
 def _become(order: dict[str, Any]) -> None:
     """Be the program that was ordered, in this forked process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()  # Ray kills the process group of a worker that has ended
     _take_environment(order)
     os.chdir(order["folder"])
     sys.argv = order["arguments"]

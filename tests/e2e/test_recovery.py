@@ -37,13 +37,12 @@ def test_a_killed_worker_and_a_stopped_experiment_go_on_where_they_were(cli: Cli
     wait_for(lambda: bool(train_workers(head)), 120, "the ranks")
     assert {process.nice() for process in train_workers(head)} == {psutil.Process().nice()}
 
-    # The ranks load torch; driver and trial do not.
-    wait_for(lambda: bool(titles_with_torch(head)), 60, "a rank with torch")
+    # The ranks share what one process has imported; the driver does without torch.
     wait_for(lambda: len(checkpoints(cli, NAME, FIRST)) > 0, 120, "a checkpoint")
+    assert len({process.ppid() for process in train_workers(head)}) == 1
     titles = titles_with_torch(head)
     assert any("RayTrainWorker" in title for title in titles)
-    for title in titles:
-        assert not any(name in title for name in ("orchestration.driver", "ResourceTrainable", "ray::Trial")), title
+    assert not any("orchestration.driver" in title for title in titles)
 
     # Ranks of the first trial are lost within epochs; then one is asked to leave.
     end_ranks(cli, NAME, FIRST, SIGNALS, random.Random(0))

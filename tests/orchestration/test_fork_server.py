@@ -72,7 +72,7 @@ def test_a_fork_is_the_program_that_was_ordered(python: str, script: Path) -> No
     assert "to the other stream" in other
     assert found["loaded"]
     assert (found["threads"], found["cuda"], found["waits"]) == (1, False, True)
-    assert found["session"] != os.getsid(0)
+    assert found["session"] == found["pid"]
     without, _ = told(python, script)
     assert (without["x"], without["parent"], without["arguments"]) == (None, found["parent"], [str(script)])
 
@@ -124,6 +124,20 @@ with fork_server() as python:
             owner.kill()
     server.wait(60)
     assert not folder.exists()
+
+
+def test_forks_end_with_the_server_which_nobody_else_would_find(tmp_path: Path) -> None:
+    script = tmp_path / "sleep.py"
+    script.write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    with fork_server() as python:
+        out = tmp_path / "out"
+        with out.open("w") as stdout:
+            subprocess.run(["bash", "-c", f"exec {python} {script}"], stdout=stdout, check=True)
+        deadline = time.monotonic() + 60
+        while not out.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        fork = psutil.Process(int(out.read_text()))
+    fork.wait(20)
 
 
 def test_rays_workers_are_forks_with_the_threads_of_their_own_cores(monkeypatch: pytest.MonkeyPatch) -> None:
