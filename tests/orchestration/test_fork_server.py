@@ -17,19 +17,24 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray._raylet import JobID, PlacementGroupID
 
 from effnet_cluster.orchestration.running.fork_server import fork_server
+from effnet_cluster.orchestration.training import trainer
 
-TELL = """
+TELL = f"""
 import json, os, sys, threading, signal
+TRAINER = {trainer.__name__!r}
+"torch" in sys.modules or print("no torch", file=sys.stderr)
 import torch
 print("to the other stream", file=sys.stderr)
-print(json.dumps({
+print(json.dumps({{
     "arguments": sys.argv, "folder": os.getcwd(), "name": __name__, "pid": os.getpid(), "parent": os.getppid(),
-    "x": os.environ.get("X"), "home": os.environ.get("HOME"), "loaded": "ray.train.torch" in sys.modules,
+    "x": os.environ.get("X"), "home": os.environ.get("HOME"), "loaded": TRAINER in sys.modules,
+    "ray": "ray" in sys.modules,
     "threads": threading.active_count(), "cuda": torch.cuda.is_initialized(), "session": os.getsid(0),
     "waits": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, "random": torch.initial_seed(),
-}))
+}}))
 """
 
 
@@ -70,7 +75,7 @@ def test_a_fork_is_the_program_that_was_ordered(python: str, script: Path) -> No
     assert (found["name"], found["folder"]) == ("__main__", str(script.parent / "folder"))
     assert (found["x"], found["home"]) == ("ü\udcff", os.environ["HOME"])
     assert "to the other stream" in other
-    assert found["loaded"]
+    assert (found["loaded"], found["ray"]) == (True, False)
     assert (found["threads"], found["cuda"], found["waits"]) == (1, False, True)
     assert found["session"] == found["pid"]
     without, _ = told(python, script)
@@ -146,8 +151,9 @@ def test_rays_workers_are_forks_with_the_threads_of_their_own_cores(monkeypatch:
     @ray.remote(num_cpus=1)
     class Worker:
         def facts(self) -> dict[str, Any]:
-            loaded = "ray.train.torch" in sys.modules
-            return {"pid": os.getpid(), "parent": os.getppid(), "loaded": loaded, "job": os.environ["RAY_JOB_ID"]}
+            loaded, drawn = trainer.__name__ in sys.modules, PlacementGroupID.of(JobID.from_int(1)).hex()
+            job = ray.get_runtime_context().get_job_id()
+            return {"pid": os.getpid(), "parent": os.getppid(), "loaded": loaded, "job": job, "drawn": drawn}
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with fork_server() as python:
@@ -159,6 +165,7 @@ def test_rays_workers_are_forks_with_the_threads_of_their_own_cores(monkeypatch:
             assert server.ppid() == os.getpid()
             assert all(worker["loaded"] for worker in found)
             assert {worker["job"] for worker in found} == {ray.get_runtime_context().get_job_id()}
+            assert len({worker["drawn"] for worker in found}) == 2, "they draw the same ids for Ray's objects"
             ray.kill(workers[0])
             os.kill(found[1]["pid"], signal.SIGKILL)
             with pytest.raises(ray.exceptions.RayActorError):
