@@ -22,7 +22,7 @@ def test_two_experiments_submitted_at_once_both_end(cli: Cli) -> None:
 
     def has_ended(name: str) -> bool:
         with suppress(ValueError):  # its driver has not begun
-            return cli.parent_run(name).data.tags["outcome"] != "running"
+            return cli.parent_run(name).data.tags.get("outcome", "running") != "running"
         return False
 
     with ThreadPoolExecutor() as pool:
