@@ -10,6 +10,7 @@ import ctypes
 import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import select
@@ -42,6 +43,7 @@ _IDLE_S = 2.0
 _LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 # Seconds that a client gets to send its order.
 _PATIENCE_S = 10.0
+_log = logging.getLogger(__name__)  # left as it is: handlers would be those of the forks, too
 
 
 @contextlib.contextmanager
@@ -94,7 +96,7 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
             try:
                 order, streams = _receive(connection)
             except (OSError, ValueError) as error:
-                print(f"fork server: {error}", file=sys.stderr)
+                _log.warning("fork server: an order for a worker cannot be read: %s", error)
                 continue
             if os.fork() == 0:
                 _end_with(server)
