@@ -1,12 +1,51 @@
 """What tests of several rooms share."""
 
+import os
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.cluster.services import Services
+
+TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@pytest.fixture(autouse=True)
+def token_of_ray() -> Iterator[None]:
+    """Leave Ray's token and what Ray has read of it as they were: a later test of this process may start a Ray."""
+    before = {name: os.environ[name] for name in TOKEN_VARIABLES if name in os.environ}
+    yield
+    for name in TOKEN_VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(before)
+    if "ray._raylet" in sys.modules and not sys.modules["ray"].is_initialized():
+        have_ray_read_its_token_again()
+
+
+@pytest.fixture(scope="module")
+def without_token() -> Iterator[None]:
+    """A Ray that is started in this process asks for no token."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in TOKEN_VARIABLES:
+            patch.delenv(name, raising=False)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        have_ray_read_its_token_again()
+        yield
+    have_ray_read_its_token_again()
+
+
+def have_ray_read_its_token_again() -> None:
+    """Ray reads mode and token once per process.
+
+    If a server of Ray and this process have read different modes, the server takes this process for dead, and each
+    actor of it dies before it starts.
+    """
+    from ray._private.authentication_test_utils import reset_auth_token_state
+
+    reset_auth_token_state()
 
 
 @pytest.fixture

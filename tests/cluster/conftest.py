@@ -1,8 +1,6 @@
 """Small real photographs, a home of the test's own, and a way to call the command line."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +17,12 @@ from effnet_cluster.orchestration.plan import Plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
 
+from ..conftest import TOKEN_VARIABLES, have_ray_read_its_token_again
 from ..photos import cut_photos
 
 Cli = Callable[..., Result]
 TOKEN = "a" * 64
 """Of Ray, for tests that have one."""
-_TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-
-
-@pytest.fixture(autouse=True)
-def token_of_ray() -> Iterator[None]:
-    """Leave Ray's token and what Ray has read of it as they were: a later test of this process may start a Ray."""
-    before = {name: os.environ[name] for name in _TOKEN_VARIABLES if name in os.environ}
-    yield
-    for name in _TOKEN_VARIABLES:
-        os.environ.pop(name, None)
-    os.environ.update(before)
-    if "ray._raylet" in sys.modules:
-        _have_ray_read_its_token_again()
 
 
 @pytest.fixture
@@ -44,14 +30,7 @@ def known_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process has the token `TOKEN`."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    _have_ray_read_its_token_again()
-
-
-def _have_ray_read_its_token_again() -> None:
-    """Ray reads mode and token once per process, and other tests may have asked it before."""
-    from ray._private.authentication_test_utils import reset_auth_token_state
-
-    reset_auth_token_state()
+    have_ray_read_its_token_again()
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +104,6 @@ def keep(
 def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the token of a user is who has none yet."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in _TOKEN_VARIABLES:
+    for name in TOKEN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return tmp_path / ".ray" / "auth_token"

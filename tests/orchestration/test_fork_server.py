@@ -145,7 +145,7 @@ def test_forks_end_with_the_server_which_nobody_else_would_find(tmp_path: Path) 
     fork.wait(20)
 
 
-def test_rays_workers_are_forks_that_draw_ids_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rays_workers_are_forks_that_draw_ids_of_their_own(without_token: None) -> None:
     """The contract with Ray: a worker may have another process id than what Ray has started for it."""
 
     @ray.remote(num_cpus=1)
@@ -155,7 +155,6 @@ def test_rays_workers_are_forks_that_draw_ids_of_their_own(monkeypatch: pytest.M
             job = ray.get_runtime_context().get_job_id()
             return {"pid": os.getpid(), "parent": os.getppid(), "loaded": loaded, "job": job, "drawn": drawn}
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with fork_server() as python:
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"py_executable": python})
         try:

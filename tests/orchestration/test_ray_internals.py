@@ -75,7 +75,7 @@ def test_an_elastic_trial_never_has_a_number_of_workers_that_is_left_out(cores: 
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(without_token: None) -> Iterator[None]:
     """A Ray of the tests' own, from a folder without what Ray would upload."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
