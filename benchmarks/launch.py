@@ -100,13 +100,10 @@ def moments_of(tracker: Tracker, record: TrialRecord) -> Moments:
     Raises:
         EngineError: it is not completed.
     """
-    logged = {
-        name: tracker.history(record.run_id, name) for name in (metrics.WORKER_AT, metrics.FIRST_STEP_AT, metrics.EPOCH)
-    }
-    if record.began is None or record.ended is None or not all(logged.values()):
+    worker, epochs = (tracker.history(record.run_id, name) for name in (metrics.WORKER_AT, metrics.EPOCH))
+    if record.began is None or record.first_step is None or record.ended is None or not worker or not epochs:
         raise EngineError(f"{record.trial_id} is {record.outcome.value}: {record.reason}")
-    worker, first_step = (logged[name][0].value for name in (metrics.WORKER_AT, metrics.FIRST_STEP_AT))
-    return Moments(record.began, worker, first_step, logged[metrics.EPOCH][-1].logged_at, record.ended)
+    return Moments(record.began, worker[0].value, record.first_step, epochs[-1].logged_at, record.ended)
 
 
 def summarise(starts: Sequence[tuple[float, Sequence[Moments]]], script: Sequence[float]) -> LaunchResult:

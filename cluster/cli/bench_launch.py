@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,11 +15,9 @@ from ...orchestration.errors import EngineError
 from ...orchestration.plan import make_plan
 from ...orchestration.spec import ExperimentSpec
 from ...orchestration.tracking.runs import Tracker
-from ..engines import ensure_engines
 from ..experiments import Experiments
-from ..home import Home
-from ..services import Services
 from .bar import progress_bar
+from .bench_engines import temporary_engines
 from .console import print_data, print_json, stderr_console
 
 if TYPE_CHECKING:
@@ -40,8 +36,7 @@ def command(variant: str, workers: int, rounds: int, as_json: bool) -> None:
     """
     from ...benchmarks.launch import measure  # with torch, which `bench -h` need not wait for
 
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
+    with temporary_engines() as (home, _):
         fields = {"name": "launch", "variants": variant, "seeds": [0, 1], "recipe": {"epochs": 1}}
         spec = ExperimentSpec.parse(fields | {"execution": {"workers": workers, "cpus_per_worker": 1}})
         plan = make_plan(spec, home.open_dataset(spec.data))
@@ -60,13 +55,8 @@ def command(variant: str, workers: int, rounds: int, as_json: bool) -> None:
                 raise EngineError(f"submit failed: {done.stderr.strip()[-300:]}")
             return Experiments(home).load(name).tracker
 
-        try:
-            ensure_engines(home, None, None)
-            with progress_bar(stderr_console(), "launching") as show:
-                result = measure(submit, plan, workers, home.cache, Path(folder), rounds, show)
-        finally:
-            for name in ("ray", "mlflow"):
-                Services(home).stop(name)
+        with progress_bar(stderr_console(), "launching") as show:
+            result = measure(submit, plan, workers, home.cache, home.root, rounds, show)
     if as_json:
         print_json(asdict(result), indent=2)
         return

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 from rich.table import Table
 
-from ...orchestration.errors import EngineError, UserError
+from ...orchestration.errors import UserError
 from ...orchestration.forecast import Forecast
 from ...orchestration.plan import make_plan
 from ...orchestration.spec import ExperimentSpec
 from ...orchestration.tracking.records import TrialRecord
-from ..engines import Engines, ensure_engines
+from ..engines import Engines
 from ..home import Home
 from ..jobs import Jobs
 from ..lifecycle import launch
 from ..live_table import duration
 from ..predicting import Predictor
-from ..services import Services
+from .bench_engines import temporary_engines, wait_for_job
 from .console import print_data, print_json, stderr_console
 
-_POLL_SECONDS = 2.0
 _MAKESPAN = "makespan"
 
 
@@ -67,17 +63,11 @@ def command(variants: str, epochs: int, at_a_time: str, rounds: int, as_json: bo
     except ValueError:
         raise UserError(f"--at-a-time {at_a_time}: expected numbers such as 1,2") from None
     rows: list[_Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
-        try:
-            engines = ensure_engines(home, None, None)
-            for number in range(1, rounds + 1):
-                for most in numbers:
-                    rows += _measure(home, engines, variants, epochs, most, number)
-                    stderr_console().print(f"measured round {number}, {most} at a time: {rows[-1].error:+.0%}")
-        finally:
-            for name in ("ray", "mlflow"):
-                Services(home).stop(name)
+    with temporary_engines() as (home, engines):
+        for number in range(1, rounds + 1):
+            for most in numbers:
+                rows += _measure(home, engines, variants, epochs, most, number)
+                stderr_console().print(f"measured round {number}, {most} at a time: {rows[-1].error:+.0%}")
     if as_json:
         print_json([asdict(row) for row in rows], indent=2)
         return
@@ -92,11 +82,7 @@ def _measure(home: Home, engines: Engines, variants: str, epochs: int, most: int
     plan = make_plan(spec, home.open_dataset(spec.data))
     forecast = Predictor.at(home, None, may_probe=True).forecast(plan)
     experiment = launch(home, plan, engines, costs=forecast.shares.costs)
-    jobs = Jobs(engines.address)
-    while jobs.is_active(experiment.job):
-        time.sleep(_POLL_SECONDS)
-    if jobs.status(experiment.job) != "SUCCEEDED":
-        raise EngineError(f"{experiment.job} failed: {' '.join(jobs.error_lines(experiment.job))}")
+    wait_for_job(Jobs(engines.address), experiment.job)
     return _rows(number, most, forecast, experiment.tracker.trials())
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,20 +11,16 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from ...datasets import DIGITS, shorten
-from ...orchestration.errors import EngineError, UserError
+from ...datasets import DIGITS
+from ...orchestration.errors import UserError
 from ...orchestration.request import ExperimentRequest
-from ..engines import ensure_engines
-from ..home import Home
 from ..jobs import Jobs
-from ..services import Services
 from .bar import progress_bar
+from .bench_engines import temporary_engines, wait_for_job
 from .console import print_data, print_json, stderr_console
 
 if TYPE_CHECKING:
     from ...benchmarks.train import TrainBenchResult
-
-_POLL_SECONDS = 2.0
 
 
 @click.command("train")
@@ -113,26 +105,12 @@ class _Platform:
     jobs: Jobs
 
     def run(self, request: ExperimentRequest) -> None:
-        """Submit, wait, and complain in one line if it did not complete."""
-        job_id = request.job
+        """Submit and wait."""
         self.jobs.submit(request)
-        while self.jobs.is_active(job_id):
-            time.sleep(_POLL_SECONDS)
-        if self.jobs.status(job_id) != "SUCCEEDED":
-            raise EngineError(f"{job_id} failed: {shorten(' '.join(self.jobs.error_lines(job_id)))}")
+        wait_for_job(self.jobs, request.job)
 
 
 @contextmanager
 def _engines() -> Iterator[_Platform]:
-    """Engines of their own in a temporary home, on free ports; they do not outlive SIGTERM either."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        try:
-            engines = ensure_engines(home, None, None)
-            yield _Platform(engines.tracking_uri, Jobs(engines.address))
-        finally:
-            services = Services(home)
-            for name in ("ray", "mlflow"):
-                services.stop(name)
-            signal.signal(signal.SIGTERM, before)
+    with temporary_engines() as (_, engines):
+        yield _Platform(engines.tracking_uri, Jobs(engines.address))
