@@ -75,7 +75,7 @@ def test_a_fork_is_the_program_that_was_ordered(python: str, script: Path) -> No
     assert (found["name"], found["folder"]) == ("__main__", str(script.parent / "folder"))
     assert (found["x"], found["home"]) == ("ü\udcff", os.environ["HOME"])
     assert "to the other stream" in other
-    assert (found["loaded"], found["ray"]) == (True, False)
+    assert (found["loaded"], found["ray"]) == (True, True)
     assert (found["threads"], found["cuda"], found["waits"]) == (1, False, True)
     assert found["session"] == found["pid"]
     without, _ = told(python, script)
