@@ -275,10 +275,11 @@ def make_plan(spec: ExperimentSpec, manifest: Manifest) -> Plan:
     if spec.search.adaptive:
         _require_corners(plan)
         return plan
-    return plan.model_copy(update={"trials": tuple(map(plan.trial_of, _configurations(spec)))})
+    return plan.model_copy(update={"trials": tuple(map(plan.trial_of, configurations(spec)))})
 
 
-def _configurations(spec: ExperimentSpec) -> Iterator[Configuration]:
+def configurations(spec: ExperimentSpec) -> Iterator[Configuration]:
+    """What the trials of a grid or a random search are, in order; more trials of a search begin with the same ones."""
     search, space = spec.search, spec.space
     if search.method == "grid":
         return space.grid()

@@ -18,6 +18,7 @@ from .options import experiment_argument
 @cloup.command("extend")
 @experiment_argument
 @cloup.option("--epochs", metavar="INTEGER", help="Epochs of each trial in all, more than before.")
+@cloup.option("--trials", metavar="INTEGER", help="Trials of a random or an Optuna search in all, more than before.")
 @cloup.option("--variants", metavar="LIST", help="More networks, such as b4.")
 @cloup.option("--activations", metavar="LIST", help="More activation functions.")
 @cloup.option("--shortcuts", metavar="LIST", help="More kinds of skip connections.")
@@ -26,7 +27,8 @@ from .options import experiment_argument
 def command(experiment: str, detach: bool, **added: Any) -> None:
     """Extend EXPERIMENT: train longer, or add trials under the same name.
 
-    New values are combined with all others. What is finished is not repeated.
+    New values are combined with all others of a grid. A search tries more with --trials. What is finished is not
+    repeated.
 
     With more epochs, finished trials go on from their last checkpoint, in the same MLflow runs. From there on the
     learning rate is that of the longer schedule, so it jumps up. A better model replaces the one of the first end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.extension import Extension
 from effnet_cluster.orchestration.plan import Plan, make_plan
+from effnet_cluster.orchestration.search.optuna_source import OptunaSource
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.training.storage import Storage
 
 
 def plan(digits: Manifest, **fields: Any) -> Plan:
@@ -84,19 +87,69 @@ def test_a_wrong_call_is_one_line(digits: Manifest, extension: Extension, words:
     assert "\n" not in str(caught.value)
 
 
-def test_searches_are_extended_by_epochs_alone_or_not_at_all(digits: Manifest) -> None:
-    drawn = plan(digits, search={"method": "random", "trials": 3, "sweep": {"lr": "1e-4..1e-2:log"}})
-    with pytest.raises(UserError, match="only --epochs extends it"):
+RANGE = {"lr": "1e-4..1e-2:log"}
+
+
+def test_a_random_search_is_extended_by_trials_and_epochs(digits: Manifest) -> None:
+    drawn = plan(digits, search={"method": "random", "trials": 3, "sweep": RANGE})
+    with pytest.raises(UserError, match="only --epochs and --trials extend it"):
         Extension(seeds="9").apply(drawn)
     longer = Extension(epochs="20").apply(drawn)
     assert digests(longer) == digests(drawn)
     assert {trial.recipe.epochs for trial in longer.trials} == {20}
+    more = Extension(trials="5").apply(longer)
+    assert digests(more)[:3] == digests(drawn)
+    assert len(set(digests(more))) == 5
+    whole = {"method": "random", "trials": 5, "sweep": RANGE}
+    assert more == Extension(trials=5, epochs=20).apply(drawn) == plan(digits, search=whole, recipe={"epochs": 20})
+
+
+def test_a_grid_that_sweeps_its_epochs_is_not_extended_by_them(digits: Manifest) -> None:
     swept = plan(digits, search={"sweep": {"epochs": "5,10"}})
     with pytest.raises(UserError, match="sweeps its epochs"):
         Extension(epochs="20").apply(swept)
 
 
-def test_a_search_that_makes_up_its_trials_is_not_extended(digits: Manifest) -> None:
-    adaptive = plan(digits, search={"method": "optuna", "trials": 3, "sweep": {"lr": "1e-4..1e-2:log"}})
-    with pytest.raises(UserError, match="makes up its trials"):
-        Extension(epochs="20").apply(adaptive)
+def test_a_search_that_makes_up_its_trials_is_extended_by_trials_alone(digits: Manifest, tmp_path: Path) -> None:
+    adaptive = plan(digits, search={"method": "optuna", "trials": 3, "sweep": RANGE})
+    for extension in (Extension(epochs="20"), Extension(seeds="3"), Extension(trials="5", epochs="20")):
+        with pytest.raises(UserError, match="makes up its trials as it goes; only --trials extends it"):
+            extension.apply(adaptive)
+    asked = try_all(adaptive, tmp_path)
+    more = Extension(trials="5").apply(adaptive)
+    assert more == plan(digits, search={"method": "optuna", "trials": 5, "sweep": RANGE})
+    again = try_all(more, tmp_path)
+    assert (len(asked), len(again)) == (3, 2)
+    assert not set(asked) & set(again)
+
+
+def try_all(made: Plan, folder: Path) -> list[str]:
+    """What a driver of the plan tries: all that the search asks for, each at once as good as the last."""
+    spec = made.spec
+    source = OptunaSource(spec.space, spec.search, spec.search_seed, made.trial_of, Storage(str(folder)))
+    tried = []
+    while not source.exhausted:
+        (trial,) = source.waiting()
+        source.take(trial.trial_id)
+        source.ended(trial.trial_id, "completed", {"top1": 0.5})
+        tried.append(trial.trial_id)
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("search", "extension", "words"),
+    [
+        ({"method": "random", "trials": 3, "sweep": RANGE}, Extension(trials=3), "--trials 3: 'x' has 3; name more"),
+        ({"method": "optuna", "trials": 3, "sweep": RANGE}, Extension(trials=2), "--trials 2: 'x' has 3; name more"),
+        ({"method": "random", "trials": 3, "sweep": RANGE}, Extension(trials="many"), "search.trials: "),
+        ({"method": "random", "trials": 3, "sweep": {"lr": "1e-3,3e-3"}}, Extension(trials=9), "only 8 different"),
+        ({"method": "grid"}, Extension(trials=9), "a grid runs every combination"),
+    ],
+)
+def test_a_wrong_number_of_trials_is_one_line(
+    digits: Manifest, search: dict[str, Any], extension: Extension, words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        extension.apply(plan(digits, search=search))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
