@@ -12,6 +12,7 @@ from rich.table import Table
 from ..orchestration.errors import EngineError
 from ..orchestration.forecast import Forecast
 from ..orchestration.plan import Plan
+from ..orchestration.report.over_seeds import Arm
 from ..orchestration.search.domains import texts_of
 from ..orchestration.sizing.cost import TrialCost
 from ..orchestration.tracking.comparison import ComparisonRow, swept_fields
@@ -32,6 +33,8 @@ _MOST_ROWS = 40
 _FIRST: Mapping[Outcome | None, int] = {Outcome.RUNNING: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 1}
 # Trials of a critical path that are named.
 _PATH = 6
+# What tells arms apart, shown where they differ in it.
+_ARM = ("experiment", "variant", "activation", "shortcut", "image_size", "epochs", "data")
 _PREDICTED = ("predicted", "actual")
 
 
@@ -242,6 +245,29 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
             _duration(row.actual_seconds),
             row.outcome,
         )
+    return table
+
+
+def arms_table(arms: Sequence[Arm]) -> Table:
+    """What the seeds of each arm have in common, and whether it differs from the smallest model."""
+    table = Table(title="best top-1 over seeds", title_justify="left")
+    tested = [arm.pairs for arm in arms if arm.p is not None]
+    if tested:
+        most = max(tested)
+        table.caption = (
+            f"p: sign-flip test of paired seeds, Holm's correction; {most} pairs give {2 / 2**most:.2g} at least"
+        )
+        table.caption_justify = "left"
+    swept = swept_fields(arms)
+    names = [name for name in _ARM if name == "variant" or len({getattr(arm, name) for arm in arms}) > 1]
+    shown = (name.replace("_", " ") for name in names)
+    _columns(table, *shown, *swept, "seeds", "mean ± sd", "95% interval", "to the first", "p")
+    for arm in arms:
+        own = (str(getattr(arm, name)) for name in names)
+        interval = "" if arm.low is None or arm.high is None else f"{arm.low:.4f} to {arm.high:.4f}"
+        mean = f"{arm.mean:.4f}" if arm.sd is None else f"{arm.mean:.4f} ± {arm.sd:.4f}"
+        compared = "" if arm.baseline else _number(arm.difference, "+.4f"), _number(arm.p, ".2g")
+        table.add_row(*own, *texts_of(arm.swept, swept), str(len(arm.seeds)), mean, interval, *compared)
     return table
 
 

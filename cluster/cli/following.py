@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ...orchestration.report.over_seeds import arms_of, repeated
 from ...orchestration.tracking.comparison import compare
 from ..experiments import Experiment
 from ..home import Home
 from ..jobs import Jobs
-from ..live_table import comparison_table, follow
+from ..live_table import arms_table, comparison_table, follow
 from ..states import note_end
 from .console import print_addresses, print_data, stderr_console
 
@@ -29,6 +30,8 @@ def follow_to_end(home: Home, experiment: Experiment) -> int:
     records = experiment.tracker.trials()
     if records:
         print_data(comparison_table(compare(records, experiment.request.spec.search.objectives)))
+        if repeated(arms := arms_of({name: records})):
+            print_data(arms_table(arms))
     if not succeeded:
         for line in jobs.error_lines(experiment.job):
             console.print(f"error: {line}", soft_wrap=True)

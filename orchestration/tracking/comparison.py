@@ -6,7 +6,8 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol
 
 from ..search.domains import Value
 from ..search.pareto import front
@@ -97,23 +98,31 @@ def _front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[st
     return {record.run_id: is_best for record, is_best in zip(done, found, strict=True)}
 
 
-def swept_fields(rows: Iterable[ComparisonRow | TrialRecord]) -> list[str]:
+class Swept(Protocol):
+    """A trial, or what trials have in common."""
+
+    @property
+    def swept(self) -> Mapping[str, Value]:
+        """Fields of the recipe in which the trials of a sweep differ, and their values."""
+
+
+def swept_fields(rows: Iterable[Swept]) -> list[str]:
     """The fields that the trials' sweeps differ in, each once."""
     return list(dict.fromkeys(name for row in rows for name in row.swept))
 
 
-def to_json(rows: Sequence[ComparisonRow]) -> str:
-    """The rows as a JSON list."""
+def to_json(rows: Sequence[Any]) -> str:
+    """Rows, which are dataclasses, as a JSON list."""
     return json.dumps([asdict(row) for row in rows], indent=1)
 
 
-def to_csv(rows: Sequence[ComparisonRow]) -> str:
-    """The rows as CSV with a header; each swept field is a column."""
+def to_csv(rows: Sequence[Any]) -> str:
+    """Rows, which are dataclasses with `swept`, as CSV with a header; each swept field is a column."""
     text = io.StringIO()
-    own = [name for name in ComparisonRow.__dataclass_fields__ if name != "swept"]
+    own = [one.name for one in fields(rows[0]) if one.name != "swept"]
     writer = csv.DictWriter(text, fieldnames=[*own, *swept_fields(rows)], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        fields = asdict(row)
-        writer.writerow(fields.pop("swept") | fields)
+        values = asdict(row)
+        writer.writerow(values.pop("swept") | values)
     return text.getvalue()

@@ -16,6 +16,7 @@ from effnet_cluster.cluster.live_table import follow, progress_table
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import EngineError
 from effnet_cluster.orchestration.plan import Plan, make_plan
+from effnet_cluster.orchestration.report.over_seeds import arms_of
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.comparison import compare
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
@@ -202,3 +203,20 @@ def test_swept_values_are_columns_of_every_table(shards: Manifest) -> None:
     assert "front" not in {str(column.header) for column in tables[2].columns}
     fronted = live_table.comparison_table(compare([ended], ("top1", "macs")))
     assert [list(column.cells) for column in fronted.columns if column.header == "front"] == [["*"]]
+
+
+def test_means_over_seeds_are_a_table_with_the_smallest_p_that_so_many_can_give() -> None:
+    ended = replace(trial("b0", 2, Outcome.COMPLETED), best_top1=0.8)
+    small = [replace(ended, seed=seed, best_top1=0.8 + seed / 100) for seed in range(3)]
+    large = [replace(one, variant="b1", macs=2, best_top1=one.best_top1 + 0.05) for one in small]
+    table = live_table.arms_table(arms_of({"x": [*small, *large]}))
+    assert [column.header for column in table.columns] == (
+        ["variant", "seeds", "mean ± sd", "95% interval", "to the first", "p"]
+    )
+    first, second = zip(*(column.cells for column in table.columns), strict=True)
+    assert (first[0], first[1], first[2], *first[4:]) == ("b0", "3", "0.8100 ± 0.0100", "", "")
+    assert (second[0], second[2], *second[4:]) == ("b1", "0.8600 ± 0.0100", "+0.0500", "0.25")
+    assert "3 pairs give 0.25 at least" in str(table.caption)
+    both = live_table.arms_table(arms_of({"x": small, "y": [replace(small[0], swept={"lr": 0.1})]}))
+    assert [column.header for column in both.columns][:4] == ["experiment", "variant", "lr", "seeds"]
+    assert not both.caption

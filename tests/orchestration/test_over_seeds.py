@@ -1,0 +1,141 @@
+"""Means over seeds and their tests, against SciPy's and against what can be said by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from effnet_cluster.orchestration.report.over_seeds import (
+    Arm,
+    arms_of,
+    bootstrap_interval,
+    holm,
+    repeated,
+    sign_flip_p,
+)
+from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
+
+VALUES = st.floats(-1, 1, allow_subnormal=False)
+
+
+def trial(variant: str, seed: int, top1: float | None, macs: int = 1, **changes: object) -> TrialRecord:
+    record = TrialRecord(
+        trial_id=f"{variant}-s{seed}",
+        run_id=f"{variant}-{seed}",
+        outcome=Outcome.COMPLETED,
+        reason="",
+        model_uri=None,
+        variant=variant,
+        activation="silu",
+        shortcut="residual",
+        seed=seed,
+        image_size=32,
+        params=macs,
+        macs=macs,
+        global_batch=32,
+        shuffle_block=64,
+        tail="drop",
+        epochs=3,
+        data_digest="d" * 64,
+        best_top1=top1,
+    )
+    return replace(record, **changes)  # type: ignore[arg-type]
+
+
+@given(st.lists(VALUES, min_size=2, max_size=10))
+@settings(max_examples=60, deadline=None)
+def test_the_sign_flip_test_is_scipys_exact_one(differences: list[float]) -> None:
+    expected = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=2**12, alternative="two-sided"
+    ).pvalue
+    if len(set(map(abs, differences))) == len(differences):  # SciPy doubles a side, which ties make too large
+        assert sign_flip_p(differences) == pytest.approx(expected)
+    assert sign_flip_p(differences) <= expected + 1e-12
+    assert sign_flip_p(differences) >= 2 / 2 ** len(differences)
+    assert sign_flip_p([-value for value in differences]) == sign_flip_p(differences)
+
+
+def test_five_seeds_can_never_reach_a_p_of_0_05_and_six_can() -> None:
+    assert sign_flip_p([0.1] * 5) == 2 / 2**5 > 0.05
+    assert sign_flip_p([0.1] * 6) == 2 / 2**6 < 0.05
+    assert sign_flip_p([0.1, 0.2, 0.3 - 0.6]) == 1.0  # the sum is zero but for its last bit
+    assert sign_flip_p([0.0, 0.0]) == 1.0
+
+
+def test_many_seeds_are_drawn_from_and_near_the_exact_p() -> None:
+    differences = list(np.random.default_rng(3).normal(0.3, 1.0, 20))
+    assert sign_flip_p(differences) == sign_flip_p(differences)
+    signs = 1 - 2 * (np.arange(2**20)[:, None] >> np.arange(20) & 1).astype(np.int8)
+    exact = np.mean(np.abs(signs @ np.asarray(differences)) >= abs(sum(differences)) - 1e-9)
+    assert sign_flip_p(differences) == pytest.approx(exact, abs=4 * math.sqrt(exact / 2**14))
+
+
+def test_the_interval_is_scipys_but_for_chance() -> None:
+    values = list(np.random.default_rng(0).normal(0.9, 0.02, 12))
+    found = bootstrap_interval(values)
+    expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20000).confidence_interval
+    assert found == pytest.approx((expected.low, expected.high), abs=0.001)
+    assert found == bootstrap_interval(values)
+    assert bootstrap_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_holms_correction_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.04, None, 0.9]) == [pytest.approx(0.08), None, pytest.approx(0.9)]
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_arms_are_trials_that_differ_in_their_seeds_alone_and_compared_by_paired_seeds() -> None:
+    first = [trial("b1", seed, 0.9 + seed / 100, macs=2) for seed in range(3)]
+    others = [trial("b0", seed, 0.8 + seed / 100) for seed in (1, 2, 3)]
+    swept = [trial("b1", 0, 0.7, macs=2, swept={"lr": 0.1})]
+    unfinished = [trial("b0", 7, 0.99, outcome=Outcome.STOPPED), trial("b0", 8, None)]
+    baseline, b1, high_lr = arms_of({"x": [*first, *swept, *others, *unfinished]})
+    assert (baseline.variant, baseline.seeds, baseline.baseline) == ("b0", (1, 2, 3), True)
+    assert (baseline.difference, baseline.p) == (None, None)
+    assert baseline.mean == pytest.approx(0.82)
+    assert baseline.sd == pytest.approx(0.01)
+    assert baseline.low is not None
+    assert baseline.low < baseline.mean
+    assert (b1.variant, b1.pairs, b1.baseline) == ("b1", 2, False)  # of seeds 1 and 2
+    assert b1.difference == pytest.approx(0.1)
+    assert b1.p == pytest.approx(0.5)
+    assert (dict(high_lr.swept), high_lr.sd, high_lr.difference, high_lr.p) == ({"lr": 0.1}, None, None, None)
+
+
+def test_each_data_set_has_its_own_baseline_and_experiments_stay_apart() -> None:
+    digits = [trial("b1", seed, 0.9) for seed in (0, 1)]
+    photos = [trial("b0", seed, 0.5, data_digest="e" * 64) for seed in (0, 1)]
+    again = [trial("b1", seed, 0.95) for seed in (0, 1)]
+    found = arms_of({"x": [*digits, *photos], "y": again})
+    assert [(arm.experiment, arm.data[0], arm.baseline, arm.difference) for arm in found] == [
+        ("x", "e", False, None),
+        ("x", "d", True, None),
+        ("y", "d", False, pytest.approx(0.05)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "relu"},
+        {"shortcut": "none"},
+        {"image_size": 64},
+        {"epochs": 4},
+        {"global_batch": 64},
+        {"swept": {"lr": 0.1}},
+        {"seed": 1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_whatever_differs_but_the_seed_makes_another_arm(changes: dict[str, object]) -> None:
+    found: list[Arm] = arms_of({"x": [trial("b0", 0, 0.5), replace(trial("b0", 0, 0.5), **changes)]})  # type: ignore[arg-type]
+    assert len(found) == (1 if "seed" in changes else 2)
+    assert repeated(found) == ("seed" in changes)
