@@ -87,11 +87,13 @@ def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[
     from .measurements import learn
     from .node_facts import versions
     from .preflight import require_nodes
+    from .running.left_groups import remove_left_groups
     from .running.nodes import alive_nodes, ask_nodes, measured_costs, tell_autoscaler
     from .running.sweep import run_sweep
     from .running.trial import SweepContext
     from .sizing.allocation import share_out
 
+    remove_left_groups()
     nodes = alive_nodes()
     records = {record.trial_id: record for record in tracker.trials()}
     unstarted = [trial for trial in request.plan.examples if trial.trial_id not in records]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from .console import print_data, print_json, print_line, stderr_console
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ...orchestration.report.sheet import Seen
     from ...orchestration.tracking.trained import TrainedModel
 
 _BATCH = 16
@@ -32,13 +33,15 @@ class Prediction:
     """What a model says of one image.
 
     `ranked` are (class, probability), best first. `cam_class` is the class that a map was asked for, and `cam` the
-    picture that was written; it is None where the map points nowhere. `error` says why there is nothing of all that.
+    picture that was written; it is None where the map points nowhere. `seen` is the image on a sheet, if one is wanted.
+    `error` says why there is nothing of all that.
     """
 
     image: Path
     ranked: list[tuple[str, float]] = field(default_factory=list)
     cam: Path | None = None
     cam_class: str | None = None
+    seen: Seen | None = None
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +64,9 @@ class Prediction:
 @click.option("--cam", is_flag=True, help="Write each image with its class activation map over it.")
 @click.option("--class", "class_name", help="The class that the map explains.  [default: the predicted one]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for --cam.  [default: .]")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), help="File for a sheet: the images with their classes as bars."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option("--tracking-uri", help="An existing MLflow server, such as http://mlflow:5000.")
 def command(
@@ -70,6 +76,7 @@ def command(
     cam: bool,
     class_name: str | None,
     out: Path | None,
+    picture: Path | None,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
@@ -83,19 +90,27 @@ def command(
         raise UserError(f"{'--out' if out else '--class'} is for the pictures that --cam writes")
     found = find_images(images)
     predictions = [Prediction(path, error=problem) for path, problem in found.found]
+    if picture:
+        _require_sheet(picture, found.files)
     if files := found.files:
         trained = load_trained(Home.default(), model, tracking_uri)
         explain = None if class_name is None else trained.facts.class_index(class_name)
         pictures = _picture_paths(files, out or Path()) if cam else None
         cuts = (slice(start, start + _BATCH) for start in range(0, len(files), _BATCH))
         made = itertools.chain.from_iterable(
-            _predict(trained, files[part], top, explain, pictures and pictures[part]) for part in cuts
+            _predict(trained, files[part], top, explain, pictures and pictures[part], picture is not None)
+            for part in cuts
         )
         predictions = [prediction if prediction.error else next(made) for prediction in predictions]
     if as_json:
         print_json([prediction.to_dict() for prediction in predictions], indent=1)
     else:
         _show(predictions)
+    if picture and (shown := [prediction.seen for prediction in predictions if prediction.seen]):
+        from ...orchestration.report.sheet import write_sheet
+
+        write_sheet(shown, picture)
+        print_line(f"{picture}  shows {len(shown):,} images", err=True)
     if found.ignored:
         by_kind = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
         print_line(f"{found.ignored.total():,} files ignored: {by_kind}", err=True)
@@ -127,7 +142,12 @@ def _show(predictions: Sequence[Prediction]) -> None:
 
 
 def _predict(
-    trained: TrainedModel, files: Sequence[Path], top: int, explain: int | None, pictures: Sequence[Path] | None
+    trained: TrainedModel,
+    files: Sequence[Path],
+    top: int,
+    explain: int | None,
+    pictures: Sequence[Path] | None,
+    on_sheet: bool,
 ) -> Iterator[Prediction]:
     """Classify one batch and write its pictures; a file that is no image, or damaged, is an error of its own.
 
@@ -141,6 +161,9 @@ def _predict(
     from ...orchestration.report.overlay import overlay, seen_square
     from ...orchestration.training.classifier import NormalizedModel
 
+    if on_sheet:
+        from ...orchestration.report.sheet import Seen, shrunk
+
     facts = trained.facts
     transform = EvalTransform(facts.image_size, facts.eval_resize)
     done: dict[int, Prediction] = {}
@@ -153,7 +176,7 @@ def _predict(
             done[index] = Prediction(path, error=reason(error, path))
             continue
         pixels[index] = transform(photo)
-        if pictures:
+        if pictures or on_sheet:
             seen[index] = seen_square(photo, facts.image_size, facts.eval_resize)
     if pixels:
         inputs = NormalizedModel(torch.nn.Identity(), facts.normalization)(torch.stack([*pixels.values()]))
@@ -168,14 +191,30 @@ def _predict(
     for row, index in enumerate(pixels):
         names = [facts.classes[number] for number in best.indices[row].tolist()]
         ranked = list(zip(names, best.values[row].tolist(), strict=True))
+        shown = Seen(files[index].name, shrunk(seen[index]), ranked) if on_sheet else None
         if maps is None or not pictures:
-            done[index] = Prediction(files[index], ranked)
+            done[index] = Prediction(files[index], ranked, seen=shown)
             continue
+        explained = facts.classes[int(maps.classes[row])]
         picture = pictures[index] if maps.has_contrast[row] else None
-        if picture is not None:
-            _write(overlay(seen[index], maps.image_maps[row].numpy()), picture)
-        done[index] = Prediction(files[index], ranked, picture, facts.classes[int(maps.classes[row])])
+        laid = overlay(seen[index], maps.image_maps[row].numpy()) if picture else None
+        if laid and picture:
+            _write(laid, picture)
+        if shown:
+            shown = replace(shown, overlay=laid and shrunk(laid), explains=explained)
+        done[index] = Prediction(files[index], ranked, picture, explained, shown)
     yield from (done[index] for index in range(len(files)))
+
+
+def _require_sheet(picture: Path, files: Sequence[Path]) -> None:
+    """Refuse a sheet that cannot be written, before anything is classified."""
+    from ...orchestration.report.sheet import MOST, require_format
+
+    require_format(picture)
+    if picture.absolute() in {path.absolute() for path in files}:
+        raise UserError(f"--picture {picture}: that is one of the images, and would be replaced; name another file")
+    if len(files) > MOST:
+        raise UserError(f"--picture: {len(files):,} images, and a sheet takes {MOST}; name fewer")
 
 
 def _picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import EvalTransform
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
+from effnet_cluster.orchestration.report import sheet
 from effnet_cluster.orchestration.report.overlay import heat_colors, overlay, seen_square
+from effnet_cluster.orchestration.report.sheet import Seen
 from effnet_cluster.orchestration.tracking.models import log_model, register_champion
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.trained import TrainedModel, export_trained
@@ -152,9 +155,49 @@ def test_cam_writes_a_picture_an_image(saved: Path, photos: list[Path], tmp_path
     assert [Path(e["cam"]).name for e in json.loads(both.stdout)] == ["a-cam-1.png", "a-cam-cam.png"]
 
 
+def test_a_sheet_shows_what_is_said_of_each_image_and_files_that_are_none_are_left_out(
+    saved: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheets: list[Sequence[Seen]] = []
+    monkeypatch.setattr(sheet, "write_sheet", lambda seen, path: sheets.append(seen) or path.touch())
+    (tmp_path / "c.png").write_text("no image")
+    out = tmp_path / "sheet.png"
+    files = [*photos, tmp_path / "c.png"]
+    result = call(tmp_path, "predict", *files, "--model", saved, "--picture", out, "--json")
+    assert result.exit_code == 1
+    said = [entry for entry in json.loads(result.stdout) if "predictions" in entry]
+    (shown,) = sheets
+    assert [(one.name, [name for name, _ in one.ranked]) for one in shown] == [
+        (Path(entry["image"]).name, [p["class"] for p in entry["predictions"]]) for entry in said
+    ]
+    assert {(one.overlay, one.explains) for one in shown} == {(None, None)}
+    assert f"{out}  shows 3 images" in result.stderr
+    call(tmp_path, "predict", *photos, "--model", saved, "--picture", out, "--cam", "--class", "oak", "--out", tmp_path)
+    assert all(one.overlay and one.explains == "oak" for one in sheets[1])
+
+
+def test_a_sheet_is_a_picture(saved: Path, photos: list[Path], tmp_path: Path) -> None:
+    result = call(tmp_path, "predict", *photos, "--model", saved, "--picture", tmp_path / "new" / "sheet.png")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "new" / "sheet.png") as picture:
+        assert min(picture.size) > 500
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["predict", "{photo}", "--model", "{saved}", "--picture", "{tmp}/s.docx"],
+            "error: {tmp}/s.docx: no picture ends in '.docx'",
+        ),
+        (
+            ["predict", "{photo}", "--model", "{saved}", "--picture", "{photo}"],
+            "error: --picture {photo}: that is one of the images",
+        ),
+        (
+            ["predict", *["{photo}"] * 61, "--model", "{saved}", "--picture", "{tmp}/s.png"],
+            "error: --picture: 61 images, and a sheet takes 60",
+        ),
         (["predict", "{photo}", "--model", "{tmp}/none"], "error: --model {tmp}/none: no such file or folder"),
         (["predict", "{photo}", "--model", "nothing"], "error: --model nothing: no experiment 'nothing'; submit one"),
         (["predict", "{photo}", "--model", "{tmp}"], "error: {tmp} is no checkpoint: it has no *.pt"),
