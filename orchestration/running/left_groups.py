@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ray._raylet import PlacementGroupID
+import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.state import list_jobs, list_placement_groups
 from ray.util.state.exception import RayStateApiException
@@ -36,7 +36,7 @@ def remove_left_groups() -> int:
         return 0
     left = [group.placement_group_id for group in groups if group.creator_job_id in ended]
     for group_id in left:
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group_id))))
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
     if left:
         _log.warning("%d placement groups that a killed job had left are removed", len(left))
     return len(left)
