@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 from matplotlib.text import Text
 
 from ..errors import UserError
@@ -76,10 +76,14 @@ def write_sheet(seen: Sequence[Seen], path: Path) -> None:
     columns = 1 if len(seen) <= _ONE_COLUMN else 2
     rows = math.ceil(len(seen) / columns)
     pictures = 2 if any(one.explains is not None for one in seen) else 1
-    figure = Figure(figsize=(columns * (pictures * _SIDE + _BARS), rows * _HEIGHT), dpi=_DPI, layout="constrained")
-    cells = figure.add_gridspec(rows, columns)
+    widths = [*[_SIDE] * pictures, _BARS] * columns
+    figure = Figure(figsize=(sum(widths), rows * _HEIGHT), dpi=_DPI, layout="constrained")
+    places = figure.add_gridspec(rows, len(widths), width_ratios=widths)  # one grid, so that columns stand in line
+    most = min(_CLASSES, max(len(one.ranked) for one in seen))
     for number, one in enumerate(seen):
-        _draw(figure, cells[number // columns, number % columns], one, pictures)
+        row, column = divmod(number, columns)
+        first = column * (pictures + 1)
+        _draw([figure.add_subplot(places[row, first + part]) for part in range(pictures + 1)], one, most)
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a name may have dollars in it
     try:
@@ -89,31 +93,29 @@ def write_sheet(seen: Sequence[Seen], path: Path) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def _draw(figure: Figure, cell: SubplotSpec, one: Seen, pictures: int) -> None:
-    parts = cell.subgridspec(1, pictures + 1, width_ratios=[*[_SIDE] * pictures, _BARS])
-    photo = figure.add_subplot(parts[0])
+def _draw(places: Sequence[Axes], one: Seen, most: int) -> None:
+    """Draw one photograph in its places: itself, its map if there is a place for it, and its bars, `most` at most."""
+    photo, *explained, bars = places
     photo.imshow(one.photo)
     photo.set_title(_short(one.name), fontsize=8)
     photo.set_axis_off()
-    if pictures == 2:
-        explained = figure.add_subplot(parts[1])
-        explained.set_axis_off()
+    for place in explained:
+        place.set_axis_off()
         if one.overlay is not None:
-            explained.imshow(one.overlay)
-            explained.set_title(f"where: {_short(one.explains or '')}", fontsize=8)
+            place.imshow(one.overlay)
+            place.set_title(f"where: {_short(one.explains or '')}", fontsize=8)
         else:
-            explained.text(0.5, 0.5, "the same\neverywhere", ha="center", va="center", fontsize=8)
-    bars = figure.add_subplot(parts[-1])
+            place.text(0.5, 0.5, "the same\neverywhere", ha="center", va="center", fontsize=8)
     ranked = one.ranked[:_CLASSES]
     names, shares = [_short(name) for name, _ in ranked], [share for _, share in ranked]
-    places = range(len(names))
-    bars.barh(places, shares, color=[_BEST, *[_OTHER] * (len(names) - 1)])
-    bars.set_yticks(places, names, fontsize=8)
-    bars.invert_yaxis()
+    ranks = range(len(names))
+    bars.barh(ranks, shares, color=[_BEST, *[_OTHER] * (len(names) - 1)])
+    bars.set_yticks(ranks, names, fontsize=8)
+    bars.set_ylim(most - 0.4, -0.6)  # the best on top, all bars as thick
     bars.set_xlim(0, 1.18)  # room for the number beside a full bar
     bars.set_xticks([])
     bars.spines[["top", "right", "bottom"]].set_visible(False)
-    for at, share in zip(places, shares, strict=True):
+    for at, share in zip(ranks, shares, strict=True):
         bars.text(share + 0.01, at, f"{share:.1%}", va="center", fontsize=8)
 
 
