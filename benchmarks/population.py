@@ -16,7 +16,6 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import ray
@@ -24,14 +23,10 @@ import torch
 
 from ..datasets import DIGITS, open_dataset
 from ..orchestration.plan import Plan, make_plan
-from ..orchestration.request import ExperimentRequest
 from ..orchestration.running.exchange import Exchanges
 from ..orchestration.running.fork_server import fork_server
-from ..orchestration.running.nodes import alive_nodes
-from ..orchestration.running.sweep import run_sweep
 from ..orchestration.running.trial import Trial
 from ..orchestration.search.sources import PlannedSource
-from ..orchestration.sizing.allocation import share_out
 from ..orchestration.spec import ExperimentSpec
 from ..orchestration.training.collectives import lone_rank
 from ..orchestration.training.errors import PreemptedError
@@ -40,6 +35,7 @@ from ..orchestration.training.metrics import EPOCH, TOP1, VAL_LOSS
 from ..orchestration.training.storage import Storage
 from ..orchestration.training.trainer import Trainer
 from ..orchestration.training.world import World
+from .unrecorded import run_unrecorded
 
 VARIANT, EPOCHS, TRIALS = "b0-w0.25-d0.25", 8, 8
 RANGES = {"lr": "1e-4..3e-2:log", "weight_decay": "1e-6..1e-1:log"}
@@ -147,20 +143,7 @@ class Member(Trial):
 def run(name: str, seed: int, folder: Path) -> Result:
     """Train the trials of one repetition; Ray must be up, and nothing of that name in the folder."""
     plan = plan_of(seed, SCHEDULERS[name], folder / "cache")
-    request = ExperimentRequest(
-        uid="u",
-        job=f"{name}-{seed}",
-        plan=plan,
-        tracking_uri="",
-        storage=str(folder / f"{name}-{seed}"),
-        cache_root=str(folder / "cache"),
-    )
-    shares = share_out(alive_nodes(), plan.spec.execution, plan.trials)
-    context: Any = SimpleNamespace(request=request, shares=shares)
-    unrecorded: Any = SimpleNamespace(trials=list, wait_until_left=lambda *_: None)
-    failed = run_sweep(context, unrecorded, PlannedSource(plan.trials), Member)
-    if failed:
-        raise next(iter(failed.values()))
+    request = run_unrecorded(plan, f"{name}-{seed}", folder, PlannedSource(plan.trials), Member)
     storages = [Storage(request.storage_of(trial.trial_id)) for trial in plan.trials]
     last = [json.loads(storage.read(_LAST)) for storage in storages]
     if any(report[EPOCH] != EPOCHS for report in last):

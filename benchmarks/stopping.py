@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import ray
@@ -26,19 +25,16 @@ from ray.tune.result import RESULT_DUPLICATE
 
 from ..datasets import DIGITS, open_dataset
 from ..orchestration.plan import Plan, make_plan
-from ..orchestration.request import ExperimentRequest
-from ..orchestration.running.nodes import alive_nodes
 from ..orchestration.running.schedulers import PERCENT
-from ..orchestration.running.sweep import run_sweep
 from ..orchestration.scheduling import starting_order
 from ..orchestration.search.sources import PlannedSource
-from ..orchestration.sizing.allocation import share_out
 from ..orchestration.spec import ExperimentSpec
 from ..orchestration.training.collectives import lone_rank
 from ..orchestration.training.job import TrainingJob, TrialPlan
 from ..orchestration.training.metrics import EPOCH, TOP1
 from ..orchestration.training.trainer import Trainer
 from ..orchestration.training.world import World
+from .unrecorded import run_unrecorded
 
 VARIANT, EPOCHS = "b0-w0.25-d0.25", 8
 GRID = {"lr": [1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2], "weight_decay": [0.0, 0.1]}
@@ -139,21 +135,8 @@ class _Counted(PlannedSource):
 def schedule(name: str, seed: int, curves: Curves, folder: Path) -> Result:
     """Run the sweep of one seed over its curves; Ray must be up."""
     plan = plan_of(seed, SCHEDULERS[name], folder / "cache")
-    request = ExperimentRequest(
-        uid="u",
-        job=f"{name}-{seed}",
-        plan=plan,
-        tracking_uri="",
-        storage=str(folder / f"{name}-{seed}"),
-        cache_root=str(folder),
-    )
-    shares = share_out(alive_nodes(), plan.spec.execution, plan.trials)
-    context: Any = SimpleNamespace(request=request, shares=shares, curves=dict(curves))
-    unrecorded: Any = SimpleNamespace(trials=list, wait_until_left=lambda *_: None)
     source = _Counted(starting_order(plan.trials, plan.spec.scheduling))
-    failed = run_sweep(context, unrecorded, source, Replay)
-    if failed:
-        raise next(iter(failed.values()))
+    run_unrecorded(plan, f"{name}-{seed}", folder, source, Replay, curves=dict(curves))
     found = max(curves[trial][-1] for trial, share in source.shares.items() if share == 1)
     best = max(curve[-1] for curve in curves.values())
     return Result(name, seed, found, best, statistics.mean(source.shares.values()))
