@@ -119,6 +119,7 @@ def _source(request: ExperimentRequest, tracker: Tracker, records: Mapping[str, 
     The runs that they have from an earlier job are marked as pending.
     """
     plan, search = request.plan, request.spec.search
+    tracker.end_half_ended()
     done = {name: record for name, record in records.items() if _is_done(plan, record)}
     for record in records.values():
         if record.trial_id not in done:

@@ -251,6 +251,14 @@ class Tracker:
         alive = [run for run in alive if not Outcome.of(run).is_terminal]
         for run in alive:
             self.finish(run.info.run_id, outcome, reason)
+        self.end_half_ended()
+
+    def end_half_ended(self) -> None:
+        """Give runs their status whose outcome is written, by a process that was killed between the two."""
+        for status in (Outcome.RUNNING.run_status, Outcome.PENDING.run_status):
+            for run in self._search_where(f"attributes.status = '{status}'"):
+                if (outcome := Outcome.of(run)).is_terminal:
+                    self.client.set_terminated(run.info.run_id, status=outcome.run_status)
 
     def cancel(self) -> None:
         """Mark the sweep and its unfinished trials as cancelled, after their job has been stopped."""

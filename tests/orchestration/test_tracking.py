@@ -246,6 +246,33 @@ def test_a_failed_run_that_is_resumed_runs_again_and_finishes(tracker: Tracker, 
     assert run.data.metrics["a"] == 1
 
 
+@pytest.mark.parametrize("waited", [False, True], ids=["running", "pending"])
+def test_a_process_that_is_killed_while_it_closes_a_run_leaves_it_to_the_next_one(
+    tracker: Tracker, plan: Plan, monkeypatch: pytest.MonkeyPatch, waited: bool
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def is_killed(*_: object, **__: object) -> None:
+        raise KilledError
+
+    run_id, other = start(tracker, plan, 0), start(tracker, plan, 1)
+    if waited:
+        tracker.wait_for_turn(run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "set_terminated", is_killed)
+        with pytest.raises(KilledError):
+            tracker.finish(run_id, Outcome.STOPPED, "asha")
+    client = MlflowClient(tracker.uri)
+    assert client.get_run(run_id).info.status != "FINISHED"
+    tracker.end_half_ended()
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(other).info.status == "RUNNING"
+    assert {record.outcome for record in tracker.trials()} == {Outcome.STOPPED, Outcome.RUNNING}
+    tracker.end_unfinished(Outcome.INTERRUPTED, "lost")
+    assert {record.outcome for record in tracker.trials()} == {Outcome.STOPPED, Outcome.INTERRUPTED}
+
+
 def test_a_very_long_reason_is_cut_rather_than_refused(tracker: Tracker, plan: Plan) -> None:
     run_id = start(tracker, plan)
     tracker.finish(run_id, Outcome.FAILED, "x" * 100_000)
