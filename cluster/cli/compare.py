@@ -7,8 +7,8 @@ import itertools
 import click
 
 from ...orchestration.errors import UserError
-from ...orchestration.report.over_seeds import arms_of, repeated
-from ...orchestration.tracking.comparison import compare, to_csv, to_json
+from ...orchestration.report.over_seeds import Arm, arms_of, repeated
+from ...orchestration.tracking.comparison import ComparisonRow, compare, to_csv, to_json
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect
@@ -51,5 +51,5 @@ def command(experiments: tuple[str, ...], form: str, over_seeds: bool) -> None:
         if over_seeds or repeated(arms):
             print_data(arms_table(arms))
     else:
-        rows = arms if over_seeds else trials
-        print_text(to_json(rows) if form == "json" else to_csv(rows), nl=form == "json")
+        rows, kind = (arms, Arm) if over_seeds else (trials, ComparisonRow)
+        print_text(to_json(rows) if form == "json" else to_csv(rows, kind), nl=form == "json")

@@ -116,13 +116,22 @@ def to_json(rows: Sequence[Any]) -> str:
     return json.dumps([asdict(row) for row in rows], indent=1)
 
 
-def to_csv(rows: Sequence[Any]) -> str:
-    """Rows, which are dataclasses with `swept`, as CSV with a header; each swept field is a column."""
+def to_csv(rows: Sequence[Any], kind: type = ComparisonRow) -> str:
+    """Rows as CSV with a header; each swept field is a column, and what holds several numbers one text.
+
+    Args:
+        rows: dataclasses with `swept`.
+        kind: their class, whose other fields are the other columns.
+    """
     text = io.StringIO()
-    own = [one.name for one in fields(rows[0]) if one.name != "swept"]
+    own = [one.name for one in fields(kind) if one.name != "swept"]
     writer = csv.DictWriter(text, fieldnames=[*own, *swept_fields(rows)], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        values = asdict(row)
-        writer.writerow(values.pop("swept") | values)
+        values = {name: _text(getattr(row, name)) for name in own}
+        writer.writerow(dict(row.swept) | values)
     return text.getvalue()
+
+
+def _text(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value

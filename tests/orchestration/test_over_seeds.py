@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from dataclasses import replace
 
@@ -19,6 +21,7 @@ from effnet_cluster.orchestration.report.over_seeds import (
     repeated,
     sign_flip_p,
 )
+from effnet_cluster.orchestration.tracking.comparison import to_csv
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 
 VALUES = st.floats(-1, 1, allow_subnormal=False)
@@ -139,3 +142,9 @@ def test_whatever_differs_but_the_seed_makes_another_arm(changes: dict[str, obje
     found: list[Arm] = arms_of({"x": [trial("b0", 0, 0.5), replace(trial("b0", 0, 0.5), **changes)]})  # type: ignore[arg-type]
     assert len(found) == (1 if "seed" in changes else 2)
     assert repeated(found) == ("seed" in changes)
+
+
+def test_csv_has_the_seeds_as_one_text_and_swept_fields_as_columns() -> None:
+    arms = arms_of({"x": [trial("b0", seed, 0.5, swept={"lr": 0.1}) for seed in (2, 0)]})
+    (row,) = csv.DictReader(io.StringIO(to_csv(arms, Arm)))
+    assert (row["variant"], row["seeds"], row["mean"], row["lr"]) == ("b0", "0 2", "0.5", "0.1")
