@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
 from ..training import metrics
@@ -192,6 +192,14 @@ class TrialRecord:
                 f"MLflow run {run.info.run_id} was not logged by this version of effnet-cluster ({error}); "
                 "use the version that logged it, or delete the run"
             ) from None
+
+
+class MetricPoint(NamedTuple):
+    """A point of a metric's curve; `logged_at` is in seconds since 1970."""
+
+    step: int
+    value: float
+    logged_at: float
 
 
 def trial_params(job: TrainingJob) -> dict[str, Any]:

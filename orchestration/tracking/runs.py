@@ -10,14 +10,14 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import EngineError, NameTakenError
 from ..training.job import TrainingJob
 from ..training.metrics import RECEIPT_HIGH, RECEIPT_LOW
 from . import tags
-from .records import Outcome, TrialRecord, trial_params
+from .records import MetricPoint, Outcome, TrialRecord, trial_params
 from .server import make_client
 
 if TYPE_CHECKING:
@@ -33,14 +33,6 @@ _TRIALS = f"tags.`{tags.ROLE}` = '{tags.TRIAL}'"
 _REASON_LENGTH = 500
 # Seconds between two looks at a run that another process is to leave.
 _POLL_S = 1.0
-
-
-class MetricPoint(NamedTuple):
-    """A point of a metric's curve; `logged_at` is in seconds since 1970."""
-
-    step: int
-    value: float
-    logged_at: float
 
 
 class Tracker:
