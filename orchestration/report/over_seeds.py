@@ -158,7 +158,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     else:
         flips = 1.0 - 2.0 * (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1)
     # Sums that are equal in truth may differ in their last bits.
-    seen = abs(float(np.sum(differences))) * (1 - 1e-9)
+    seen = abs(float(np.sum(differences))) - 1e-12 * float(sizes.sum())
     return float(np.mean(np.abs(flips @ sizes) >= seen))
 
 
