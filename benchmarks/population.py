@@ -28,13 +28,11 @@ from ..orchestration.running.fork_server import fork_server
 from ..orchestration.running.trial import Trial
 from ..orchestration.search.sources import PlannedSource
 from ..orchestration.spec import ExperimentSpec
-from ..orchestration.training.collectives import lone_rank
 from ..orchestration.training.errors import PreemptedError
 from ..orchestration.training.job import TrainingJob
 from ..orchestration.training.metrics import EPOCH, TOP1, VAL_LOSS
 from ..orchestration.training.storage import Storage
-from ..orchestration.training.trainer import Trainer
-from ..orchestration.training.world import World
+from .alone import train_alone
 from .unrecorded import run_unrecorded
 
 VARIANT, EPOCHS, TRIALS = "b0-w0.25-d0.25", 8, 8
@@ -67,13 +65,6 @@ def plan_of(seed: int, scheduling: Mapping[str, Any], cache: Path) -> Plan:
     return make_plan(spec, open_dataset(DIGITS, cache, typed=False))
 
 
-class _Nowhere:
-    """A sink that keeps nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: []
-
-
 class _LoneTraining:
     """What `TrialTraining` is to a trial, in the trial's own process and without a run."""
 
@@ -97,12 +88,9 @@ class _LoneTraining:
         self._thread.join()
 
     def _run(self) -> None:
-        sink: Any = _Nowhere()
-        world = World(0, 1, 1, torch.device("cpu"))
         torch.set_num_threads(1)
         try:
-            with lone_rank():
-                Trainer(self._job, world, sink, report=self._reports.put, should_stop=self._leaving.is_set).run()
+            train_alone(self._job, report=self._reports.put, should_stop=self._leaving.is_set)
             self._reports.put(None)
         except PreemptedError:
             pass

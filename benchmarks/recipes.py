@@ -14,23 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..datasets import Manifest, open_dataset, prepare
 from ..orchestration.plan import make_plan
 from ..orchestration.spec import ExperimentSpec
-from ..orchestration.training.collectives import lone_rank
 from ..orchestration.training.execution import Execution
-from ..orchestration.training.file_sink import FileSink
 from ..orchestration.training.job import TrainingJob, TrialPlan
 from ..orchestration.training.metrics import TOP1
-from ..orchestration.training.trainer import Trainer
-from ..orchestration.training.world import World
+from .alone import train_alone
 
 PHOTOS = "photos"
-CPU = torch.device("cpu")
 # Colour photographs by what they show, within the packages: scikit-image's `data` and scikit-learn's `datasets/images`.
 _SKIMAGE = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png")
 _SKIMAGE_MORE = ("retina.jpg", "rocket.jpg")
@@ -106,7 +101,7 @@ def train(trial: TrialPlan, manifest: Manifest) -> Run:
     """One training by the trainer on the CPU, in one process; without a checkpoint within epochs."""
     top1: list[float] = []
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as storage, lone_rank():
+    with tempfile.TemporaryDirectory() as storage:
         job = TrainingJob(
             trial=trial,
             execution=Execution(device="cpu", checkpoint_steps=2**31),
@@ -115,9 +110,7 @@ def train(trial: TrialPlan, manifest: Manifest) -> Run:
             storage=storage,
             cache_root=storage,
         )
-        world = World(0, 1, 1, CPU)
-        trainer = Trainer(job, world, FileSink(Path(storage)), report=lambda metrics: top1.append(metrics[TOP1]))
-        trainer.run()
+        train_alone(job, report=lambda metrics: top1.append(metrics[TOP1]))
     return Run(trial.recipe.name, trial.variant, trial.seed, tuple(top1), time.perf_counter() - started)
 
 

@@ -29,11 +29,9 @@ from ..orchestration.running.schedulers import PERCENT
 from ..orchestration.scheduling import starting_order
 from ..orchestration.search.sources import PlannedSource
 from ..orchestration.spec import ExperimentSpec
-from ..orchestration.training.collectives import lone_rank
 from ..orchestration.training.job import TrainingJob, TrialPlan
 from ..orchestration.training.metrics import EPOCH, TOP1
-from ..orchestration.training.trainer import Trainer
-from ..orchestration.training.world import World
+from .alone import train_alone
 from .unrecorded import run_unrecorded
 
 VARIANT, EPOCHS = "b0-w0.25-d0.25", 8
@@ -65,24 +63,11 @@ def plan_of(seed: int, scheduling: Mapping[str, Any], cache: Path) -> Plan:
     return make_plan(ExperimentSpec.parse(fields), open_dataset(DIGITS, cache, typed=False))
 
 
-class _Curve:
-    """The sink of a training of which the validation alone is kept."""
-
-    def __init__(self) -> None:
-        self.top1: list[float] = []
-
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        if TOP1 in metrics:
-            self.top1.append(metrics[TOP1])
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: []
-
-
 def train(trial: TrialPlan, plan: Plan, cache: Path) -> list[float]:
     """Train one trial on one core; returns its curve."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as storage, lone_rank():
+    curve: list[float] = []
+    with tempfile.TemporaryDirectory() as storage:
         job = TrainingJob(
             trial=trial,
             execution=plan.spec.execution,
@@ -91,9 +76,8 @@ def train(trial: TrialPlan, plan: Plan, cache: Path) -> list[float]:
             storage=storage,
             cache_root=str(cache),
         )
-        curve: Any = _Curve()
-        Trainer(job, World(0, 1, 1, torch.device("cpu")), curve).run()
-    return list(curve.top1)
+        train_alone(job, report=lambda metrics: curve.append(metrics[TOP1]))
+    return curve
 
 
 class Replay(tune.Trainable):  # type: ignore[misc]

@@ -93,22 +93,21 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._follows = True
         if self._exchanges is None or checkpoint is None or checkpoint["trial"] == self._plan.trial_id:
             return
-        run_id = self._tracker().wait_until_left(self._plan.trial_id, LEAVE_S)
-        before, exchange = self._plan.swept, self._take_over(self._exchanges, checkpoint)
+        request, before = self._context.request, self._plan.swept
+        tracker = Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
+        run_id = tracker.wait_until_left(self._plan.trial_id, LEAVE_S)
+        exchange = self._take_over(self._exchanges, checkpoint)
         if run_id is not None:
             number = len(self._exchanges.all())
-            note_exchange(self._tracker(), run_id, number, exchange.epoch, exchange.donor, before, self._plan.swept)
-
-    def _tracker(self) -> Tracker:
-        request = self._context.request
-        return Tracker(request.tracking_uri, request.spec.name, request.uid, PATIENCE_S)
+            note_exchange(tracker, run_id, number, exchange.epoch, exchange.donor, before, self._plan.swept)
 
     def _take_over(self, exchanges: Exchanges, checkpoint: Mapping[str, Any]) -> Exchange:
         """Go on from another trial's checkpoints, with what Tune has made of the swept fields."""
         swept = {name: self._config[name] for name in self._plan.swept}
         exchange = Exchange(0, checkpoint["trial"], checkpoint["digest"], swept)
+        exchange = exchanges.take_over(self._storage_of(exchange.donor), exchange)
         self._plan = self._with(swept)
-        return exchanges.take_over(self._storage_of(exchange.donor), exchange)
+        return exchange
 
     def _make_training(self) -> TrialTraining:
         shares, request = self._context.shares, self._context.request
