@@ -16,34 +16,38 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .check import Check, Outcome, run_checks
-from .target import TRAINER, Target, describe, missing
+from .target import TRAINER, Target, describe, is_chosen, missing
 
 if TYPE_CHECKING:
     from .steps import StepResult
 
 _DEVICES = {"cuda": "cuda:0", "cpu": "cpu"}
-# Modules of checks; without the packages of TRAINER they cannot be imported.
-_CHECKS = ("numerics", "memory", "trainings")
+# Modules of checks, the longest first; without the packages of TRAINER they cannot be imported.
+_CHECKS = ("trainings", "memory", "numerics")
+_MOST_PROCESSES = 16
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: all that could run held; 1: a check failed, or there is no such device."""
     parser = argparse.ArgumentParser(prog="python -m effnet_cluster.benchmarks.gpu", description=__doc__)
     parser.add_argument("verb", choices=("check", "bench"))
-    parser.add_argument("--only", action="append", default=[], help="a name or pattern, such as 'memory/*' or 'b4*'")
+    parser.add_argument("--only", action="append", default=[], help="a name or pattern: 'memory/*', 'b4*', 'feeding'")
     parser.add_argument("--device", choices=_DEVICES, default="cuda")
     parser.add_argument("--tiny", action="store_true", help="as small as can be, to try the command itself")
+    parser.add_argument("--processes", type=int, help="of `check`, side by side; by default one a core on CUDA")
     parser.add_argument("--json", type=Path, help="file that takes all that was seen")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.exit(1, "error: torch sees no CUDA device here; --device cpu --tiny tries the command itself\n")
     with tempfile.TemporaryDirectory(prefix="effnet-gpu-") as folder:
         target = Target(torch.device(_DEVICES[options.device]), options.tiny, Path(folder))
-        machine = describe(target.device) | {"cores": str(len(os.sched_getaffinity(0)))}
+        cores = len(os.sched_getaffinity(0))
+        machine = describe(target.device) | {"cores": str(cores)}
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
         record = Record(options.json, {"machine": machine})
         if options.verb == "check":
-            return 1 if _check(target, options.only, record) else 0
+            processes = options.processes or (min(cores, _MOST_PROCESSES) if target.is_cuda else 1)
+            return 1 if _check(target, options.only, processes, record) else 0
         _bench(target, options.only, record)
     return 0
 
@@ -62,7 +66,8 @@ class Record:
             self.file.write_text(json.dumps(self.found, indent=1))
 
 
-def _check(target: Target, only: list[str], record: Record) -> int:
+def _check(target: Target, only: list[str], processes: int, record: Record) -> int:
+    started = time.perf_counter()
     outcomes: list[Outcome] = []
 
     def tell(outcome: Outcome) -> None:
@@ -78,9 +83,11 @@ def _check(target: Target, only: list[str], record: Record) -> int:
             tell(Outcome(name, "skipped", f"not installed: {', '.join(absent)}", 0.0))
         else:
             checks += importlib.import_module(f"{__package__}.{name}").checks()
-    failed = run_checks(checks, target, only, tell)
+    chosen = [check for check in checks if is_chosen(check.name, only)]
+    failed = run_checks(chosen, target, processes, tell)
     counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("passed", "FAILED", "skipped")}
-    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    print(f"{told} in {time.perf_counter() - started:.0f} s, {processes} side by side")
     return failed
 
 
@@ -97,7 +104,7 @@ def _bench(target: Target, only: list[str], record: Record) -> None:
         results.append(result)
         record.add(steps=[asdict(each) for each in results])
     _print_steps(results)
-    if only:
+    if not is_chosen("feeding", only):
         return
     if absent := missing(TRAINER):
         tell(f"skipped, not installed: feeding and phases ({', '.join(absent)})")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import faulthandler
-import fnmatch
+import multiprocessing
+import os
+import queue
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import torch
 
 from .target import Target, missing
 
@@ -55,23 +61,71 @@ def require(condition: bool, message: str) -> None:
         raise CheckError(message)
 
 
-def run_checks(checks: Iterable[Check], target: Target, only: Sequence[str], tell: Callable[[Outcome], None]) -> int:
-    """Run the checks in turn; returns how many failed.
+def run_checks(checks: Iterable[Check], target: Target, processes: int, tell: Callable[[Outcome], None]) -> int:
+    """Run the checks, in turn or side by side; returns how many failed.
+
+    Most of a check's time on a GPU is one core's: cuDNN prepares the kernels of each new shape.
 
     Args:
-        checks: what to run.
+        checks: what to run, the longest first.
         target: on what.
-        only: names, or patterns of the shell, of those to run; empty: all.
+        processes: how many run side by side, each in a process; 1: in this one.
         tell: called after each check.
     """
     failed = 0
-    for check in checks:
-        if only and not any(fnmatch.fnmatchcase(check.name, pattern) for pattern in only):
-            continue
-        outcome = _run(check, target)
+
+    def count(outcome: Outcome) -> None:
+        nonlocal failed
         failed += outcome.verdict == "FAILED"
         tell(outcome)
+
+    if processes == 1:
+        for check in checks:
+            count(_run(check, target))
+        return failed
+    waiting: queue.SimpleQueue[Check] = queue.SimpleQueue()
+    for check in checks:
+        waiting.put(check)
+    ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    with ThreadPoolExecutor(processes) as lanes:
+        for _ in range(processes):
+            lanes.submit(_lane, waiting, target, threads, ended)
+        for _ in range(processes):
+            while outcome := ended.get():
+                count(outcome)
     return failed
+
+
+def _lane(
+    waiting: queue.SimpleQueue[Check], target: Target, threads: int, ended: queue.SimpleQueue[Outcome | None]
+) -> None:
+    """Run what waits, check by check, in a process; None follows the last outcome. A process that dies is replaced."""
+    context = multiprocessing.get_context("spawn")
+    pool: ProcessPoolExecutor | None = None
+    try:
+        while True:
+            check = waiting.get_nowait()
+            pool = pool or ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(threads,))
+            started = time.perf_counter()
+            try:
+                ended.put(pool.submit(_run_apart, check, target).result())
+            except BrokenProcessPool:
+                seconds = time.perf_counter() - started
+                ended.put(Outcome(check.name, "FAILED", "its process died; standard error may say why", seconds))
+                pool = None
+    except queue.Empty:
+        pass
+    finally:
+        if pool:
+            pool.shutdown()
+        ended.put(None)
+
+
+def _run_apart(check: Check, target: Target) -> Outcome:
+    folder = target.folder / f"process-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    return _run(check, replace(target, folder=folder))
 
 
 def _run(check: Check, target: Target) -> Outcome:

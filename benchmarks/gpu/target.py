@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -44,6 +45,11 @@ class Target:
 def missing(packages: Iterable[str]) -> list[str]:
     """Those of the packages that cannot be imported here."""
     return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+def is_chosen(name: str, only: Sequence[str]) -> bool:
+    """Whether one of the names or shell patterns in `only` is that of `name`; all are chosen where `only` is empty."""
+    return not only or any(fnmatchcase(name, pattern) for pattern in only)
 
 
 def describe(device: torch.device) -> dict[str, str]:
