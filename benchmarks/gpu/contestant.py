@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["eager", "default", "reduce-overhead"]
 _WARM_UP = 3
+# In which a contestant waits for memory that the others' warm-up takes.
+_PATIENCE_S = 400.0
 _SHOWN: dict[str, str] = {"default": "compiled"}
 
 
@@ -37,6 +39,7 @@ class Contest:
         device: ``cuda`` or ``cpu``.
         trainer: whether the library's own training step is taken, with normalisation, label smoothing and average.
             Otherwise the same plain loop for all.
+        precision: of our trainer's step on a GPU.
     """
 
     library: str
@@ -46,12 +49,14 @@ class Contest:
     mode: Mode
     device: str
     trainer: bool = False
+    precision: Literal["bfloat16", "float16"] = "bfloat16"
 
     @property
     def name(self) -> str:
         """Tells it from all others."""
         whose = f"{self.library} trainer" if self.trainer else self.library
-        return f"{self.variant} {self.image_size} px: {whose}, {_SHOWN.get(self.mode, self.mode)}"
+        format_ = "" if self.precision == "bfloat16" else f", {self.precision}"
+        return f"{self.variant} {self.image_size} px: {whose}, {_SHOWN.get(self.mode, self.mode)}{format_}"
 
 
 class Contestant:
@@ -146,8 +151,8 @@ def _our_trainer(network: nn.Module, contest: Contest) -> Callable[[], object]:
         model,
         torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.02, fused=True),
         torch.nn.CrossEntropyLoss(label_smoothing=_SMOOTHING),
-        autocast("bfloat16", device),
-        gradient_scaler("bfloat16", device),
+        autocast(contest.precision, device),
+        gradient_scaler(contest.precision, device),
         contest.batch,
         ema=Ema(network, _DECAY),
     )
@@ -203,18 +208,40 @@ def main() -> None:
     step = make_step(contest)
 
     def run(steps: int) -> float:
+        """Seconds of `steps` steps after one that takes the memory; at the end the others have it."""
+        step()
+        if on_gpu:
+            torch.cuda.synchronize()
         began = time.perf_counter()
         for _ in range(steps):
             step()
         if on_gpu:
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        if on_gpu:
+            torch.cuda.empty_cache()
+        return seconds
 
-    run(_WARM_UP)
+    while not finds_memory(lambda: run(_WARM_UP - 1)):
+        if time.perf_counter() - started > _PATIENCE_S:
+            sys.exit(f"{contest.name}: no memory in {_PATIENCE_S:.0f} s")
+        torch.cuda.empty_cache()
+        time.sleep(1.0)
     peak = torch.cuda.max_memory_allocated() if on_gpu else 0
     print("answer", time.perf_counter() - started, peak, flush=True)
     for line in sys.stdin:
         print("answer", run(int(line)), flush=True)
+
+
+def finds_memory(run: Callable[[], object]) -> bool:
+    """Whether `run` came to its end. If memory ran out, what it had is free again on return."""
+    import torch
+
+    try:
+        run()
+    except torch.OutOfMemoryError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
@@ -22,8 +22,8 @@ from .target import Target, is_chosen, missing
 _MODES: tuple[Mode, ...] = ("eager", "default", "reduce-overhead")
 _OURS, _TIMM, _TORCHVISION = "effnet", "timm", "torchvision"
 _TURN_S, _ROUNDS = 0.5, 7
-# Of the memory that is free, for all contestants together; activations take half in bfloat16.
-_SHARE, _HALF = 0.8, 0.5
+# Of the memory, for the one whose turn it is; activations take half in bfloat16.
+_SHARE, _HALF = 0.6, 0.5
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class StepResult:
 def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) -> Iterator[StepResult]:
     """Measure the contestants, those of one network in turns; one that cannot run is left out and told.
 
-    All start at once, since compilation takes longest; none is timed before all are warm.
+    All start at once, since compilation takes longest; none is timed before all are warm. A batch has the whole
+    memory: those who find none while they warm up wait for it, and give it back after each turn.
 
     Args:
         target: where.
@@ -61,12 +62,12 @@ def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) ->
     """
     peak = matrix_rate(target)
     tell(f"bfloat16 matrices: {peak / 1e12:.3g} TFLOP/s")
-    contests = [contest for contest in _contests(target) if is_chosen(contest.name, only)]
+    chosen = [contest for contest in contests(target) if is_chosen(contest.name, only)]
     rounds = 2 if target.tiny else _ROUNDS
     with ExitStack() as stack:
         running: dict[Contest, Contestant] = {}
-        for contest in _fitting(contests, target):
-            running[contest] = Contestant(contest, max(1, len(os.sched_getaffinity(0)) // len(contests)))
+        for contest in chosen:
+            running[contest] = Contestant(contest, max(1, len(os.sched_getaffinity(0)) // len(chosen)))
             stack.callback(running[contest].close)
         for contest, contestant in list(running.items()):
             try:
@@ -80,33 +81,33 @@ def measure(target: Target, only: Sequence[str], tell: Callable[[str], None]) ->
             tell(f"{network[0]} at {network[1]} px: measured")
 
 
-def _contests(target: Target) -> list[Contest]:
-    """Every contestant, with the batch that it should have."""
+def contests(target: Target) -> list[Contest]:
+    """Every contestant, with the largest power of two as batch that memory should hold."""
     libraries = [name for name in (_OURS, _TIMM, _TORCHVISION) if name == _OURS or not missing([name])]
     device = target.device.type
     if target.tiny:
         both = libraries[:2]
         return [Contest(name, "b0", 32, 2, "eager", device, trainer) for name in both for trainer in (False, True)]
-    found = [Contest(name, "b0", 224, 128, "eager", device) for name in libraries]
+    b0, b4 = _largest_batch("b0", 224, target), _largest_batch("b4", 380, target)
+    found = [Contest(name, "b0", 224, b0, "eager", device) for name in libraries]
     pair = [name for name in libraries if name != _TORCHVISION]
     # What trains eagerly searches among cuDNN's algorithms; the plain loop does not.
-    found.append(Contest(_OURS, "b0", 224, 128, "eager", device, trainer=True))
-    found += [Contest(name, "b0", 224, 128, "default", device, trainer) for trainer in (False, True) for name in pair]
-    found += [Contest(name, "b4", 380, 32, mode, device) for mode in _MODES[:2] for name in pair]
+    found.append(Contest(_OURS, "b0", 224, b0, "eager", device, trainer=True))
+    # torch normalises batches by cuDNN in float16, not in bfloat16.
+    found.append(Contest(_OURS, "b0", 224, b0, "eager", device, trainer=True, precision="float16"))
+    found += [Contest(name, "b0", 224, b0, "default", device, trainer) for trainer in (False, True) for name in pair]
+    found += [Contest(name, "b4", 380, b4, mode, device) for mode in _MODES[:2] for name in pair]
+    # So small that launching the kernels takes longer than they do.
     return found + [Contest(_OURS, "b0", 64, 128, mode, device, trainer=True) for mode in _MODES]
 
 
-def _fitting(contests: Sequence[Contest], target: Target) -> list[Contest]:
-    """The same, with all batches halved until they fit into memory side by side."""
-    free = _SHARE * torch.cuda.mem_get_info(target.device)[0] if target.is_cuda else math.inf
-    divisor = 1
-    while True:
-        halved = [replace(contest, batch=max(1, contest.batch // divisor)) for contest in contests]
-        networks = ((variant(contest.variant), contest) for contest in halved)
-        needed = sum(estimate(net, one.batch, one.image_size).memory.activations * _HALF for net, one in networks)
-        if needed <= free or divisor > contests[0].batch:
-            return halved
-        divisor *= 2
+def _largest_batch(name: str, side: int, target: Target) -> int:
+    """The largest power of two whose activations fit; on a CPU 8."""
+    if not target.is_cuda:
+        return 8
+    each = estimate(variant(name), 1, side).memory.activations * _HALF
+    fitting = _SHARE * torch.cuda.get_device_properties(target.device).total_memory / each
+    return 2 ** max(0, int(math.log2(fitting)))
 
 
 def _take_turns(running: Mapping[Contest, Contestant], peak: float, rounds: int) -> Iterator[StepResult]:

@@ -175,7 +175,7 @@ def _submits(target: Target) -> str:
     try:
         _run([*command, *("submit", "--variants", "b0", "--device", "gpu", "--epochs", "2", "--name", "check")], env)
         (listed,) = json.loads(_run([*command, "list", "--json"], env))
-        return f"{listed['name']}: {listed['state']}"
+        return f"{listed['experiment']}: {listed['state']}"
     finally:
         _run([*command, "down", "--force"], env)
 

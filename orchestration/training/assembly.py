@@ -119,6 +119,7 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         # cannot enter; the compiler splits its graph at DDP's buckets, so that reduction and backward overlap.
         model.compile(mode=recipe.compile_mode)
     parallel = data_parallel(model, device)
+    has_graphs = recipe.compile and recipe.compile_mode == "reduce-overhead"
     mixing = Mixing(len(classes), trial.seed, recipe.mixup, recipe.cutmix)
     return TrainingParts(
         facts=ModelFacts(trial.model, tuple(classes), trial.image_size, trial.eval_resize, normalization),
@@ -132,7 +133,9 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         precision=precision,
         micro_batch=micro_batch,
         undivided_micro_batch=undivided,
-        take_step=TrainStep(parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema),
+        take_step=TrainStep(
+            parallel, optimizer, loss, amp, scaler, micro_batch, recipe.clip_grad, ema, keeps_gradients=has_graphs
+        ),
         copy=DeviceCopy(device),
         mixing=mixing if recipe.mixes else None,
     )

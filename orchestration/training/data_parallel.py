@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 
 import torch
@@ -12,6 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from .shared_average import SharedAverage, average_in_shared_memory
 
 _log = logging.getLogger(__name__)
+# torch 2.13 gave it a new name, and warns of the old one.
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
@@ -31,9 +38,9 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     ddp = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
-        # Statistics are reduced once per epoch instead of copied from rank 0 at every step.
-        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
+        # Statistics are reduced once per epoch instead of copied from rank 0 at every step.
+        **{_SYNC_BUFFERS: False},
     )
     if average is not None:
         ddp.register_comm_hook(average, average_in_shared_memory)

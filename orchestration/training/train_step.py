@@ -31,6 +31,8 @@ class TrainStep:
         micro_batch: images at a time.
         clip: largest norm of the whole gradient, or None.
         ema: averages the weights after every step, or None.
+        keeps_gradients: whether gradients add up in tensors that stay. Needed where CUDA graphs are replayed: each
+            replay writes its gradients into the same memory, over those of the micro-batch before.
     """
 
     model: nn.Module
@@ -41,6 +43,13 @@ class TrainStep:
     micro_batch: int
     clip: float | None = None
     ema: Ema | None = None
+    keeps_gradients: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keeps_gradients:
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step; returns the mean loss of this rank's share, a scalar on the device, without waiting for it.
@@ -49,7 +58,7 @@ class TrainStep:
             images: (N, 3, H, W) on the device, N a multiple of `micro_batch`.
             labels: on the device.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         total = self._backward(torch.split(images, self.micro_batch), torch.split(labels, self.micro_batch))
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)

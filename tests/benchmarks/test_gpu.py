@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +16,9 @@ import torch
 from effnet_cluster.benchmarks.gpu import target
 from effnet_cluster.benchmarks.gpu.__main__ import main
 from effnet_cluster.benchmarks.gpu.check import Check, Outcome, require, run_checks
+from effnet_cluster.benchmarks.gpu.contestant import finds_memory
 from effnet_cluster.benchmarks.gpu.numerics import STEPS, Case, compare
+from effnet_cluster.benchmarks.gpu.steps import contests
 from effnet_cluster.benchmarks.gpu.target import Target
 
 TINY = ("--device", "cpu", "--tiny")
@@ -24,10 +29,20 @@ def here(tmp_path: Path) -> Target:
     return Target(torch.device("cpu"), True, tmp_path)
 
 
-def outcomes(checks: list[Check], target: Target, *only: str) -> dict[str, Outcome]:
+def outcomes(checks: list[Check], target: Target, processes: int = 1) -> dict[str, Outcome]:
     found: list[Outcome] = []
-    run_checks(checks, target, only, found.append)
+    run_checks(checks, target, processes, found.append)
     return {outcome.name: outcome for outcome in found}
+
+
+def dies(_: Target) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+def writes(target: Target) -> str:
+    (target.folder / "file").touch(exist_ok=False)
+    return f"process {os.getpid()} of {torch.get_num_threads()} threads"
 
 
 def test_check_runs_steps_and_trainings_and_keeps_what_it_saw(
@@ -81,6 +96,39 @@ def test_a_failed_check_is_told_and_the_others_go_on(here: Target) -> None:
         ("skipped", "not installed: no_such_package"),
     ]
     assert "fails" in found["a"].trace
+
+
+def test_a_process_that_dies_fails_its_check_alone(here: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # what it starts imports this file
+    checks = [Check("a", dies), Check("b", writes), Check("c", dies), Check("d", writes), Check("e", dies)]
+    found = outcomes(checks, here, processes=2)
+    assert {name for name, outcome in found.items() if outcome.verdict == "passed"} == {"b", "d"}
+    assert {found[name].seen for name in "ace"} == {"its process died; standard error may say why"}
+    assert found["b"].seen != found["d"].seen
+    assert str(os.getpid()) not in found["b"].seen + found["d"].seen
+
+
+@pytest.mark.parametrize(("memory_gib", "b0", "b4"), [(80, 1024, 128), (140, 1024, 256), (8, 64, 8)])
+def test_a_contestants_batch_is_by_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_gib: int, b0: int, b4: int
+) -> None:
+    card = SimpleNamespace(total_memory=memory_gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    batches = {
+        (contest.variant, contest.image_size): contest.batch
+        for contest in contests(Target(torch.device("cuda"), False, tmp_path))
+    }
+    assert batches == {("b0", 224): b0, ("b4", 380): b4, ("b0", 64): 128}
+
+
+def test_no_memory_is_told_from_other_errors() -> None:
+    def fails(error: Exception) -> None:
+        raise error
+
+    assert finds_memory(lambda: None)
+    assert not finds_memory(lambda: fails(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(RuntimeError, match="another"):
+        finds_memory(lambda: fails(RuntimeError("another")))
 
 
 def test_bench_has_a_row_for_each_contestant_and_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
