@@ -34,7 +34,7 @@ def checks() -> list[Check]:
 def _predict(name: str, precision: str, target: Target) -> str:
     batch, config = _BATCHES[name], variant(name)
     gc.collect()
-    torch.cuda.init()
+    torch.cuda.init()  # type: ignore[no-untyped-call]
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(target.device)
     before = torch.cuda.memory_allocated(target.device)

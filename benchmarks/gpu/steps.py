@@ -107,7 +107,7 @@ def _largest_batch(name: str, side: int, target: Target) -> int:
         return 8
     each = estimate(variant(name), 1, side).memory.activations * _HALF
     fitting = _SHARE * torch.cuda.get_device_properties(target.device).total_memory / each
-    return 2 ** max(0, int(math.log2(fitting)))
+    return 1 << max(0, int(math.log2(fitting)))
 
 
 def _take_turns(running: Mapping[Contest, Contestant], peak: float, rounds: int) -> Iterator[StepResult]:

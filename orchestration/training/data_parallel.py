@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,12 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from .shared_average import SharedAverage, average_in_shared_memory
 
 _log = logging.getLogger(__name__)
-# torch 2.13 gave it a new name, and warns of the old one.
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
+# Statistics are reduced once per epoch instead of copied from rank 0 at every step. torch 2.13 gave the argument a new
+# name, and warns of the old one.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_COPIES: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
@@ -39,8 +38,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        # Statistics are reduced once per epoch instead of copied from rank 0 at every step.
-        **{_SYNC_BUFFERS: False},
+        **_NO_COPIES,
     )
     if average is not None:
         ddp.register_comm_hook(average, average_in_shared_memory)
