@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from ...datasets import Batch, Corrupt, Manifest, open_dataset
 from . import metrics
+from .affinity import stay_near
 from .assembly import TrainingParts, assemble
 from .background import Background
 from .checkpoint import TrainingProgress
@@ -89,6 +90,7 @@ class Trainer:
         self._train_loader, self._val_loader = make_loaders(
             self.trial, job.execution, manifest, self.parts.micro_batch, world
         )
+        stay_near(world.device)  # not before: the number of loader processes is that of all cores
         self._sequence = self._train_loader.sequence
         self.progress, self._corrupt = TrainingProgress(), list[Corrupt]()
         if saved is not None:
