@@ -95,7 +95,7 @@ def command(
     if files := found.files:
         trained = load_trained(Home.default(), model, tracking_uri)
         explain = None if class_name is None else trained.facts.class_index(class_name)
-        pictures = _picture_paths(files, out or Path()) if cam else None
+        pictures = _picture_paths(files, out or Path(), picture) if cam else None
         cuts = (slice(start, start + _BATCH) for start in range(0, len(files), _BATCH))
         made = itertools.chain.from_iterable(
             _predict(trained, files[part], top, explain, pictures and pictures[part], picture is not None)
@@ -217,9 +217,9 @@ def _require_sheet(picture: Path, files: Sequence[Path]) -> None:
         raise UserError(f"--picture: {len(files):,} images, and a sheet takes {MOST}; name fewer")
 
 
-def _picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
-    """A new name for each image's picture: `NAME-cam.png`, numbered where that is another's or an input."""
-    taken = {path.absolute() for path in images}
+def _picture_paths(images: Sequence[Path], folder: Path, sheet: Path | None) -> list[Path]:
+    """A new name for each image's picture: `NAME-cam.png`, numbered where that name is taken, as the sheet has it."""
+    taken = {path.absolute() for path in (*images, *([sheet] if sheet else []))}
     paths = []
     for image in images:
         names = (f"{image.stem}-cam{f'-{number}' if number else ''}.png" for number in itertools.count())

@@ -176,6 +176,16 @@ def test_a_sheet_shows_what_is_said_of_each_image_and_files_that_are_none_are_le
     assert all(one.overlay and one.explains == "oak" for one in sheets[1])
 
 
+def test_no_map_takes_the_name_of_the_sheet(saved: Path, photos: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / f"{photos[0].stem}-cam.png"
+    flags = ("--cam", "--out", tmp_path, "--class", "oak", "--json")
+    result = call(tmp_path, "predict", photos[0], "--model", saved, "--picture", out, *flags)
+    (entry,) = json.loads(result.stdout)
+    assert entry["cam"] == str(tmp_path / f"{photos[0].stem}-cam-1.png")
+    with Image.open(entry["cam"]) as of_map, Image.open(out) as of_sheet:
+        assert of_map.size == (224, 224) != of_sheet.size
+
+
 def test_a_sheet_is_a_picture(saved: Path, photos: list[Path], tmp_path: Path) -> None:
     result = call(tmp_path, "predict", *photos, "--model", saved, "--picture", tmp_path / "new" / "sheet.png")
     assert result.exit_code == 0, result.output
