@@ -16,6 +16,7 @@ import psutil
 import requests
 
 from ..datasets import DataError, one_line, open_dataset, reach_this_machine_directly
+from ..effnet.pretrained import PRETRAINED
 from .errors import UserError
 from .request import ExperimentRequest
 from .training.storage import OWNER_FILE, Storage
@@ -39,7 +40,7 @@ class NodeFacts:
         gpus: as Ray counts them.
         gpu_memory: bytes of each GPU that is there; None where nobody could ask.
         storage_free: free bytes of the disk that holds the storage; None of a URL.
-        storage, data, tracking: what is wrong with these, as this machine sees them; empty where nothing is.
+        storage, data, tracking, weights: what is wrong with these, as this machine sees them; empty where nothing is.
     """
 
     address: str
@@ -53,6 +54,7 @@ class NodeFacts:
     storage: str = ""
     data: str = ""
     tracking: str = ""
+    weights: str = ""
 
     @property
     def name(self) -> str:
@@ -90,6 +92,7 @@ def facts_of_node(address: str, node_id: str, cores: int, gpus: int, request: Ex
         storage=_told(lambda: _try_storage(request.storage, request.uid, node_id)),
         data=_told(lambda: _try_data(request)),
         tracking=_told(lambda: _try_server(request.tracking_uri)),
+        weights=_told(lambda: _try_weights(request), most=500),  # with the file's path and its URL,
     )
 
 
@@ -104,11 +107,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _told(attempt: Callable[[], str]) -> str:
+def _told(attempt: Callable[[], str], most: int = 200) -> str:
+    """What an attempt says is wrong, or the error that it ends in, in at most so many characters."""
     try:
         return attempt()
-    except (OSError, UserError, DataError) as error:
-        return one_line(error, 200)
+    except (OSError, UserError, DataError, ImportError, ValueError) as error:
+        return one_line(error, most)
 
 
 def _try_storage(storage: str, uid: str, node_id: str) -> str:
@@ -142,6 +146,13 @@ def _try_server(uri: str) -> str:
         else:
             return ""
     return f"{uri} does not answer"
+
+
+def _try_weights(request: ExperimentRequest) -> str:
+    """Find the published weights that trials start from, or download them into this node's cache."""
+    for name in dict.fromkeys(trial.variant for trial in request.plan.examples if trial.recipe.pretrained):
+        PRETRAINED[name].origin.fetch()
+    return ""
 
 
 def _memory() -> int:

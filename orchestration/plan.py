@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from ..datasets import BatchLayout, Manifest, Split
 from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
 from ..effnet.complexity import Complexity
-from ..effnet.pretrained import PRETRAINED
+from ..effnet.pretrained import PRETRAINED, misfit
 from .errors import UserError
 from .search.domains import Choice, Value
 from .search.names import trial_id
@@ -197,6 +197,8 @@ class Plan(BaseModel):
             facts.image_size,
             recipe.upsample,
         )
+        if recipe.pretrained and (part := misfit(model)):
+            raise UserError(f"published weights do not fit {variant} with {part}, which changes its parameters")
         trial = TrialPlan(
             trial_id=trial_id(facts.name, variant, activation, shortcut, seed, swept),
             variant=variant,

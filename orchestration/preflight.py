@@ -103,6 +103,8 @@ def _places(plan: Plan, node: NodeFacts) -> Iterator[str]:
             f"{node.name} cannot reach the tracking server: {node.tracking}; give --tracking-uri an address that every "
             "node reaches"
         )
+    if node.weights:
+        yield f"{node.name} has not the weights to start from: {node.weights}"
 
 
 def _same_versions(node: NodeFacts, here: Mapping[str, str]) -> Iterator[str]:

@@ -92,8 +92,8 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         saved: the checkpoint that will be restored, whose number format and micro-batches are taken over, or None.
 
     Raises:
-        UserError: the recipe asks for what the device does not have, or micro-batches are too small for BatchNorm.
-        ImportError: published weights are not installed.
+        UserError: the recipe asks for what the device does not have, micro-batches are too small for BatchNorm, or
+            published weights are not here.
     """
     trial, recipe, device = job.trial, job.trial.recipe, world.device
     tune_backend(device, deterministic=job.execution.deterministic)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
-from ...effnet import EfficientNet, load_pretrained
-from ...effnet.pretrained import PRETRAINED
+from ...effnet import EfficientNet
+from ...effnet.pretrained import PRETRAINED, load_published
+from ..errors import UserError
 from .job import TrialPlan
 from .normalization import IMAGENET, Normalization
 
@@ -16,14 +15,15 @@ def build_network(trial: TrialPlan) -> EfficientNet:
     """The trial's network in training mode, its random weights drawn from torch's generator.
 
     Raises:
-        ImportError: its published weights are not installed.
+        UserError: its published weights are not here, or it has parameters that they lack.
     """
     recipe = trial.recipe
+    network = EfficientNet(trial.model)
     if recipe.pretrained:
-        info = PRETRAINED[trial.variant]
-        network = load_pretrained(info.variant, **_overrides(trial))
-    else:
-        network = EfficientNet(trial.model)
+        try:
+            load_published(network, PRETRAINED[trial.variant], keep_classifier=False)
+        except (ImportError, OSError, ValueError) as error:
+            raise UserError(f"{trial.trial_id} cannot start from published weights: {error}") from None
     network.checkpoint_activations = recipe.checkpoint_activations
     initialise_head(network.classifier)
     if recipe.freeze_backbone:
@@ -65,10 +65,3 @@ def set_training_mode(network: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
-
-
-def _overrides(trial: TrialPlan) -> dict[str, Any]:
-    """The fields of the trial's model that may differ from the published network's."""
-    model = trial.model
-    names = ("num_classes", "dropout", "stochastic_depth", "bn_momentum", "activation")
-    return {name: getattr(model, name) for name in names}

@@ -1,7 +1,12 @@
-"""EfficientNet-Lite0 with its ImageNet weights, on photographs that packages bring."""
+"""Published weights: EfficientNet-Lite on photographs that packages bring, torchvision's from torch.hub's cache."""
 
 import dataclasses
+import hashlib
 import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +15,11 @@ import torch
 from torch import Tensor
 
 from effnet_cluster.effnet import VARIANTS, EfficientNet, load_pretrained
-from effnet_cluster.effnet.pretrained import PRETRAINED, Preprocessing
+from effnet_cluster.effnet.pretrained import PRETRAINED, HubFile, PackageFile, Preprocessing, misfit
 
 INFO = PRETRAINED["tf_lite0"]
+LITE = [name for name in PRETRAINED if name.startswith("tf_lite")]
+OF_TORCHVISION = [name for name in PRETRAINED if name not in LITE]
 
 # Indices of ImageNet's 1000 classes.
 NAMES = {
@@ -20,6 +27,7 @@ NAMES = {
     282: "tiger cat",
     285: "Egyptian cat",
     442: "bell cote",
+    599: "honeycomb",
     663: "monastery",
     698: "palace",
     967: "espresso",
@@ -49,9 +57,16 @@ def prepare(path: Path, transform: Preprocessing) -> Tensor:
     return ((values - mean) / std)[None]
 
 
+def require_package(name: str) -> PackageFile:
+    origin = PRETRAINED[name].origin
+    assert isinstance(origin, PackageFile)
+    pytest.importorskip(origin.package)
+    return origin
+
+
 @pytest.fixture(scope="module")
 def model() -> EfficientNet:
-    pytest.importorskip(INFO.package)
+    require_package("tf_lite0")
     return load_pretrained("tf_lite0").eval()
 
 
@@ -65,16 +80,16 @@ def top5(model: EfficientNet, path: Path, transform: Preprocessing = INFO.transf
     ("package", "path", "first", "among"),
     [
         ("sklearn", "datasets/images/china.jpg", {"palace"}, {"palace", "monastery", "bell cote"}),
-        ("sklearn", "datasets/images/flower.jpg", {"daisy"}, {"daisy"}),
+        ("sklearn", "datasets/images/flower.jpg", {"daisy", "honeycomb"}, set()),
         ("skimage", "data/chelsea.png", {"tiger cat", "Egyptian cat", "tabby"}, {"tiger cat", "Egyptian cat", "tabby"}),
         ("skimage", "data/coffee.png", {"espresso"}, {"espresso", "cup"}),
     ],
     ids=["china", "flower", "cat", "coffee"],
 )
-def test_it_sees_what_is_on_real_photos(
-    model: EfficientNet, package: str, path: str, first: set[str], among: set[str]
-) -> None:
-    classes = top5(model, photo(package, path))
+@pytest.mark.parametrize("name", LITE)
+def test_they_see_what_is_on_real_photos(name: str, package: str, path: str, first: set[str], among: set[str]) -> None:
+    require_package(name)
+    classes = top5(load_pretrained(name).eval(), photo(package, path), PRETRAINED[name].transform)
     assert classes[0] in first
     assert among <= {*classes}
 
@@ -87,24 +102,27 @@ def test_torchvisions_normalisation_would_be_the_wrong_one(model: EfficientNet) 
     assert top5(model, flower)[0] == "daisy"
 
 
-def test_the_logits_equal_timms() -> None:
+@pytest.mark.parametrize("name", LITE)
+def test_the_logits_equal_timms(name: str) -> None:
     """The same file through timm's layout and timm's network."""
     timm = pytest.importorskip("timm")
-    pytest.importorskip(INFO.package)
+    require_package(name)
     from effnet_cluster.effnet.weights import key_map
 
-    ours = load_pretrained("tf_lite0").eval()
-    theirs = timm.create_model("tf_efficientnet_lite0").eval()
+    transform = PRETRAINED[name].transform
+    ours = load_pretrained(name).eval()
+    theirs = timm.create_model(f"tf_efficientnet_{name.removeprefix('tf_')}").eval()
     state = ours.state_dict()
     theirs.load_state_dict({name: state[key] for key, name in key_map(ours.config, "timm").items()})
-    images = prepare(photo("sklearn", "datasets/images/china.jpg"), INFO.transform)
+    images = prepare(photo("sklearn", "datasets/images/china.jpg"), transform)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
     data = theirs.default_cfg
-    assert (data["crop_pct"], data["interpolation"]) == (224 / 256, INFO.transform.interpolation)
+    assert (data["input_size"][1], data["interpolation"]) == (transform.crop, "bicubic")
+    assert transform.interpolation == data["interpolation"]
     # timm rounds the reference's 127/255 and 128/255.
-    assert data["mean"] == pytest.approx(INFO.transform.mean, abs=0.003)
-    assert data["std"] == pytest.approx(INFO.transform.std, abs=0.003)
+    assert data["mean"] == pytest.approx(transform.mean, abs=0.003)
+    assert data["std"] == pytest.approx(transform.std, abs=0.003)
 
 
 def test_other_classes_get_a_fresh_classifier(model: EfficientNet) -> None:
@@ -118,7 +136,8 @@ def test_other_classes_get_a_fresh_classifier(model: EfficientNet) -> None:
 def test_the_transform_is_the_variants_evaluation() -> None:
     for info in PRETRAINED.values():
         config = VARIANTS[info.variant]
-        assert (info.transform.resize, info.transform.crop) == (config.eval_resize, config.resolution)
+        assert info.transform.resize == config.eval_resize
+        assert info.transform.crop == (288 if info.variant == "b2" else config.resolution)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +148,117 @@ def test_the_transform_is_the_variants_evaluation() -> None:
     ],
 )
 def test_an_absent_or_altered_file_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    if "sha256" in change:
-        pytest.importorskip(INFO.package)
+    origin = require_package("tf_lite0")
     with pytest.raises(error, match=re.escape(message)):
-        dataclasses.replace(INFO, **change).path()
+        dataclasses.replace(origin, **change).fetch()
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^unknown pretrained network 'b0'; known: tf_lite0$"):
+    with pytest.raises(ValueError, match=r"^unknown pretrained network 'b9'; known: b0, b1, "):
+        load_pretrained("b9")
+
+
+@pytest.mark.parametrize("name", ["b0", "tf_lite0", "mobilenetv2", "resnet50"])
+@pytest.mark.parametrize("fields", [{}, {"activation": "prelu"}, {"shortcut": "identity_conv"}, {"shortcut": "none"}])
+def test_what_does_not_fit_is_what_changes_the_parameters(name: str, fields: dict[str, Any]) -> None:
+    config = dataclasses.replace(VARIANTS[name], **fields)
+    with torch.device("meta"):
+        as_published, network = (EfficientNet(each).state_dict().keys() for each in (VARIANTS[name], config))
+    assert (misfit(config) is None) == (network == as_published)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch.hub's folder of files, empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def of_torchvision(name: str) -> Any:
+    """Torchvision's enumeration member for the weights of a variant."""
+    models = pytest.importorskip("torchvision.models")
+    names = {"mobilenetv2": "MobileNet_V2", "resnet50": "ResNet50"}
+    return getattr(models, f"{names.get(name, f'EfficientNet_{name.upper()}')}_Weights").IMAGENET1K_V1
+
+
+@pytest.mark.parametrize("name", OF_TORCHVISION)
+def test_the_facts_are_torchvisions(name: str) -> None:
+    info, theirs = PRETRAINED[name], of_torchvision(name)
+    transform = theirs.transforms()
+    assert info.origin == HubFile(theirs.url)
+    assert info.imagenet_top1 == theirs.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    assert info.num_classes == len(theirs.meta["categories"])
+    assert info.transform == Preprocessing(
+        *transform.resize_size,
+        *transform.crop_size,
+        interpolation=transform.interpolation.value,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+    )
+
+
+@pytest.mark.parametrize("name", ["b0", "b5", "mobilenetv2", "resnet50"])
+def test_a_file_in_the_cache_gives_torchvisions_network(name: str, cache: Path) -> None:
+    theirs = of_torchvision(name)
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    network = models.get_model(names_of_torchvision(name), weights=None).eval()
+    torch.save(network.state_dict(), cache / theirs.url.rpartition("/")[2])
+    ours = load_pretrained(name).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+def names_of_torchvision(name: str) -> str:
+    return {"mobilenetv2": "mobilenet_v2", "resnet50": "resnet50"}.get(name, f"efficientnet_{name}")
+
+
+def test_a_damaged_file_in_the_cache_is_told(cache: Path) -> None:
+    origin = PRETRAINED["b0"].origin
+    assert isinstance(origin, HubFile)
+    path = cache / origin.url.rpartition("/")[2]
+    path.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} holds no weights: "):
         load_pretrained("b0")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An HTTP server's address and the folder it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}", folder
+        httpd.shutdown()
+        thread.join()
+
+
+def test_a_missing_file_is_downloaded_once(cache: Path, server: tuple[str, Path]) -> None:
+    address, folder = server
+    digest = hashlib.sha256(b"weights").hexdigest()[:8]
+    (folder / f"net-{digest}.pth").write_bytes(b"weights")
+    origin = HubFile(f"{address}/net-{digest}.pth")
+    assert origin.fetch() == cache / f"net-{digest}.pth"
+    (folder / f"net-{digest}.pth").unlink()
+    assert origin.fetch().read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("name", ["net-00000000.pth", "absent-12345678.pth"], ids=["another content", "absent"])
+def test_what_cannot_be_downloaded_is_told_and_leaves_nothing(cache: Path, server: tuple[str, Path], name: str) -> None:
+    address, folder = server
+    (folder / "net-00000000.pth").write_bytes(b"weights")
+    told = rf"^{re.escape(str(cache / name))} is missing, and {address}/{name} cannot be downloaded \(.*put that file"
+    with pytest.raises(OSError, match=told):
+        HubFile(f"{address}/{name}").fetch()
+    assert not [*cache.iterdir()]
+
+
+def test_without_a_network_the_error_says_where_to_put_the_file(cache: Path) -> None:
+    with pytest.raises(OSError, match=r"is missing, and http://127\.0\.0\.1:9/net\.pth cannot be downloaded"):
+        HubFile("http://127.0.0.1:9/net.pth").fetch()

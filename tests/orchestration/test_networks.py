@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from effnet_cluster.datasets import EvalTransform, Manifest
-from effnet_cluster.effnet import load_pretrained
+from effnet_cluster.effnet import EfficientNet, load_pretrained
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.plan import TrialPlan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
@@ -63,8 +63,19 @@ def test_the_facts_of_a_model_say_its_normalisation(digits: Manifest, tmp_path: 
 
 
 def test_a_variant_without_published_weights_is_refused_before_anything_starts(digits: Manifest) -> None:
-    with pytest.raises(UserError, match=r"^there are no published weights of b0 to start from; choose from tf_lite0$"):
-        planned(digits, variants="b0", recipe="transfer")
+    with pytest.raises(UserError, match=r"^there are no published weights of tf_b0 to start from; choose from b0, "):
+        planned(digits, variants="tf_b0", recipe="transfer")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [({"activations": "prelu"}, "activation prelu"), ({"shortcuts": "identity_conv"}, "shortcut identity_conv")],
+)
+def test_parts_that_published_weights_lack_are_refused_before_anything_starts(
+    digits: Manifest, fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=f"^published weights do not fit b0 with {told}, which"):
+        planned(digits, variants="b0", recipe="transfer", **fields)
 
 
 def test_a_fresh_network_is_the_seeds(digits: Manifest) -> None:
@@ -74,3 +85,42 @@ def test_a_fresh_network_is_the_seeds(digits: Manifest) -> None:
         torch.manual_seed(5)
         networks.append(build_network(trial).state_dict())
     assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+
+
+@pytest.fixture
+def cached_b0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Torchvision's B0 with random weights in torch.hub's cache: its state dict."""
+    models = pytest.importorskip("torchvision.models")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    state: dict[str, torch.Tensor] = models.efficientnet_b0(weights=None).state_dict()
+    torch.save(state, folder / models.EfficientNet_B0_Weights.IMAGENET1K_V1.url.rpartition("/")[2])
+    return state
+
+
+@pytest.mark.parametrize("fields", [{}, {"activations": "relu"}, {"shortcuts": "none"}])
+def test_the_network_is_the_planned_one_with_the_published_weights(
+    digits: Manifest, cached_b0: dict[str, torch.Tensor], fields: dict[str, Any]
+) -> None:
+    trial = planned(digits, variants="b0", recipe={"pretrained": True}, **fields)
+    network = build_network(trial)
+    assert network.config == trial.model
+    assert torch.equal(network.stem.conv.weight, cached_b0["features.0.0.weight"])
+    fresh, images = EfficientNet(trial.model), torch.randn(2, 3, 64, 64)
+    fresh.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(images), fresh.eval()(images))
+
+
+def test_weights_that_are_not_here_are_one_line(
+    digits: Manifest, cached_b0: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    trial = planned(digits, variants="b1", recipe={"pretrained": True})
+    with pytest.raises(UserError, match=r"^digits-b1-silu-s0 cannot start from published weights: .* is missing"):
+        build_network(trial)
+
+
+def unreachable(*_: Any, **__: Any) -> None:
+    raise OSError("Network is unreachable")

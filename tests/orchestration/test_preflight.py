@@ -58,12 +58,13 @@ def test_a_sound_cluster_is_not_refused(digits: Manifest, node: NodeFacts) -> No
         ({"storage": "it sees nothing at /s"}, ["cannot use the storage: it sees nothing at /s", "--storage"]),
         ({"data": "no such folder"}, ["cannot read the data digits: no such folder", "--data"]),
         ({"tracking": "http://x does not answer"}, ["cannot reach the tracking server", "--tracking-uri"]),
+        ({"weights": "no b0.pth"}, ["has not the weights to start from: no b0.pth"]),
         ({"versions": HERE | {"torch": "2.8.0"}}, ["torch 2.8.0 and the driver 2.9.0"]),
         ({"versions": HERE | {"ray": "none"}}, ["ray none and the driver 2.54.0"]),
         ({"versions": {"torch": "2.9.0", "ray": "2.54.0"}}, ["Python none and the driver 3.12"]),
         ({"storage_free": 10 * 2**20}, ["disk has 10 MiB free", "1 trials take up to"]),
     ],
-    ids=["storage", "data", "tracking", "torch", "ray", "python", "disk"],
+    ids=["storage", "data", "tracking", "weights", "torch", "ray", "python", "disk"],
 )
 def test_a_fault_of_one_node_is_refused_and_the_node_named(
     digits: Manifest, change: dict[str, Any], words: list[str]
@@ -268,6 +269,31 @@ def test_a_node_says_that_the_tracking_server_does_not_answer(request_: Experime
         uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
     facts = facts_of_node("10.0.0.1", "id", 4, 0, request_.model_copy(update={"tracking_uri": uri}))
     assert facts.tracking == f"{uri} does not answer"
+
+
+def test_a_node_says_which_published_weights_it_lacks(
+    request_: ExperimentRequest, digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    fetched: list[str] = []
+
+    def fetch(url: str, path: str, *_: Any, **__: Any) -> None:
+        fetched.append(Path(path).name)
+        if "_b1_" in path:
+            raise OSError("Network is unreachable")
+        Path(path).touch()
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    data = str(digits.location)
+    wanted = plan(digits, data=data, variants="b0,b1", seeds="0-1", recipe={"pretrained": True})
+    facts = facts_of_node("10.0.0.1", "id", 4, 0, request_.model_copy(update={"plan": wanted}))
+    assert "efficientnet_b1_rwightman-bac287d4.pth is missing" in facts.weights
+    assert len(fetched) == 2, "each file once"
+    alone = plan(digits, data=data, variants="b0", recipe={"pretrained": True})
+    assert facts_of_node("10.0.0.1", "id", 4, 0, request_.model_copy(update={"plan": alone})).weights == ""
+    assert len(fetched) == 2, "what is in the cache is not downloaded"
 
 
 def test_the_memory_of_a_container_is_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
