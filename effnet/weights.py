@@ -71,6 +71,38 @@ def load_weights(model: EfficientNet, state: State, source: Source, *, keep_clas
     model.load_state_dict(_convert(state, source, model.config, shapes, keep_classifier), strict=keep_classifier)
 
 
+def guess_source(state: State, config: EfficientNetConfig) -> Source:
+    """Return whose names a state dict has: those that most of its keys are, for this network.
+
+    Args:
+        state: a state dict, or what ``torch.load`` has read of a file with it.
+        config: the network that it should be of.
+
+    Raises:
+        ValueError: there are several state dicts, or no source has any of the keys.
+    """
+    keys = list(_shapes(config))
+    found: dict[Source, int] = {}
+    for source in SOURCES:
+        try:
+            names = set(_key_map(keys, config, source).values())
+        except ValueError:  # it has no such network
+            continue
+        found[source] = len(names & _bare(state, names).keys())
+    best = max(found, key=lambda source: found[source])
+    if not found[best]:
+        some = ", ".join(map(repr, list(inner_state(state))[:_LISTED])) or "none at all"
+        raise ValueError(f"no library's {config.name} has one of its keys: {some}")
+    return best
+
+
+def fits_classifier(model: EfficientNet, state: State, source: Source) -> bool:
+    """Whether a state dict has a classifier of as many classes as ``model`` has."""
+    names = _key_map(list(model.state_dict()), model.config, source)
+    weight = _bare(state, names.values()).get(names["classifier.weight"])
+    return isinstance(weight, Tensor) and weight.shape == model.classifier.weight.shape
+
+
 @lru_cache(maxsize=8)
 def _shapes(config: EfficientNetConfig) -> Mapping[str, torch.Size]:
     with torch.device("meta"):

@@ -21,7 +21,7 @@ from .ema import Ema
 from .job import TrainingJob
 from .micro_batch import fitting_images, largest_divisor, memory_budget, probe, require_normalizable
 from .model_facts import ModelFacts
-from .networks import build_network, normalization_of
+from .networks import build_network
 from .optimizers import make_optimizer
 from .precision import Precision, autocast, choose_precision, gradient_scaler, tune_backend
 from .train_step import TrainStep
@@ -98,9 +98,9 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     trial, recipe, device = job.trial, job.trial.recipe, world.device
     tune_backend(device, deterministic=job.execution.deterministic)
     torch.manual_seed(trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
-    network: nn.Module = build_network(trial)
+    network: nn.Module
+    network, normalization = build_network(trial)
     network = network.to(device).to(memory_format=torch.channels_last)
-    normalization = normalization_of(trial)
     model = NormalizedModel(network, normalization).to(device)
     ema = Ema(network, recipe.ema) if recipe.ema else None
     optimizer = make_optimizer(network, recipe, device)

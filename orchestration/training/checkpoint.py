@@ -137,3 +137,39 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path} is no checkpoint: it has no *{SUFFIX}")
     state = decode(file.read_bytes(), str(file), torch.device("cpu"))
     return dict(evaluated_weights(state)), dict(state.get("facts") or {})
+
+
+def read_start(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The weights that a training starts from, and their facts where a checkpoint of ours has them.
+
+    Args:
+        path: a checkpoint of ours, as `read_weights` takes it; or a file that torch.save or safetensors wrote.
+
+    Raises:
+        UserError: a checkpoint of ours is damaged or of another format.
+        ValueError: the file holds no weights.
+        OSError: it cannot be read.
+        ImportError: safetensors is not installed.
+    """
+    if path.is_dir():
+        return read_weights(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path), {}
+        except SafetensorError as error:
+            raise ValueError(f"{path} holds no weights: {error}") from None
+    with path.open("rb") as file:
+        content = file.read()
+    try:
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # what the unpickler raises on foreign files has no common type
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} holds no weights that can be read without running its code: {reason}") from None
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"{path} holds no state dict, but {type(saved).__name__}")
+    if "format" in saved and "facts" in saved:
+        return read_weights(path)
+    return saved, {}

@@ -1,42 +1,70 @@
-"""The network that a trial starts with: fresh, or with published weights under a new classifier."""
+"""The network that a trial starts with: fresh, or with the weights of another training."""
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
 from torch import nn
 
-from ...effnet import EfficientNet
-from ...effnet.pretrained import PRETRAINED, load_published
+from ...effnet import EfficientNet, load_weights
+from ...effnet.pretrained import PRETRAINED, WeightsInfo, load_published
+from ...effnet.weights import fits_classifier, guess_source
 from ..errors import UserError
+from .checkpoint import read_start
 from .job import TrialPlan
+from .model_facts import ModelFacts
 from .normalization import IMAGENET, Normalization
 
+_log = logging.getLogger(__name__)
 
-def build_network(trial: TrialPlan) -> EfficientNet:
-    """The trial's network in training mode, its random weights drawn from torch's generator.
+
+def build_network(trial: TrialPlan) -> tuple[EfficientNet, Normalization]:
+    """The trial's network in training mode, and its input's normalisation. What is random comes from torch's generator.
 
     Raises:
-        UserError: its published weights are not here, or it has parameters that they lack.
+        UserError: the weights that it starts from are not here, or do not fit.
     """
     recipe = trial.recipe
-    network = EfficientNet(trial.model)
-    if recipe.pretrained:
-        try:
-            load_published(network, PRETRAINED[trial.variant], keep_classifier=False)
-        except (ImportError, OSError, ValueError) as error:
-            raise UserError(f"{trial.trial_id} cannot start from published weights: {error}") from None
+    network, start = EfficientNet(trial.model), _Start()
+    try:
+        if recipe.pretrained:
+            start = _from_published(network, PRETRAINED[trial.variant])
+        elif recipe.weights:
+            start = _from_file(network, Path(recipe.weights))
+    except (ImportError, OSError, ValueError, UserError) as error:
+        raise UserError(f"{trial.trial_id} cannot start from these weights: {error}") from None
     network.checkpoint_activations = recipe.checkpoint_activations
-    initialise_head(network.classifier)
+    if not start.has_classifier:
+        initialise_head(network.classifier)
     if recipe.freeze_backbone:
         freeze_backbone(network)
-    return network
+    return network, start.normalization
 
 
-def normalization_of(trial: TrialPlan) -> Normalization:
-    """What the trial's network expects: that of the weights that it starts from, else ImageNet's."""
-    if not trial.recipe.pretrained:
-        return IMAGENET
-    transform = PRETRAINED[trial.variant].transform
-    return Normalization(transform.mean, transform.std)
+class _Start(NamedTuple):
+    """What weights were trained with, and whether their classifier is kept."""
+
+    normalization: Normalization = IMAGENET
+    has_classifier: bool = False
+
+
+def _from_published(network: EfficientNet, info: WeightsInfo) -> _Start:
+    load_published(network, info, keep_classifier=False)
+    return _Start(Normalization(info.transform.mean, info.transform.std))
+
+
+def _from_file(network: EfficientNet, path: Path) -> _Start:
+    """Start from a checkpoint of ours, or from a file with a state dict by whatever library's names."""
+    state, facts = read_start(path)
+    source = guess_source(state, network.config)
+    kept = fits_classifier(network, state, source)
+    load_weights(network, state, source, keep_classifier=kept)
+    classes = network.config.num_classes
+    head = f"its classifier of {classes} classes" if kept else f"a new classifier of {classes} classes"
+    _log.info("started from %s, named as %s names them, with %s", path, source, head)
+    return _Start(ModelFacts.from_dict(facts).normalization if facts else IMAGENET, kept)
 
 
 def initialise_head(classifier: nn.Linear) -> None:

@@ -53,8 +53,9 @@ def _measure(
     share = max(_FEWEST, min(trial.recipe.global_batch, trial.recipe.micro_batch or _MOST, _MOST))
     loaded = max(_FEWEST, min(share, _LOADED, len(manifest.split("train"))))
     # Random weights, and no compiler: both take minutes to come and change little.
-    changes = {"global_batch": loaded, "micro_batch": loaded, "pretrained": False, "compile": False, "mixup": 0.0}
-    recipe = trial.recipe.model_copy(update=changes | {"cutmix": 0.0, "sync_bn": False})
+    start = {"pretrained": False, "weights": None, "compile": False}
+    batch = {"global_batch": loaded, "micro_batch": loaded, "mixup": 0.0, "cutmix": 0.0, "sync_bn": False}
+    recipe = trial.recipe.model_copy(update=start | batch)
     trial = trial.model_copy(update={"recipe": recipe})
     job = TrainingJob(
         trial=trial,

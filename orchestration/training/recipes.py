@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .settings import Shown
 
@@ -90,6 +91,11 @@ class Recipe(BaseModel):
     ] = None
     upsample: Annotated[float, Field(ge=0.25, le=8, description="factor on the size of images below 224 px")] = 1.0
     pretrained: Annotated[bool, Field(description="start from published ImageNet weights")] = False
+    weights: Annotated[
+        str | None,
+        Field(min_length=1, description="start from weights in a file, or in a trial's folder of checkpoints"),
+        Shown(metavar="PATH", default="random weights"),
+    ] = None
     freeze_backbone: Annotated[bool, Field(description="train the classifier alone")] = False
     backbone_lr: Annotated[
         float,
@@ -124,6 +130,8 @@ class Recipe(BaseModel):
     def _check_combinations(self) -> Self:
         if self.mixes and self.global_batch < 2:
             raise ValueError("mixup and cutmix take two images to mix; use a global_batch of at least 2")
+        if self.pretrained and self.weights:
+            raise ValueError("weights and pretrained are two starts; leave out one")
         if self.compile_mode != "default" and not self.compile:
             raise ValueError(f"compile_mode {self.compile_mode} does nothing without compile; add compile")
         return self
@@ -139,7 +147,16 @@ class Recipe(BaseModel):
         name = fields.get("name", "basic")
         if not isinstance(name, str) or name not in RECIPES:
             raise ValueError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
-        return {**RECIPES[name], **fields, "name": name}
+        named = RECIPES[name]
+        if fields.get("weights"):
+            named = {**named, "pretrained": False}
+        return {**named, **fields, "name": name}
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """Trials run in other folders."""
+        return None if path is None else str(Path(path).expanduser().absolute())
 
 
 # Tan and Le 2019, section 5.2, with the values of the reference implementation (tensorflow/tpu,

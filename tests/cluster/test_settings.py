@@ -55,7 +55,7 @@ SUBMIT_OPTIONS = sorted(
         *("--precision", "--pretrained", "--recipe", "--save", "--schedule", "--search", "--search-seed", "--seeds"),
         *("--shortcuts", "--shuffle-block", "--spec", "--stochastic-depth", "--storage", "--sweep", "--sync-bn"),
         *("--tail", "--tracking-uri", "--trials", "--upsample", "--variants"),
-        *("--warmup-epochs", "--weight-decay", "-h"),
+        *("--warmup-epochs", "--weight-decay", "--weights", "-h"),
     ]
 )
 

