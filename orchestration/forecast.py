@@ -13,6 +13,10 @@ from .sizing.simulation import Schedule, simulate
 from .spec import ExperimentSpec
 
 
+# Of a core, on one machine: Ray's and MLflow's servers while trials train (two slow cores, read off `top`).
+_ENGINES = 0.4
+
+
 @dataclass(frozen=True)
 class Forecast:
     """A plan's cost on a cluster. `costs` are the trials', by their ids; `schedule` is the simulated sweep."""
@@ -31,7 +35,22 @@ class Forecast:
     @property
     def makespan(self) -> float:
         """Seconds from the first trial's start to the last one's end."""
-        return self.schedule.makespan + max((cost.end for cost in self.costs.values()), default=0.0)
+        slots = self.schedule.makespan + max((cost.end for cost in self.costs.values()), default=0.0)
+        return max(slots, self._shared_cores())
+
+    def _shared_cores(self) -> float:
+        """Seconds that the cores take for all there is to do: where all of them train, logging models slows training.
+
+        None once finished trials have taught what it costs.
+        """
+        measured, nodes = self.shares.costs.measured, self.shares.nodes
+        if self.shares.use_gpu or (measured and measured.factors):
+            return 0.0
+        spans = self.schedule.spans
+        training = sum(span.demand.workers * span.demand.cpus * (span.end - span.start) for span in spans)
+        logging = sum(self.costs[span.demand.trial_id].end for span in spans)
+        cores = sum(node.cpus for node in nodes) - (_ENGINES if len(nodes) == 1 else 0.0)
+        return (training + logging) / cores
 
     @property
     def worker_hours(self) -> float:

@@ -214,3 +214,17 @@ def test_the_input_is_left_alone() -> None:
 def test_settings_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=next(iter(arguments))):
         Mixing(**{"num_classes": 3, "seed": 0, **arguments})
+
+
+@pytest.mark.parametrize("arguments", [{"mixup": 2.0}, {"cutmix": 2.0}, {"num_classes": 1, "mixup": 1.0}])
+def test_the_ends_of_the_ranges_are_in_them(images: torch.Tensor, arguments: dict[str, Any]) -> None:
+    mixing = Mixing(**{"num_classes": 4, "seed": 0} | arguments)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    _, targets = mixing(images, labels, torch.arange(len(images)), 0, 0)
+    torch.testing.assert_close(targets.sum(1), torch.ones(len(images)))
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_an_alpha_just_above_the_largest_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match=f"{name} must be between 0"):
+        Mixing(num_classes=4, seed=0, **{name: 2.001})

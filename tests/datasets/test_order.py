@@ -53,6 +53,18 @@ def reference_order(sizes: tuple[int, ...], seed: int, block: int, epoch: int) -
     return order
 
 
+@pytest.mark.parametrize("sizes", [(), (0,), (0, 0)])
+def test_no_samples_have_an_order_of_none(sizes: tuple[int, ...]) -> None:
+    order = EpochOrder(sizes, 1).sample_ids(0)
+    assert (order.shape, order.dtype) == ((0,), np.int64)
+
+
+def test_the_remembered_order_cannot_be_changed() -> None:
+    order = EpochOrder((3, 4), 1).sample_ids(0)
+    with pytest.raises(ValueError, match="read-only"):
+        order[0] = 9
+
+
 @given(sizes=shard_sizes, seed=seeds, epoch=st.integers(0, 1000), block=st.integers(1, 14) | st.none())
 def test_an_epoch_is_a_permutation_made_as_documented(
     sizes: tuple[int, ...], seed: int, epoch: int, block: int | None

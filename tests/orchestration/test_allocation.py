@@ -148,6 +148,7 @@ def test_how_many_trials_run_at_once_is_safe_whichever_they_are() -> None:
 def no_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effnet_cluster.orchestration.sizing.cost._START_S", 0.0)
     monkeypatch.setattr("effnet_cluster.orchestration.sizing.cost._END_S", 0.0)
+    monkeypatch.setattr("effnet_cluster.orchestration.sizing.cost._END_BLOCK_S", 0.0)
 
 
 def test_auto_gives_one_worker_each_where_there_are_more_trials_than_slots(no_overhead: None) -> None:
