@@ -12,7 +12,6 @@ from .sizing.cost import TrialCost
 from .sizing.simulation import Schedule, simulate
 from .spec import ExperimentSpec
 
-
 # Of a core, on one machine: Ray's and MLflow's servers while trials train (two slow cores, read off `top`).
 _ENGINES = 0.4
 

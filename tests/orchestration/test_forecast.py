@@ -50,7 +50,7 @@ def test_the_sweep_takes_what_its_trials_take(plan: Planned) -> None:
 
 
 def test_cores_that_all_train_also_log_the_models(plan: Planned) -> None:
-    """Of two cores, as many trials at a time as there are cores against one at a time, whose models the other one logs."""
+    """Two trials at a time on two cores, against one at a time, whose models the other core logs."""
     planned = plan(seeds="0-9", execution={"cpus_per_worker": 1})
     both, one = forecast(planned), forecast(plan(seeds="0-9", execution={"cpus_per_worker": 1, "max_concurrent": 1}))
     costs = [both.costs[trial.trial_id] for trial in planned.trials]
