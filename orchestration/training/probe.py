@@ -54,8 +54,8 @@ def _measure(
     loaded = max(_FEWEST, min(share, _LOADED, len(manifest.split("train"))))
     # Random weights, and no compiler: both take minutes to come and change little.
     start = {"pretrained": False, "weights": None, "compile": False}
-    batch = {"global_batch": loaded, "micro_batch": loaded, "mixup": 0.0, "cutmix": 0.0, "sync_bn": False}
-    recipe = trial.recipe.model_copy(update=start | batch)
+    step_of = {"global_batch": loaded, "micro_batch": loaded, "mixup": 0.0, "cutmix": 0.0, "sync_bn": False}
+    recipe = trial.recipe.model_copy(update=start | step_of)
     trial = trial.model_copy(update={"recipe": recipe})
     job = TrainingJob(
         trial=trial,
