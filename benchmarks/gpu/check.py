@@ -89,11 +89,12 @@ def run_checks(checks: Iterable[Check], target: Target, processes: int, tell: Ca
     ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     with ThreadPoolExecutor(processes) as lanes:
-        for _ in range(processes):
-            lanes.submit(_lane, waiting, target, threads, ended)
-        for _ in range(processes):
+        running = [lanes.submit(_lane, waiting, target, threads, ended) for _ in range(processes)]
+        for _ in running:
             while outcome := ended.get():
                 count(outcome)
+    for lane in running:
+        lane.result()  # a lane's own error is one of this program: no check is left out silently
     return failed
 
 

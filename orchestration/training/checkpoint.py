@@ -135,7 +135,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     file = max(found, key=lambda entry: entry.name, default=path)
     if not file.is_file():
         raise UserError(f"{path} is no checkpoint: it has no *{SUFFIX}")
-    state = decode(file.read_bytes(), str(file), torch.device("cpu"))
+    return _weights_and_facts(file.read_bytes(), file)
+
+
+def _weights_and_facts(content: bytes, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state = decode(content, str(file), torch.device("cpu"))
     return dict(evaluated_weights(state)), dict(state.get("facts") or {})
 
 
@@ -161,8 +165,7 @@ def read_start(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
             return load_file(path), {}
         except SafetensorError as error:
             raise ValueError(f"{path} holds no weights: {error}") from None
-    with path.open("rb") as file:
-        content = file.read()
+    content = path.read_bytes()
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what the unpickler raises on foreign files has no common type
@@ -171,5 +174,5 @@ def read_start(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
     if not isinstance(saved, Mapping):
         raise ValueError(f"{path} holds no state dict, but {type(saved).__name__}")
     if "format" in saved and "facts" in saved:
-        return read_weights(path)
+        return _weights_and_facts(content, path)
     return saved, {}

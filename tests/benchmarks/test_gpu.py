@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import signal
 from functools import partial
 from pathlib import Path
@@ -106,6 +107,11 @@ def test_a_process_that_dies_fails_its_check_alone(here: Target, monkeypatch: py
     assert {found[name].seen for name in "ace"} == {"its process died; standard error may say why"}
     assert found["b"].seen != found["d"].seen
     assert str(os.getpid()) not in found["b"].seen + found["d"].seen
+
+
+def test_a_check_that_no_process_can_take_is_an_error_and_not_left_out(here: Target) -> None:
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        outcomes([Check("a", lambda _: "")], here, processes=2)
 
 
 @pytest.mark.parametrize(("memory_gib", "b0", "b4"), [(80, 1024, 128), (140, 1024, 256), (8, 64, 8)])

@@ -176,11 +176,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def name_in_torchvision(name: str) -> str:
+    return {"mobilenetv2": "mobilenet_v2", "resnet50": "resnet50"}.get(name, f"efficientnet_{name}")
+
+
 def of_torchvision(name: str) -> Any:
     """Torchvision's enumeration member for the weights of a variant."""
     models = pytest.importorskip("torchvision.models")
-    names = {"mobilenetv2": "MobileNet_V2", "resnet50": "ResNet50"}
-    return getattr(models, f"{names.get(name, f'EfficientNet_{name.upper()}')}_Weights").IMAGENET1K_V1
+    return models.get_model_weights(name_in_torchvision(name)).IMAGENET1K_V1
 
 
 @pytest.mark.parametrize("name", OF_TORCHVISION)
@@ -204,16 +207,12 @@ def test_a_file_in_the_cache_gives_torchvisions_network(name: str, cache: Path) 
     theirs = of_torchvision(name)
     models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
-    network = models.get_model(names_of_torchvision(name), weights=None).eval()
+    network = models.get_model(name_in_torchvision(name), weights=None).eval()
     torch.save(network.state_dict(), cache / theirs.url.rpartition("/")[2])
     ours = load_pretrained(name).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), network(images), rtol=1e-4, atol=1e-4)
-
-
-def names_of_torchvision(name: str) -> str:
-    return {"mobilenetv2": "mobilenet_v2", "resnet50": "resnet50"}.get(name, f"efficientnet_{name}")
 
 
 def test_a_damaged_file_in_the_cache_is_told(cache: Path) -> None:
