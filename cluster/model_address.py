@@ -13,7 +13,8 @@ from .experiments import Experiments
 from .home import Home
 from .services import Services
 
-_SCHEMES = ("models:/", "runs:/")
+SCHEMES = ("models:/", "runs:/")
+"""How addresses of models in MLflow begin."""
 
 
 def load_trained(home: Home, model: str, tracking_uri: str | None = None) -> TrainedModel:
@@ -21,28 +22,39 @@ def load_trained(home: Home, model: str, tracking_uri: str | None = None) -> Tra
 
     Args:
         home: whose experiments and embedded MLflow are meant.
-        model: `models:/NAME@champion`, `models:/NAME/3`, `models:/m-…`, `runs:/ID`, the path of a checkpoint, or
-            the name of an experiment, whose champion it is. What looks like a path is one.
+        model: `models:/NAME@champion`, `models:/NAME/3`, `models:/m-…`, `runs:/ID`, the path of a checkpoint, the name
+            of an experiment, whose champion it is, or EXPERIMENT/TRIAL. What else looks like a path is one.
         tracking_uri: the MLflow server; by default the experiment's own, or the embedded one.
 
     Raises:
         UserError: there is no such model, or it was not written by effnet-cluster.
         EngineError: the MLflow server cannot be reached or started.
     """
-    if model.startswith(_SCHEMES):
+    if model.startswith(SCHEMES):
         return from_mlflow(_server(home, tracking_uri), model)
     path = Path(model)
     if path.exists():
         return from_checkpoint(path)
-    if os.sep in model or path.suffix == ".pt":
-        raise UserError(f"--model {model}: no such file or folder")
-    if tracking_uri is None:
+    name, _, trial_id = model.partition("/")
+    experiments = Experiments(home)
+    if name not in experiments.names() and (os.sep in model or path.suffix == ".pt"):
+        raise UserError(f"--model {model}: no such file or folder, nor a trial of an experiment")
+    experiment = None
+    if tracking_uri is None or trial_id:
         try:
-            experiment = Experiments(home).load(model)
+            experiment = experiments.load(name)
         except UserError as error:
             raise UserError(f"--model {model}: {error}; a model's address or a checkpoint's path will do too") from None
-        tracking_uri = None if experiment.local_mlflow else experiment.request.tracking_uri
-    return from_mlflow(_server(home, tracking_uri), champion_uri(model))
+        if tracking_uri is None and not experiment.local_mlflow:
+            tracking_uri = experiment.request.tracking_uri
+    uri = _server(home, tracking_uri)
+    if experiment is None or not trial_id:
+        return from_mlflow(uri, champion_uri(name))
+    records = experiment.at(experiment.address, uri).tracker.trials()
+    run_id = next((record.run_id for record in records if record.trial_id == trial_id), None)
+    if run_id is None:
+        raise UserError(f"--model {model}: experiment '{name}' has no such trial, or it has not begun")
+    return from_mlflow(uri, f"runs:/{run_id}")
 
 
 def _server(home: Home, tracking_uri: str | None) -> str:

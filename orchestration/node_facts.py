@@ -150,9 +150,9 @@ def _try_server(uri: str) -> str:
 
 def _try_weights(request: ExperimentRequest) -> str:
     """Find the weights that trials start from; published ones are downloaded into this node's cache."""
-    for path in dict.fromkeys(trial.recipe.weights for trial in request.plan.examples):
-        if path and not Path(path).exists():
-            return f"it sees nothing at {path}; give --weights a path that every node sees"
+    for place in dict.fromkeys(trial.recipe.weights for trial in request.plan.examples):
+        if place and not Storage(place).exists():
+            return f"it sees nothing at {place}; give --weights a path that every node sees"
     for name in dict.fromkeys(trial.variant for trial in request.plan.examples if trial.recipe.pretrained):
         PRETRAINED[name].origin.fetch()
     return ""

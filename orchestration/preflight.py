@@ -65,7 +65,9 @@ def require_nodes(
         UserError: what to change, in one line that names the node.
     """
     for node in nodes:
-        _raise_first(_places(plan, node), _same_versions(node, here), _distinct_gpus(node, use_gpu))
+        _raise_first(
+            _places(plan, node), _weights(unstarted, node), _same_versions(node, here), _distinct_gpus(node, use_gpu)
+        )
     _raise_first(*_room(plan, unstarted, nodes, use_gpu))
 
 
@@ -103,7 +105,11 @@ def _places(plan: Plan, node: NodeFacts) -> Iterator[str]:
             f"{node.name} cannot reach the tracking server: {node.tracking}; give --tracking-uri an address that every "
             "node reaches"
         )
-    if node.weights:
+
+
+def _weights(unstarted: Sequence[TrialPlan], node: NodeFacts) -> Iterator[str]:
+    """Trials that have checkpoints go on from these, whatever has become of the weights that they started from."""
+    if node.weights and unstarted:
         yield f"{node.name} has not the weights to start from: {node.weights}"
 
 

@@ -22,7 +22,7 @@ _EXTRA = "pip install 'effnet-cluster[export]'"
 @click.option(
     "--model",
     required=True,
-    help="An experiment, for its best model; models:/NAME@champion; runs:/ID; or a checkpoint's path.",
+    help="An experiment, for its best model; EXPERIMENT/TRIAL; models:/NAME@champion; runs:/ID; a checkpoint's path.",
 )
 @click.option("--format", "form", type=click.Choice(["onnx", "pt2"]), required=True, help="File format.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")

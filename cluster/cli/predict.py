@@ -58,7 +58,7 @@ class Prediction:
 @click.option(
     "--model",
     required=True,
-    help="An experiment, for its best model; models:/NAME@champion; runs:/ID; or a checkpoint's path.",
+    help="An experiment, for its best model; EXPERIMENT/TRIAL; models:/NAME@champion; runs:/ID; a checkpoint's path.",
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes per image.")
 @click.option("--cam", is_flag=True, help="Write each image with its class activation map over it.")

@@ -25,6 +25,7 @@ from ..jobs import dashboard_address
 from ..lifecycle import launch
 from ..live_table import forecast_lines, plan_table
 from ..predicting import Predictor
+from ..start_weights import pin_weights
 from .console import print_addresses, print_data, print_line, print_warnings, stderr_console
 from .following import follow_to_end
 from .help_pages import PagedCommand, PagedOption, help_all_option
@@ -70,6 +71,9 @@ def command(
     # Before the data are opened, which may take a while: a typing mistake should be told at once.
     _check_storage(address, storage)
     spec = ExperimentSpec.parse({"name": _UNNAMED, **fields})
+    if not (dry_run or check):
+        fields = pin_weights(home, fields, storage, tracking_uri)
+        spec = ExperimentSpec.parse({"name": _UNNAMED, **fields})
     manifest = home.open_dataset(spec.data, spec.execution.cache_limit, typed="data" in fields)
     # The job runs in another folder; relative ones are made absolute.
     facts = {} if spec.data == DIGITS else {"data": manifest.location}

@@ -83,23 +83,24 @@ class TrainingParts:
 
 
 def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapping[str, Any] | None) -> TrainingParts:
-    """Build everything with fresh weights. A collective; needs the default process group.
+    """Build everything, with the weights that a trial starts with. A collective; needs the default process group.
 
     Args:
         job: what to train.
         world: this rank's place.
         classes: names of the data's classes.
-        saved: the checkpoint that will be restored, whose number format and micro-batches are taken over, or None.
+        saved: the checkpoint that will be restored, whose normalisation, number format and micro-batches are taken
+            over, or None.
 
     Raises:
         UserError: the recipe asks for what the device does not have, micro-batches are too small for BatchNorm, or
-            published weights are not here.
+            the weights to start from are not here.
     """
     trial, recipe, device = job.trial, job.trial.recipe, world.device
     tune_backend(device, deterministic=job.execution.deterministic)
     torch.manual_seed(trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
     network: nn.Module
-    network, normalization = build_network(trial)
+    network, normalization = build_network(trial, ModelFacts.from_dict(saved["facts"]).normalization if saved else None)
     network = network.to(device).to(memory_format=torch.channels_last)
     model = NormalizedModel(network, normalization).to(device)
     ema = Ema(network, recipe.ema) if recipe.ema else None

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import UserError
 from .checkpoint_names import position_name
 from .checkpoint_store import FOLDER, SUFFIX
+from .storage import Storage
 
 _FORMAT = 3
 
@@ -135,44 +136,49 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     file = max(found, key=lambda entry: entry.name, default=path)
     if not file.is_file():
         raise UserError(f"{path} is no checkpoint: it has no *{SUFFIX}")
-    return _weights_and_facts(file.read_bytes(), file)
+    return _weights_and_facts(file.read_bytes(), str(file))
 
 
-def _weights_and_facts(content: bytes, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    state = decode(content, str(file), torch.device("cpu"))
+def _weights_and_facts(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state = decode(content, where, torch.device("cpu"))
     return dict(evaluated_weights(state)), dict(state.get("facts") or {})
 
 
-def read_start(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+def read_start(place: str) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """The weights that a training starts from, and their facts where a checkpoint of ours has them.
 
     Args:
-        path: a checkpoint of ours, as `read_weights` takes it; or a file that torch.save or safetensors wrote.
+        place: path of a checkpoint of ours, as `read_weights` takes it, or of a file that torch.save or safetensors
+            wrote; or such a file's URL, as `Storage` takes it.
 
     Raises:
-        UserError: a checkpoint of ours is damaged or of another format.
+        UserError: a checkpoint of ours is damaged or of another format, or no storage has such URLs.
         ValueError: the file holds no weights.
         OSError: it cannot be read.
         ImportError: safetensors is not installed.
     """
-    if path.is_dir():
-        return read_weights(path)
-    if path.suffix == ".safetensors":
+    if "://" in place:
+        folder, _, name = place.rpartition("/")
+        content = Storage(folder).read(name)
+    elif Path(place).is_dir():
+        return read_weights(Path(place))
+    else:
+        content = Path(place).read_bytes()
+    if place.endswith(".safetensors"):
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         try:
-            return load_file(path), {}
+            return load(content), {}
         except SafetensorError as error:
-            raise ValueError(f"{path} holds no weights: {error}") from None
-    content = path.read_bytes()
+            raise ValueError(f"{place} holds no weights: {error}") from None
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what the unpickler raises on foreign files has no common type
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} holds no weights that can be read without running its code: {reason}") from None
+        raise ValueError(f"{place} holds no weights that can be read without running its code: {reason}") from None
     if not isinstance(saved, Mapping):
-        raise ValueError(f"{path} holds no state dict, but {type(saved).__name__}")
+        raise ValueError(f"{place} holds no state dict, but {type(saved).__name__}")
     if "format" in saved and "facts" in saved:
-        return _weights_and_facts(content, path)
+        return _weights_and_facts(content, place)
     return saved, {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
@@ -20,8 +19,12 @@ from .normalization import IMAGENET, Normalization
 _log = logging.getLogger(__name__)
 
 
-def build_network(trial: TrialPlan) -> tuple[EfficientNet, Normalization]:
+def build_network(trial: TrialPlan, trained: Normalization | None = None) -> tuple[EfficientNet, Normalization]:
     """The trial's network in training mode, and its input's normalisation. What is random comes from torch's generator.
+
+    Args:
+        trial: what to train.
+        trained: the normalisation of the checkpoint whose weights will replace these, so that none need be read.
 
     Raises:
         UserError: the weights that it starts from are not here, or do not fit.
@@ -29,10 +32,12 @@ def build_network(trial: TrialPlan) -> tuple[EfficientNet, Normalization]:
     recipe = trial.recipe
     network, start = EfficientNet(trial.model), _Start()
     try:
-        if recipe.pretrained:
+        if trained is not None:
+            start = _Start(trained)
+        elif recipe.pretrained:
             start = _from_published(network, PRETRAINED[trial.variant])
         elif recipe.weights:
-            start = _from_file(network, Path(recipe.weights))
+            start = _from_file(network, recipe.weights)
     except (ImportError, OSError, ValueError, UserError) as error:
         raise UserError(f"{trial.trial_id} cannot start from these weights: {error}") from None
     network.checkpoint_activations = recipe.checkpoint_activations
@@ -55,15 +60,15 @@ def _from_published(network: EfficientNet, info: WeightsInfo) -> _Start:
     return _Start(Normalization(info.transform.mean, info.transform.std))
 
 
-def _from_file(network: EfficientNet, path: Path) -> _Start:
+def _from_file(network: EfficientNet, place: str) -> _Start:
     """Start from a checkpoint of ours, or from a file with a state dict by whatever library's names."""
-    state, facts = read_start(path)
+    state, facts = read_start(place)
     source = guess_source(state, network.config)
     kept = fits_classifier(network, state, source)
     load_weights(network, state, source, keep_classifier=kept)
     classes = network.config.num_classes
     head = f"its classifier of {classes} classes" if kept else f"a new classifier of {classes} classes"
-    _log.info("started from %s, named as %s names them, with %s", path, source, head)
+    _log.info("started from %s, named as %s names them, with %s", place, source, head)
     return _Start(ModelFacts.from_dict(facts).normalization if facts else IMAGENET, kept)
 
 

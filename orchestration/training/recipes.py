@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .settings import Shown
 
@@ -93,8 +92,12 @@ class Recipe(BaseModel):
     pretrained: Annotated[bool, Field(description="start from published ImageNet weights")] = False
     weights: Annotated[
         str | None,
-        Field(min_length=1, description="start from weights in a file, or in a trial's folder of checkpoints"),
-        Shown(metavar="PATH", default="random weights"),
+        Field(
+            min_length=1,
+            description="start from weights in a file or a folder of checkpoints, at a URL, of EXPERIMENT/TRIAL, "
+            "or of models:/NAME@champion",
+        ),
+        Shown(metavar="PLACE", default="random weights"),
     ] = None
     freeze_backbone: Annotated[bool, Field(description="train the classifier alone")] = False
     backbone_lr: Annotated[
@@ -151,12 +154,6 @@ class Recipe(BaseModel):
         if fields.get("weights"):
             named = {**named, "pretrained": False}
         return {**named, **fields, "name": name}
-
-    @field_validator("weights")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        """Trials run in other folders."""
-        return None if path is None else str(Path(path).expanduser().absolute())
 
 
 # Tan and Le 2019, section 5.2, with the values of the reference implementation (tensorflow/tpu,

@@ -71,6 +71,10 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(self.where(name))
 
+    def exists(self) -> bool:
+        """Whether anything is at the address: the folder, or a file."""
+        return bool(self._fs.get_file_info(self._root).type != self._kinds.FileType.NotFound)
+
     def claim(self, uid: str) -> None:
         """Make the folder the one of the experiment `uid`.
 

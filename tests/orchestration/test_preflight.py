@@ -75,6 +75,12 @@ def test_a_fault_of_one_node_is_refused_and_the_node_named(
         assert part in said
 
 
+def test_weights_to_start_from_may_be_gone_once_all_trials_have_checkpoints(digits: Manifest) -> None:
+    without = replace(NODE, weights="no b0.pth")
+    assert "has not the weights" in refusal(plan(digits, seeds=[0, 1]), without, unstarted=1)
+    assert refusal(plan(digits, seeds=[0, 1]), without, unstarted=0) == ""
+
+
 def test_a_disk_holds_what_the_checkpoints_of_the_trials_to_come_take(digits: Manifest) -> None:
     made = plan(digits, seeds=list(range(10)))
     params = made.trials[0].params

@@ -18,11 +18,14 @@ from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.tracking.trained import best_of
 from effnet_cluster.orchestration.training import assembly, metrics, trainer
+from effnet_cluster.orchestration.training.checkpoint import encode
 from effnet_cluster.orchestration.training.checkpoint_store import CheckpointStore
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
 from effnet_cluster.orchestration.training.collectives import lone_rank
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
 from effnet_cluster.orchestration.training.job import TrainingJob
+from effnet_cluster.orchestration.training.model_facts import ModelFacts
+from effnet_cluster.orchestration.training.normalization import Normalization
 from effnet_cluster.orchestration.training.world import World
 
 from ..differences import differences
@@ -226,6 +229,23 @@ def test_what_a_sink_could_not_send_is_in_the_checkpoint_and_comes_back(digits: 
     train(job, after)
     assert after.restored == waiting
     assert after.closed
+
+
+def test_what_a_training_started_from_may_be_gone_when_it_goes_on(digits: Manifest, tmp_path: Path) -> None:
+    """The weights are those of a training with a normalisation of its own, which goes on as well."""
+    start, ours = tmp_path / "start.pt", Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    config = make_job(digits, tmp_path).trial.model
+    facts = ModelFacts(config, digits.classes, 32, 36, ours).to_dict()
+    start.write_bytes(encode({"model": EfficientNet(config).state_dict(), "ema": None, "facts": facts}))
+    whole, halved = (make_job(digits, tmp_path / name, weights=str(start)) for name in ("whole", "halved"))
+    train(whole)
+    with pytest.raises(PreemptedError):
+        train(halved, should_stop=stop_at(STEPS + 1))
+    start.unlink()
+    assert train(halved).parts.facts.normalization == ours
+    assert differences(without_times(final_state(whole)), without_times(final_state(halved))) == []
+    with pytest.raises(UserError, match=r"start\.pt"):
+        train(make_job(digits, tmp_path / "fresh", weights=str(start)))
 
 
 def test_the_curves_are_live(digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
