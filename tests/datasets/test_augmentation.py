@@ -22,6 +22,7 @@ from effnet_cluster.datasets.decoding.policies import (
     rand_augment,
     trivial_augment,
 )
+from effnet_cluster.datasets.philox import Domain, uniforms
 
 SIZE = (75, 60)
 FLOWER = load_sample_image("flower.jpg")
@@ -155,8 +156,9 @@ def test_erasing_takes_boxes_of_torchvisions_sizes_with_its_probability() -> Non
     assert min(areas) > 0.015
     assert max(areas) < 0.345
     assert np.mean(areas) == pytest.approx(0.17, abs=0.015)
-    assert min(ratios) > 0.27
-    assert max(ratios) < 3.7
+    assert 0.27 < min(ratios) < 0.4
+    assert 2.5 < max(ratios) < 3.7
+    assert np.mean(np.log(ratios)) == pytest.approx(0, abs=0.1), "as often high as wide"
     assert np.mean(centres, axis=0) == pytest.approx([0.5, 0.5], abs=0.03)
 
 
@@ -187,6 +189,32 @@ def test_loader_workers_do_not_change_augmented_batches(photo_shards: Manifest) 
 
     assert torch.equal(images(0, "rand"), images(2, "rand"))
     assert not torch.equal(images(0, "rand"), images(0, "auto"))
+
+
+def test_a_policy_is_the_one_that_its_name_says() -> None:
+    image = Image.fromarray(TENSOR.permute(1, 2, 0).numpy())
+    for sample in range(20):
+
+        def draws(count: int, sample: int = sample) -> list[float]:
+            return uniforms(count, Domain.POLICY, 3, 1, sample).tolist()
+
+        expected = {
+            Augmentation("rand"): rand_augment(image, RandAugment().magnitude, draws(2 * RandAugment().num_ops)),
+            Augmentation("rand", operations=1, magnitude=30): rand_augment(image, 30, draws(2)),
+            Augmentation("auto"): auto_augment(image, draws(5)),
+            Augmentation("trivial"): trivial_augment(image, draws(3)),
+            Augmentation(): image,
+        }
+        for augmentation, picture in expected.items():
+            made = augmentation.apply(TENSOR, 3, 1, sample).permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(made, np.array(picture), str(augmentation))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"operations": 1}, {"magnitude": 0}, {"magnitude": 30}, {"erasing": 0}, {"erasing": 1}]
+)
+def test_the_ends_of_the_ranges_are_taken(arguments: dict[str, Any]) -> None:
+    assert Augmentation("rand", **arguments).apply(TENSOR, 0, 0, 0).shape == TENSOR.shape
 
 
 @pytest.mark.parametrize(

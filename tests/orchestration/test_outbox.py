@@ -22,11 +22,12 @@ class Server:
 
     def __init__(self) -> None:
         self.has: list[Entry] = []
-        self.received = 0
+        self.received = self.asked = 0
         self.away = self.took_unconfirmed = False
         self.refusal: Exception | None = None
 
     def take(self, entries: Sequence[Entry]) -> None:
+        self.asked += 1
         if self.refusal:
             raise self.refusal
         if self.away:
@@ -87,11 +88,42 @@ def test_while_the_server_is_away_nothing_waits_and_nothing_is_lost(
     assert [json.loads(line) for line in lines] == entries(1, 100)
     with pytest.raises(UnreachableError, match="100 entries"):
         outbox.drain(0.1)
-    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 1, "once, not at each attempt"
+    assert 1 < server.asked <= (time.monotonic() - began) / 0.01 + 2, "it waits between two attempts"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING], "once, not at each attempt"
+    caplog.clear()
     server.away = False
-    outbox.drain(30)
-    assert server.has == entries(1, 100)
+    with caplog.at_level(logging.INFO):
+        outbox.drain(30)
+        outbox.put(entries(101, 101)[0])
+        outbox.drain(30)
+    assert server.has == entries(1, 101)
+    assert [record.message for record in caplog.records] == ["MLflow answers again; what was kept is being sent"]
+
+
+def test_whoever_waits_for_the_server_is_told_so_from_time_to_time(
+    make: Callable[..., Outbox], server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "_TELL_AGAIN_S", 0.1)
+    server.away = True
+    outbox = make()
+    outbox.put(entries(1, 1)[0])
+    with pytest.raises(UnreachableError):
+        outbox.drain(1.5)  # it looks every second
+    told = [record.message for record in caplog.records if "training is over" in record.message]
+    assert told
+    assert set(told) == {"training is over; 1 entries wait for the MLflow server"}
+
+
+def test_closing_sends_what_can_be_sent(make: Callable[..., Outbox], server: Server) -> None:
+    server.away = True
+    outbox = make()
+    for entry in entries(1, 3):
+        outbox.put(entry)
+    comes_back = threading.Timer(0.2, setattr, (server, "away", False))
+    comes_back.start()
+    outbox.close(30)
+    comes_back.join()
+    assert server.has == entries(1, 3)
 
 
 def test_what_the_server_took_without_confirming_is_sent_again_unchanged(
@@ -148,18 +180,20 @@ def test_a_refusal_is_raised_at_the_next_call(make: Callable[..., Outbox], serve
     server.refusal = refusal
     outbox = make()
     outbox.put(entries(1, 1)[0])
-    with pytest.raises(EngineError, match=str(refusal)):
+    with pytest.raises(EngineError, match=str(refusal)) as caught:
         outbox.drain(30)
+    assert str(caught.value) == (str(refusal) if isinstance(refusal, EngineError) else "MLflow: a bug")
     with pytest.raises(EngineError, match=str(refusal)):
         outbox.put(entries(2, 2)[0])
     outbox.close(30)
 
 
-def test_closing_ends_the_thread_also_while_the_server_is_away(make: Callable[..., Outbox], server: Server) -> None:
-    server.away = True
+@pytest.mark.parametrize("away", [False, True])
+def test_closing_ends_the_thread(make: Callable[..., Outbox], server: Server, away: bool) -> None:
+    server.away = away
     before = threading.active_count()
     outbox = make()
     outbox.put(entries(1, 1)[0])
-    outbox.close(0.05)
+    outbox.close(0.05 if away else 30)
     outbox._thread.join(5)
     assert threading.active_count() == before
