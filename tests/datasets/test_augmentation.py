@@ -1,5 +1,6 @@
 """Policies and random erasing against torchvision, and as functions of the key alone."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,17 @@ def test_erasing_takes_boxes_of_torchvisions_sizes_with_its_probability() -> Non
     assert 2.5 < max(ratios) < 3.7
     assert np.mean(np.log(ratios)) == pytest.approx(0, abs=0.1), "as often high as wide"
     assert np.mean(centres, axis=0) == pytest.approx([0.5, 0.5], abs=0.03)
+
+
+def test_erased_boxes_reach_all_borders_alike_and_none_is_cut_off() -> None:
+    black, counts = torch.zeros((3, 12, 12), dtype=torch.uint8), Counter[str]()
+    for sample in range(2000):
+        gone = Augmentation(erasing=1).apply(black, 0, 0, sample).any(0)
+        ends = {"top": gone[0], "bottom": gone[-1], "left": gone[:, 0], "right": gone[:, -1]}
+        counts.update(border for border, pixels in ends.items() if pixels.any())
+    mean = counts.total() / 4
+    assert mean > 200
+    assert all(counts[border] == pytest.approx(mean, rel=0.25) for border in ("top", "bottom", "left", "right")), counts
 
 
 def test_the_erased_colour_is_the_mean_that_normalisation_takes_away() -> None:
