@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
-from .server import UnreachableError
+from .server import FIRST_PAUSE_S, LONGEST_PAUSE_S, TELL_AGAIN_S, UnreachableError
 
 Entry = dict[str, Any]
 """A JSON object; what it means is the sender's."""
 _MOST_AT_ONCE = 200
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
-_TELL_AGAIN_S = 300.0
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +72,7 @@ class Outbox:
                 now = time.monotonic()
                 if now - began >= patience_s:
                     raise UnreachableError(f"{len(self._entries)} entries for MLflow could not be sent; {self._file}")
-                if now - told >= _TELL_AGAIN_S:
+                if now - told >= TELL_AGAIN_S:
                     told = now
                     _log.warning("training is over; %d entries wait for the MLflow server", len(self._entries))
                 self._changed.wait(min(1.0, patience_s))
@@ -89,7 +87,7 @@ class Outbox:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        pause, away = _FIRST_PAUSE_S, None
+        pause, away = FIRST_PAUSE_S, None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._entries or self._closed)
@@ -99,12 +97,12 @@ class Outbox:
             try:
                 self._send(batch)
             except UnreachableError as error:
-                if away is None or time.monotonic() - away >= _TELL_AGAIN_S:
+                if away is None or time.monotonic() - away >= TELL_AGAIN_S:
                     away = time.monotonic()
                     _log.warning("%s; training goes on, and what it logs is kept and sent later", error)
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, timeout=pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
             except Exception as error:
                 with self._changed:
                     self._refusal = error if isinstance(error, EngineError) else EngineError(f"MLflow: {error}")
@@ -113,7 +111,7 @@ class Outbox:
             else:
                 if away is not None:
                     _log.info("MLflow answers again; what was kept is being sent")
-                pause, away = _FIRST_PAUSE_S, None
+                pause, away = FIRST_PAUSE_S, None
                 with self._changed:
                     del self._entries[: len(batch)]
                     if not self._entries:

@@ -26,8 +26,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 PATIENCE_S = 3600.0
 """Seconds for which a sweep and its trials wait for a tracking server that is away."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
-_TELL_AGAIN_S = 300.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+"""Seconds between two attempts to reach a server that is away: at first, then twice as long each time up to the longest."""
+TELL_AGAIN_S = 300.0
+"""Seconds after which one who waits for a server is told so again."""
 # What a server that is up says of a call that would fail again.
 _REFUSALS = frozenset(
     {
@@ -66,7 +68,7 @@ def patiently(uri: str, call: Callable[[], Result], patience_s: float) -> Result
         UnreachableError: it did not answer for `patience_s` seconds.
         EngineError: it refuses.
     """
-    pause, told, began = _FIRST_PAUSE_S, 0.0, time.monotonic()
+    pause, told, began = FIRST_PAUSE_S, 0.0, time.monotonic()
     while True:
         try:
             with server_errors(uri):
@@ -75,10 +77,10 @@ def patiently(uri: str, call: Callable[[], Result], patience_s: float) -> Result
             waited = time.monotonic() - began
             if waited >= patience_s:
                 raise
-            if not told or waited - told >= _TELL_AGAIN_S:
+            if not told or waited - told >= TELL_AGAIN_S:
                 told = max(waited, 1e-9)
                 _log.warning("%s; waiting for it, for up to %.0f s", error, patience_s)
-            time.sleep(min(pause, _LONGEST_PAUSE_S, patience_s))
+            time.sleep(min(pause, LONGEST_PAUSE_S, patience_s))
             pause *= 2
         else:
             if told:

@@ -46,8 +46,8 @@ def server() -> Server:
 
 @pytest.fixture
 def make(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Outbox]]:
-    monkeypatch.setattr(outbox_module, "_FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(outbox_module, "_LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(outbox_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(outbox_module, "LONGEST_PAUSE_S", 0.02)
     made: list[Outbox] = []
 
     def call(earlier: Sequence[Entry] = (), file: Path = tmp_path / "unsent" / "run.jsonl") -> Outbox:
@@ -103,7 +103,7 @@ def test_while_the_server_is_away_nothing_waits_and_nothing_is_lost(
 def test_whoever_waits_for_the_server_is_told_so_from_time_to_time(
     make: Callable[..., Outbox], server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "_TELL_AGAIN_S", 0.1)
+    monkeypatch.setattr(outbox_module, "TELL_AGAIN_S", 0.1)
     server.away = True
     outbox = make()
     outbox.put(entries(1, 1)[0])
