@@ -27,7 +27,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 PATIENCE_S = 3600.0
 """Seconds for which a sweep and its trials wait for a tracking server that is away."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
-"""Seconds between two attempts to reach a server that is away: at first, then twice as long each time up to the longest."""
+"""Seconds between two attempts to reach a server that is away; each is twice the one before, up to the longest."""
 TELL_AGAIN_S = 300.0
 """Seconds after which one who waits for a server is told so again."""
 # What a server that is up says of a call that would fail again.
