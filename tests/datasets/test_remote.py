@@ -489,3 +489,5 @@ def test_the_default_limit_is_what_the_disk_has(tmp_path: Path, monkeypatch: pyt
     for free, expected in ((2**40, 32 * 2**30), (90 * 4096, 80 * 4096)):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         assert default_limit(tmp_path) == expected
+    # A folder to come holds nothing, whatever lies where it will be made.
+    assert default_limit(tmp_path / "new" / "folder") == 72 * 4096

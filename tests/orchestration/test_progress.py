@@ -78,6 +78,13 @@ def test_elapsed_and_rest_follow_from_the_trials_own_epochs(plan: Plan, outcome:
     assert (row.epoch, row.epochs, row.top1, row.reason) == (4, 10, 0.5, "r")
 
 
+def test_no_time_is_below_zero(plan: Plan) -> None:
+    """Where a node's clock is ahead, and where a trial has trained more epochs than it is to have now."""
+    facts = {"epochs_done": 12, "seconds": 100.0, "began": NOW + 5}
+    row = progress_of(plan.trials, [record(plan.trials[0].trial_id, **facts)], Outcome.RUNNING)[0]
+    assert (row.elapsed_s, row.rest_s) == (0, 0)
+
+
 def test_trials_that_no_plan_lists_come_last_and_everything_is_json(plan: Plan) -> None:
     rows = progress_of(plan.trials, [record("of-a-searcher", epochs=3)], Outcome.RUNNING)
     assert [row.trial for row in rows] == [*(trial.trial_id for trial in plan.trials), "of-a-searcher"]
