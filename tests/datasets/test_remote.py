@@ -220,6 +220,37 @@ def test_a_shard_that_is_read_just_now_is_not_taken_away(
     assert {path.stem for path in cache.folder.glob("*.tar")} == {one.sha256, three.sha256}
 
 
+def test_a_fetch_waits_for_whoever_downloads_the_shard_already(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    shard = photo_shards.splits["train"].shards[0]
+    cache = ShardCache(served[0], tmp_path / "shards", PLENTY)
+    served[1].delay_s = 1.0
+    first = threading.Thread(target=cache.fetch, args=(shard,))
+    first.start()
+    while not [*cache.folder.glob("*.part")]:
+        time.sleep(0.01)
+    cache.fetch(shard, wait=False)
+    assert not [*cache.folder.glob("*.tar")], "it was asked not to wait"
+    cache.fetch(shard)
+    assert [path.stem for path in cache.folder.glob("*.tar")] == [shard.sha256]
+    first.join()
+    assert served[1].requests[shard.name] == 1
+
+
+def test_a_shard_larger_than_the_cache_is_refused_before_it_is_asked_for(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    shard = photo_shards.splits["train"].shards[0]
+    fits = on_disk(shard.bytes)
+    with pytest.raises(
+        DataError, match=rf"{shard.name}: {shard.bytes:,} bytes, the cache limit is {fits - 1:,}; raise it"
+    ):
+        ShardCache(served[0], tmp_path / "small", fits - 1).open(shard)
+    assert served[1].requests[shard.name] == 0
+    ShardCache(served[0], tmp_path / "large", fits).open(shard).close()
+
+
 def test_what_was_fetched_ahead_outlives_what_was_read_before(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
 ) -> None:
