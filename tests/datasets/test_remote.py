@@ -251,6 +251,34 @@ def test_a_shard_larger_than_the_cache_is_refused_before_it_is_asked_for(
     ShardCache(served[0], tmp_path / "large", fits).open(shard).close()
 
 
+def test_a_cache_that_cannot_be_written_is_told_in_one_line_with_its_folder(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "shards"
+    with pytest.raises(
+        DataError, match=rf"^{folder}: cannot be written: Not a directory; make room or lower the"
+    ) as caught:
+        ShardCache(served[0], folder, PLENTY).fetch(photo_shards.splits["train"].shards[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shard_is_on_the_disk_before_it_has_its_name(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = photo_shards.splits["train"].shards[0]
+    cache = ShardCache(served[0], tmp_path / "new" / "shards", PLENTY)
+    synced: list[tuple[int, list[str]]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_size, sorted(path.suffix for path in cache.folder.glob("[!.]*"))))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    cache.fetch(shard)
+    assert synced == [(shard.bytes, [".part"])]
+    assert [path.name for path in cache.folder.glob("[!.]*")] == [f"{shard.sha256}.tar"]
+
+
 def test_what_was_fetched_ahead_outlives_what_was_read_before(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
 ) -> None:
