@@ -231,6 +231,8 @@ def test_a_fetch_waits_for_whoever_downloads_the_shard_already(
     while not [*cache.folder.glob("*.part")]:
         time.sleep(0.01)
     cache.fetch(shard, wait=False)
+    held = [link for link in Path("/proc/self/fd").iterdir() if os.path.realpath(link).endswith(".part")]
+    assert len(held) == 1, "the file that it asked for in vain stayed open"
     assert not [*cache.folder.glob("*.tar")], "it was asked not to wait"
     cache.fetch(shard)
     assert [path.stem for path in cache.folder.glob("*.tar")] == [shard.sha256]
