@@ -28,6 +28,7 @@ from effnet_cluster.datasets.files import locked
 from effnet_cluster.datasets.reading import cache as cache_module
 from effnet_cluster.datasets.reading.cache import ShardCache, default_limit, on_disk
 from effnet_cluster.datasets.reading.reader import ShardReader
+from effnet_cluster.datasets.remote import Cancelled
 
 from .servers import Behaviour, http_server
 
@@ -238,6 +239,23 @@ def test_a_fetch_waits_for_whoever_downloads_the_shard_already(
     assert [path.stem for path in cache.folder.glob("*.tar")] == [shard.sha256]
     first.join()
     assert served[1].requests[shard.name] == 1
+
+
+def test_who_waits_for_room_can_be_called_off(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    one, two, *_ = photo_shards.splits["train"].shards
+    cache = ShardCache(served[0], tmp_path / "shards", on_disk(max(one.bytes, two.bytes)))
+    answers = iter([False, False, True])
+    with cache.open(one) as busy:
+        busy.read(512)
+        assert cache.is_whole(busy, one)
+        with pytest.raises(Cancelled):
+            cache.fetch(two, cancelled=lambda: next(answers))
+        assert cache.is_whole(busy, one)
+    assert [*answers] == []
+    assert served[1].requests[two.name] == 0
+    assert [path.stem for path in cache.folder.glob("[!.]*")] == [one.sha256]
 
 
 def test_a_shard_larger_than_the_cache_is_refused_before_it_is_asked_for(

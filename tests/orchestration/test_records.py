@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from typing import Annotated, Any
 
 import pytest
@@ -13,6 +14,7 @@ from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.spec import ExperimentSpec
+from effnet_cluster.orchestration.tracking.exchanges import note_exchange
 from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
 from effnet_cluster.orchestration.tracking.records import Outcome, trial_params
 from effnet_cluster.orchestration.tracking.runs import Tracker
@@ -55,6 +57,39 @@ def test_a_trial_is_read_back_as_it_was_planned(tracker: Tracker, digits: Manife
     assert (record.activation, record.shortcut) == ("elu", "residual")
     assert (record.global_batch, record.tail) == (24, "carry")
     assert (record.outcome, record.reason, record.model_uri) == (Outcome.RUNNING, "", None)
+
+
+def test_what_a_trial_should_take_is_what_was_said_when_it_first_began(tracker: Tracker, digits: Manifest) -> None:
+    plan = planned(digits, seeds=[4, 5])
+    sweep, before = ensure_sweep(tracker, plan), time.time()
+    for number, predicted in enumerate((12.34, None)):
+        tracker.ensure_trial(job_of(plan, number), sweep, predicted)
+        tracker.ensure_trial(job_of(plan, number), sweep, 99.0)  # it goes on after a fault
+    first, second = tracker.trials()
+    assert (first.predicted_seconds, second.predicted_seconds) == (12.3, 99.0)
+    assert before - 0.01 <= (first.began or 0) <= (second.began or 0) <= time.time()
+    assert (first.epochs_done, first.seconds, first.start_up, first.elapsed) == (0, 0, None, None)
+
+
+def test_a_run_of_which_nobody_said_when_it_began_is_read_all_the_same(tracker: Tracker, digits: Manifest) -> None:
+    plan = planned(digits)
+    run_id = tracker.ensure_trial(job_of(plan), ensure_sweep(tracker, plan))
+    MlflowClient(tracker.uri).delete_tag(run_id, "effnet.began")
+    (record,) = tracker.trials()
+    assert (record.began, record.start_up, record.predicted_seconds) == (None, None, None)
+
+
+def test_an_exchange_is_noted_with_its_donor_and_what_it_changed(tracker: Tracker, digits: Manifest) -> None:
+    plan = planned(digits)
+    run_id = tracker.ensure_trial(job_of(plan), ensure_sweep(tracker, plan))
+    before = {"lr": 0.03, "policy": "none", "erasing": 0.1}
+    note_exchange(tracker, run_id, 1, 4, "x-b1-s0", before, before | {"lr": 0.008, "policy": "rand"})
+    note_exchange(tracker, run_id, 2, 6, "x-b1-s2", before, before | {"erasing": 0.2})
+    tags = MlflowClient(tracker.uri).get_run(run_id).data.tags
+    assert {name: text for name, text in tags.items() if name.startswith("pbt")} == {
+        "pbt.exchange.1": "epoch 4: weights of x-b1-s0; lr 0.03 → 0.008, policy none → rand",
+        "pbt.exchange.2": "epoch 6: weights of x-b1-s2; erasing 0.1 → 0.2",
+    }
 
 
 def test_what_is_swept_is_read_back_of_each_trial_as_it_was_planned(tracker: Tracker, digits: Manifest) -> None:
