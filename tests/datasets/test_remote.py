@@ -271,6 +271,43 @@ def test_a_shard_larger_than_the_cache_is_refused_before_it_is_asked_for(
     ShardCache(served[0], tmp_path / "large", fits).open(shard).close()
 
 
+def test_two_shards_that_fill_the_cache_exactly_are_both_kept(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    one, two, *_ = photo_shards.splits["train"].shards
+    cache = ShardCache(served[0], tmp_path / "shards", on_disk(one.bytes) + on_disk(two.bytes))
+    for shard in (one, two, one):
+        cache.fetch(shard)
+    assert {path.stem for path in cache.folder.glob("*.tar")} == {one.sha256, two.sha256}
+    assert {served[1].requests[shard.name] for shard in (one, two)} == {1}
+
+
+def test_a_download_can_be_called_off_and_leaves_nothing(
+    photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    shard = photo_shards.splits["train"].shards[0]
+    cache = ShardCache(served[0], tmp_path / "shards", PLENTY)
+    with pytest.raises(Cancelled):
+        cache.fetch(shard, cancelled=lambda: served[1].requests[shard.name] > 0)
+    assert not [*cache.folder.glob("[!.]*")]
+
+
+def test_a_shard_that_is_shorter_on_the_server_is_told_with_its_sizes(
+    photo_shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("effnet_cluster.datasets.remote._FIRST_PAUSE_S", 0.005)
+    shard = photo_shards.splits["train"].shards[0]
+    place = tmp_path / "served" / shard.name
+    place.parent.mkdir(parents=True)
+    place.write_bytes((photo_shards.root / shard.name).read_bytes()[:1000])
+    with (
+        http_server(tmp_path / "served") as (address, _),
+        pytest.raises(DataError, match=rf"1,000 of {shard.bytes:,} bytes arrived"),
+    ):
+        ShardCache(address, tmp_path / "shards", PLENTY).fetch(shard)
+    assert not [*(tmp_path / "shards").glob("[!.]*")]
+
+
 def test_a_cache_that_cannot_be_written_is_told_in_one_line_with_its_folder(
     photo_shards: Manifest, served: tuple[str, Behaviour], tmp_path: Path
 ) -> None:
