@@ -18,9 +18,9 @@ import yaml
 from click.testing import Result
 
 from effnet_cluster.cluster.home import Home
-from effnet_cluster.cluster.live_table import count, duration
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest
+from effnet_cluster.orchestration.report.quantities import count, duration
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution
 from effnet_cluster.orchestration.training.recipes import Recipe
