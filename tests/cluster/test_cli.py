@@ -40,6 +40,7 @@ VERBS = [
         "resume",
         "extend",
         "compare",
+        "report",
         "verify",
         "data",
         "describe",
@@ -546,7 +547,7 @@ def test_a_name_that_is_taken_is_told_before_anything_starts(submit: Callable[..
     assert contents(home) == before
 
 
-@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare"])
+@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare", "report"])
 def test_an_unknown_experiment_is_told_with_those_that_exist(cli: Cli, home: Home, verb: str) -> None:
     is_one_line(cli(verb, "x"), 2, "no experiment 'x'; submit one first")
     assert not home.root.exists()
@@ -557,7 +558,7 @@ def test_an_unknown_experiment_is_told_with_those_that_exist(cli: Cli, home: Hom
     assert contents(home) == before
 
 
-@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare"])
+@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare", "report"])
 def test_an_experiment_whose_engines_are_gone_is_told_in_one_line(
     cli: Cli, home: Home, verb: str, closed_port: int
 ) -> None:

@@ -1,0 +1,44 @@
+"""`effnet-cluster report`: experiments as one HTML file."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+
+import click
+
+from ...datasets import write_atomically
+from ...orchestration.errors import UserError
+from ...orchestration.report.report import write_report
+from ...orchestration.request import reported
+from ..experiments import Experiments
+from ..home import Home
+from ..lifecycle import reconnect_tracking
+from .console import print_line
+
+
+@click.command("report")
+@click.argument("experiments", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: EXP.html]")
+@click.option("--open", "open_it", is_flag=True, help="Open it in the web browser.")
+def command(experiments: tuple[str, ...], out: Path | None, open_it: bool) -> None:
+    """Write a report of EXPERIMENTS as one HTML file.
+
+    It works without a network and prints well: what was asked, accuracy against cost, curves, means over seeds, the
+    sweep's schedule, and how to reproduce it. Each figure can be saved as SVG, and its numbers as CSV.
+
+    Experiments on the same data are compared with each other. Starts no Ray.
+    """
+    names = tuple(dict.fromkeys(experiments))
+    path = (out or Path(f"{'-'.join(names)}.html")).absolute()
+    if path.is_dir():
+        raise UserError(f"--out {out}: that is a folder; name a file")
+    home = Home.default()
+    known = Experiments(home)
+    found = [reconnect_tracking(home, experiment) for experiment in [known.load(name) for name in names]]
+    content = write_report([reported(one.request, one.tracker) for one in found])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    print_line(str(path))
+    if open_it and not webbrowser.open(path.as_uri()):
+        print_line("warning: there is no web browser here; open the file yourself", err=True)
