@@ -10,7 +10,7 @@ from ..tracking.comparison import swept_fields
 from ..tracking.records import TrialRecord
 from .contents import DataSet, Reported, all_trials, best_epoch, data_sets
 from .over_seeds import Arm, arms_of
-from .parts import Code, Facts, Heading, Numbers, Part, Section, Table
+from .parts import Code, Facts, Numbers, Part, Section, Table
 from .quantities import count, duration
 
 _LEFT = frozenset({"experiment", "trial", "outcome", "reason", "variant", "activation", "shortcut", "data"})
@@ -27,7 +27,7 @@ def asked(experiments: Sequence[Reported]) -> Section:
             ("Hardware", experiment.hardware),
         ):
             if values:
-                parts += [Heading(f"{several}{title}"), Facts(values)]
+                parts.append(Facts(f"{several}{title}", values))
         settings = "\n".join(f"{name} = {value}" for name, value in experiment.settings.items())
         if settings:
             parts.append(Code(f"{several}all settings", settings, folded=True))
@@ -158,8 +158,7 @@ def reproduce(experiments: Sequence[Reported]) -> Section:
         name = experiment.name
         file = f"{name}.yaml"
         parts += [
-            Heading(name),
-            Facts(experiment.versions),
+            Facts(name, experiment.versions),
             f"Save the specification as {file}, then: effnet-cluster submit --spec {file} --name {name}-again. "
             f"Whether the trials consumed the samples that the data set says: effnet-cluster verify {name}.",
             Code(file, experiment.spec_yaml, folded=True),

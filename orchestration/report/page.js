@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const embedded = JSON.parse(document.getElementById("embedded").textContent);
-  // Width of a figure on paper: A4 without its margins, in CSS pixels.
+  // On paper, figures are as wide as A4 without its margins, in CSS pixels.
   const PAPER = 700;
   const plots = [...document.querySelectorAll(".plot")];
 
@@ -32,15 +32,26 @@
     return Plotly.newPlot(plot, data, layout, {
       responsive: true,
       displaylogo: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      displayModeBar: true,
+      // These alone: by default there is one that sends the figure to a service of Plotly's.
+      showSendToCloud: false,
+      plotlyServerURL: "",
+      modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
       toImageButtonOptions: { format: "svg", filename: plot.dataset.key },
     });
   };
-  const fit = (width) => plots.forEach((plot) => Plotly.relayout(plot, width ? { width } : { width: null, autosize: true }));
+  const fit = (printing) => {
+    for (const plot of plots) {
+      const { layout, printed } = embedded[plot.dataset.key];
+      const height = printing ? printed : layout.height;
+      plot.style.height = height + "px";
+      Plotly.relayout(plot, printing ? { width: PAPER, height } : { width: null, height, autosize: true });
+    }
+  };
   (async () => {
     for (const plot of plots) await draw(plot);
-    addEventListener("beforeprint", () => fit(PAPER));
-    addEventListener("afterprint", () => fit(null));
+    addEventListener("beforeprint", () => fit(true));
+    addEventListener("afterprint", () => fit(false));
     document.documentElement.dataset.drawn = plots.length;
   })();
 })();

@@ -14,7 +14,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from .parts import Code, Facts, Figure, Gallery, Heading, Part, Section, Table
+from .parts import Code, Facts, Figure, Gallery, Part, Section, Table
 
 # The browser itself refuses whatever would leave the file.
 _POLICY = (
@@ -28,9 +28,10 @@ _LAYOUT: Mapping[str, Any] = {
     "font": {"family": _FONT, "size": 13, "color": "#1a1a1a"},
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
-    "margin": {"l": 70, "r": 20, "t": 20, "b": 55},
+    "margin": {"l": 70, "r": 20, "t": 60, "b": 55},
     "hoverlabel": {"align": "left", "namelength": -1},
-    "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
+    "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "itemsizing": "constant", "itemwidth": 60},
+    "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#7f7f7f", "activecolor": "#0072B2"},
 }
 _AXIS: Mapping[str, Any] = {
     "gridcolor": "#d9d9d9",
@@ -94,7 +95,7 @@ def _embedded(part: Part) -> dict[str, Any]:
     if isinstance(part, Figure):
         own = {name: _AXIS | value if "axis" in name else value for name, value in part.layout.items()}
         layout = {**_LAYOUT, "xaxis": _AXIS, "yaxis": _AXIS, "height": part.height, **own}
-        found |= {"data": part.data, "layout": layout}
+        found |= {"data": part.data, "layout": layout, "printed": part.printed or part.height}
     return found
 
 
@@ -142,11 +143,6 @@ def _paragraph(part: str) -> str:
 
 
 @_html.register
-def _heading(part: Heading) -> str:
-    return f"<h3>{escape(part.title)}</h3>"
-
-
-@_html.register
 def _figure(part: Figure) -> str:
     key = escape(part.key)
     return (
@@ -187,7 +183,7 @@ def _downloads(key: str, *, svg: bool) -> str:
 @_html.register
 def _facts(part: Facts) -> str:
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in part.values.items())
-    return f"<dl>{rows}</dl>"
+    return f'<div class="facts"><h3>{escape(part.title)}</h3><dl>{rows}</dl></div>'
 
 
 @_html.register

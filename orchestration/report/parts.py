@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,12 +20,34 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "trian
 """What tells lines and points apart in greyscale."""
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LABEL_LENGTH = 60
+_MOST_TICKS = 12
 
 
 def label(text: str) -> str:
     """A text for a figure, in which Plotly would take `<b>`, `<br>`, `<a href>` and entities for markup; shortened."""
     short = text if len(text) <= _LABEL_LENGTH else f"{text[: _LABEL_LENGTH - 1]}…"
     return "".join(_ENTITIES.get(character, character) for character in short)
+
+
+def log_axis(title: str, values: Sequence[float], shown: Callable[[float], str]) -> dict[str, Any]:
+    """A logarithmic axis with ticks at the values themselves, without those that would stand too close."""
+    positive = sorted({value for value in values if value > 0})
+    if not positive:
+        return {"title": {"text": title}}
+    low, high = math.log10(positive[0]), math.log10(positive[-1])
+    margin = max(0.08 * (high - low), 0.1)
+    apart = (high - low + 2 * margin) / _MOST_TICKS
+    ticks: list[float] = []
+    for value in positive:
+        if not ticks or math.log10(value / ticks[-1]) >= apart:
+            ticks.append(value)
+    return {
+        "type": "log",
+        "title": {"text": title},
+        "tickvals": ticks,
+        "ticktext": [shown(tick) for tick in ticks],
+        "range": [low - margin, high + margin],
+    }
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,7 @@ class Figure:
         layout: Plotly's layout, besides what all figures have in common.
         numbers: what it shows.
         height: in CSS pixels.
+        printed: the height on paper, if it is another, so that two figures fit a page.
     """
 
     key: str
@@ -62,7 +86,8 @@ class Figure:
     data: Sequence[Mapping[str, Any]]
     layout: Mapping[str, Any]
     numbers: Numbers
-    height: int = 420
+    height: int = 440
+    printed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,16 +104,10 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Heading:
-    """A heading within a section."""
+class Facts:
+    """Names and their values, a line each; those that follow each other stand side by side where there is room."""
 
     title: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Names and their values, a line each."""
-
     values: Mapping[str, str]
 
 
@@ -119,7 +138,7 @@ class Gallery:
     caption: str = ""
 
 
-Part: TypeAlias = str | Heading | Figure | Table | Facts | Code | Gallery
+Part: TypeAlias = str | Figure | Table | Facts | Code | Gallery
 """A text is a paragraph."""
 
 

@@ -7,20 +7,35 @@ from collections.abc import Sequence
 
 from ..tracking.records import Outcome
 from . import overview
+from .accuracy import PublishedPoint, accuracy, curves
+from .activations import activations
 from .contents import Reported
+from .fields import fields
 from .page import write_page
+from .schedule import faults, predictions, schedule
 
 
-def write_report(experiments: Sequence[Reported]) -> bytes:
+def write_report(
+    experiments: Sequence[Reported], published: Sequence[PublishedPoint] = (), price_per_hour: float | None = None
+) -> bytes:
     """The file's content. Sections are there only where there is something to say.
 
     Args:
         experiments: one or more; those on the same data are compared with each other.
+        published: points to show beside theirs.
+        price_per_hour: of a worker, for what the trials cost.
     """
     names = ", ".join(experiment.name for experiment in experiments)
     sections = [
         overview.asked(experiments),
+        accuracy(experiments, published),
         overview.over_seeds(experiments),
+        activations(experiments),
+        fields(experiments),
+        curves(experiments),
+        schedule(experiments),
+        predictions(experiments, price_per_hour),
+        faults(experiments),
         overview.trials(experiments),
         overview.reproduce(experiments),
     ]
