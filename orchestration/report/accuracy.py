@@ -16,7 +16,7 @@ from .parts import COLORS, DASHES, SYMBOLS, Figure, Numbers, Section, label, log
 from .quantities import count, duration
 
 # Points of all curves of a figure: more would make the file large, and no screen shows them.
-MOST_POINTS = 30_000
+MOST_POINTS = 20_000
 # Names beside points, and entries of a legend.
 _MOST_NAMES, _MOST_ENTRIES = 12, 24
 _PRINTED = 350
@@ -96,12 +96,12 @@ def _groups(data: DataSet, cost: _Cost) -> list[_Group]:
     for trials in found.values():
         records = [record for _, record in trials]
         first = records[0]
-        given = [f"{name}={text}" for name, text in zip(first.swept, texts_of(first.swept, first.swept), strict=True)]
+        told = [f"{name}={text}" for name, text in zip(first.swept, texts_of(first.swept, first.swept), strict=True)]
         groups.append(
             _Group(
                 style=styles(first),
                 variant=first.variant,
-                name=" ".join((first.variant, *given)),
+                name=" ".join((first.variant, *told)),
                 cost=sum(map(cost.of, records)) / len(records),
                 top1s=[record.best_top1 or 0.0 for record in records],
             )
@@ -285,12 +285,12 @@ def _lines(
     """The curves of trials as one trace, with gaps between them: a thousand traces would make the page slow."""
     x: list[int | None] = []
     y: list[float | None] = []
-    text: list[str] = []
+    texts: list[str] = []
     sizes: list[int] = []
     for record, own in trials:
         x += [*(epoch for epoch, _ in own), None]
         y += [*(found for _, found in own), None]
-        text += [label(record.trial_id)] * len(own) + [""]
+        texts.append(label(record.trial_id))
         sizes += [0] * (len(own) - 1) + [8, 0]
     return {
         "type": "scatter",
@@ -298,7 +298,7 @@ def _lines(
         "name": label(name),
         "x": x,
         "y": y,
-        "text": text,
+        "meta": {"line_texts": texts},
         "hovertemplate": "%{text}<br>epoch %{x}: %{y:.4f}<extra></extra>",
         "line": {"color": COLORS[color % len(COLORS)], "dash": DASHES[dash % len(DASHES)], "width": 1.4},
         "marker": {"symbol": SYMBOLS[color % len(SYMBOLS)], "size": sizes},

@@ -186,18 +186,18 @@ def _lines(
 ) -> dict[str, Any]:
     x: list[int | None] = []
     y: list[float | None] = []
-    text: list[str] = []
+    texts: list[str] = []
     for number in own:
         x += [*range(len(across)), None]
         y += [*(places[number] for places in across), None]
-        text += [f"{label(records[number].trial_id)}<br>top-1 {records[number].best_top1:.4f}"] * len(across) + [""]
+        texts.append(f"{label(records[number].trial_id)}<br>top-1 {records[number].best_top1:.4f}")
     return {
         "type": "scatter",
         "mode": "lines",
         "name": title,
         "x": x,
         "y": y,
-        "text": text,
+        "meta": {"line_texts": texts},
         "hoverinfo": "text",
         "line": {"color": color, "width": width},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..search.domains import texts_of
 from ..tracking.comparison import swept_fields
@@ -14,6 +15,8 @@ from .parts import Code, Facts, Numbers, Part, Section, Table
 from .quantities import count, duration
 
 _LEFT = frozenset({"experiment", "trial", "outcome", "reason", "variant", "activation", "shortcut", "data"})
+# Rows of the receipts' CSV.
+_MOST_RECEIPTS = 40_000
 
 
 def asked(experiments: Sequence[Reported]) -> Section:
@@ -168,11 +171,12 @@ def reproduce(experiments: Sequence[Reported]) -> Section:
 
 
 def _receipts(experiments: Sequence[Reported]) -> Table | None:
-    rows, numbers = [], []
+    rows: list[list[str]] = []
+    numbers: list[tuple[Any, ...]] = []
     for experiment, record in all_trials(experiments):
         known = [point for point in experiment.epochs(record) if point.receipt is not None]
         for point in known:
-            numbers.append((experiment.name, record.trial_id, record.run_id, point.epoch, f"{point.receipt:016x}"))
+            numbers.append((experiment.name, record.trial_id, point.epoch, f"{point.receipt:016x}"))
         if known:
             digest = record.data_digest[:12]
             last = known[-1]
@@ -180,14 +184,21 @@ def _receipts(experiments: Sequence[Reported]) -> Table | None:
             rows.append([*own, str(last.epoch), f"{last.receipt:016x}"])
     if not rows:
         return None
+    epochs = len(numbers)
+    every = epochs <= _MOST_RECEIPTS
+    if not every:
+        numbers = [(experiment, trial, epoch, receipt) for experiment, trial, *_, epoch, receipt in rows]
+    told = (
+        "The CSV has those of every epoch." if every else f"Of {epochs:,} epochs, the CSV has the last of each trial."
+    )
     return Table(
         "receipts",
         "Receipts",
         ["experiment", "trial", "seed", "global batch", "data digest", "last epoch", "its receipt"],
         rows,
-        Numbers(("experiment", "trial", "run", "epoch", "receipt"), numbers),
+        Numbers(("experiment", "trial", "epoch", "receipt"), numbers),
         "A receipt is a hash of the samples that an epoch consumed. Trials of the same data, seed, global batch and "
-        "tail have the same receipts. The CSV has those of every epoch.",
+        f"tail have the same receipts. {told}",
         _LEFT,
     )
 

@@ -27,9 +27,16 @@
     });
   }
 
+  // A trace of many lines, with gaps between them, has one text per line: each of its points gets it.
+  const withTexts = (trace) => {
+    const texts = trace.meta && trace.meta.line_texts;
+    let line = 0;
+    return texts ? { ...trace, text: trace.x.map((x) => (x === null ? (line++, "") : texts[line])) } : trace;
+  };
+
   const draw = (plot) => {
     const { data, layout } = embedded[plot.dataset.key];
-    return Plotly.newPlot(plot, data, layout, {
+    return Plotly.newPlot(plot, data.map(withTexts), layout, {
       responsive: true,
       displaylogo: false,
       displayModeBar: true,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import singledispatch
 from html import escape
 from importlib.resources import files
@@ -22,7 +22,7 @@ _POLICY = (
     "form-action 'none'; base-uri 'none'"
 )
 # What could end a script, or begin a comment in it.
-_UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
+_UNSAFE = {character: f"\\u{ord(character):04x}" for character in "<>&"}
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _LAYOUT: Mapping[str, Any] = {
     "font": {"family": _FONT, "size": 13, "color": "#1a1a1a"},
@@ -53,7 +53,7 @@ def write_page(title: str, subtitle: str, sections: Iterable[Section]) -> bytes:
         sections: in their order; those without parts are left out.
     """
     shown = [section for section in sections if section.parts]
-    embedded = {part.key: _embedded(part) for section in shown for part in section.parts if _has_numbers(part)}
+    embedded = {key: found for section in shown for part in section.parts for key, found in _embedded(part)}
     links = "".join(f'<li><a href="#{escape(one.key)}">{escape(one.title)}</a></li>' for one in shown)
     body = "\n".join(_section(section) for section in shown)
     html = f"""<!DOCTYPE html>
@@ -83,25 +83,23 @@ def write_page(title: str, subtitle: str, sections: Iterable[Section]) -> bytes:
     return html.encode("utf-8", "replace")
 
 
-def _has_numbers(part: Part) -> bool:
-    return isinstance(part, Figure) or (isinstance(part, Table) and part.numbers is not None)
-
-
-def _embedded(part: Part) -> dict[str, Any]:
-    """What the page's script needs of a figure or a table."""
-    assert isinstance(part, Figure | Table)
-    assert part.numbers is not None
-    found: dict[str, Any] = {"csv": part.numbers.to_csv()}
+def _embedded(part: Part) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What the page's script needs of a figure, or of a table with numbers, by its key."""
     if isinstance(part, Figure):
         own = {name: _AXIS | value if "axis" in name else value for name, value in part.layout.items()}
         layout = {**_LAYOUT, "xaxis": _AXIS, "yaxis": _AXIS, "height": part.height, **own}
-        found |= {"data": part.data, "layout": layout, "printed": part.printed or part.height}
-    return found
+        drawn = {"data": part.data, "layout": layout, "printed": part.printed or part.height}
+        yield part.key, {"csv": part.numbers.to_csv(), **drawn}
+    elif isinstance(part, Table) and part.numbers:
+        yield part.key, {"csv": part.numbers.to_csv()}
 
 
 def _json(value: Any) -> str:
     r"""JSON within a script: ASCII alone, so without U+2028, and with `<`, `>` and `&` as `\u003c` and so on."""
-    return json.dumps(_plain(value), allow_nan=False, separators=(",", ":")).translate(_UNSAFE)
+    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    for character, escaped in _UNSAFE.items():
+        text = text.replace(character, escaped)
+    return text
 
 
 def _plain(value: Any) -> Any:

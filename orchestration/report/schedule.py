@@ -157,7 +157,7 @@ def _bars(bars: Sequence[tuple[int, TrialRecord, Stretch]], workers: int, color:
 
 
 def _marks(
-    name: str, color: str, symbol: str, x: Sequence[float], y: Sequence[int], text: Sequence[str]
+    name: str, color: str, symbol: str, x: Sequence[float], y: Sequence[float], text: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "type": "scatter",

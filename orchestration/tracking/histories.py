@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..training import metrics
@@ -89,7 +90,8 @@ def _curves(tracker: Tracker, run_ids: Sequence[str], metric: str) -> Mapping[st
     for start in range(0, len(run_ids), _MOST_RUNS):
         part = run_ids[start : start + _MOST_RUNS]
         query = [*(("run_ids", run_id) for run_id in part), ("metric_key", metric), ("max_results", str(_MOST_POINTS))]
-        for point in patiently(tracker.uri, lambda query=query: _ask(tracker.uri, query), tracker.patience_s):
+        points = patiently(tracker.uri, partial(_ask, tracker.uri, query), tracker.patience_s)
+        for point in points:
             # A default of the answer's format, such as step 0, may be left out; a value that is no number is a word.
             value, at = float(point.get("value", 0.0)), int(point.get("timestamp", 0)) / 1000
             found[point["run_id"]][int(point.get("step", 0))] = (value, at)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import tarfile
@@ -63,14 +62,6 @@ def is_one_line(result: Result, code: int, *parts: str) -> None:
     assert result.stderr.endswith("\n")
     for part in parts:
         assert part in result.stderr
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
