@@ -14,6 +14,7 @@ from ...orchestration.errors import UserError
 from ...orchestration.report.accuracy import PublishedPoint
 from ...orchestration.report.report import write_report
 from ...orchestration.request import reported
+from ..champion import examine
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect_tracking
@@ -30,14 +31,27 @@ from .console import print_line
     help="Price of one DDP worker per hour.",
 )
 @click.option("--published", is_flag=True, help="Show the published ImageNet models beside the experiments'.")
+@click.option(
+    "--champion/--no-champion",
+    "with_champion",
+    default=True,
+    show_default=True,
+    help="Show the validation images to the best model, for a minute at most.",
+)
 @click.option("--open", "open_it", is_flag=True, help="Open it in the web browser.")
 def command(
-    experiments: tuple[str, ...], out: Path | None, price_per_hour: float | None, published: bool, open_it: bool
+    experiments: tuple[str, ...],
+    out: Path | None,
+    price_per_hour: float | None,
+    published: bool,
+    with_champion: bool,
+    open_it: bool,
 ) -> None:
     """Write a report of EXPERIMENTS as one HTML file.
 
-    It works without a network and prints well: what was asked, accuracy against cost, curves, means over seeds, the
-    sweep's schedule, and how to reproduce it. Each figure can be saved as SVG, and its numbers as CSV.
+    It works without a network and prints well: what was asked, accuracy against cost, curves, means over seeds, what
+    the best model confuses, the sweep's schedule, and how to reproduce it. Each figure can be saved as SVG, and its
+    numbers as CSV.
 
     Experiments on the same data are compared with each other. Starts no Ray.
     """
@@ -49,7 +63,12 @@ def command(
     known = Experiments(home)
     found = [reconnect_tracking(home, experiment) for experiment in [known.load(name) for name in names]]
     shown = [reported(one.request, one.tracker) for one in found]
-    content = write_report(shown, _published() if published else (), price_per_hour)
+    champions = [
+        (one.name, examine(home, one, its))
+        for one, its in zip(found, shown, strict=True)
+        if with_champion and any(record.model_uri for record in its.records)
+    ]
+    content = write_report(shown, _published() if published else (), price_per_hour, champions)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     print_line(str(path))

@@ -9,6 +9,7 @@ from ..tracking.records import Outcome
 from . import overview
 from .accuracy import PublishedPoint, accuracy, curves
 from .activations import activations
+from .champion import Champion, champion
 from .contents import Reported
 from .fields import fields
 from .page import write_page
@@ -16,7 +17,10 @@ from .schedule import faults, predictions, schedule
 
 
 def write_report(
-    experiments: Sequence[Reported], published: Sequence[PublishedPoint] = (), price_per_hour: float | None = None
+    experiments: Sequence[Reported],
+    published: Sequence[PublishedPoint] = (),
+    price_per_hour: float | None = None,
+    champions: Sequence[tuple[str, Champion | str]] = (),
 ) -> bytes:
     """The file's content. Sections are there only where there is something to say.
 
@@ -24,6 +28,7 @@ def write_report(
         experiments: one or more; those on the same data are compared with each other.
         published: points to show beside theirs.
         price_per_hour: of a worker, for what the trials cost.
+        champions: names of experiments, each with its best model or with why that cannot be shown.
     """
     names = ", ".join(experiment.name for experiment in experiments)
     sections = [
@@ -33,6 +38,7 @@ def write_report(
         activations(experiments),
         fields(experiments),
         curves(experiments),
+        champion(champions),
         schedule(experiments),
         predictions(experiments, price_per_hour),
         faults(experiments),

@@ -5,19 +5,25 @@ from __future__ import annotations
 import webbrowser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from effnet_cluster.cluster.engines import Engines
 from effnet_cluster.cluster.experiments import Experiment, Experiments
 from effnet_cluster.cluster.home import Home
-from effnet_cluster.datasets import Manifest
+from effnet_cluster.datasets import EvalLoader, Manifest, prepare
+from effnet_cluster.effnet import EfficientNet
 from effnet_cluster.orchestration.plan import make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
+from effnet_cluster.orchestration.tracking.models import log_model
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.training import metrics
+from effnet_cluster.orchestration.training.classifier import NormalizedModel, ServedClassifier
 from effnet_cluster.orchestration.training.job import TrainingJob
+from effnet_cluster.orchestration.training.model_facts import ModelFacts
 from effnet_cluster.orchestration.training.settings import params_of
 
 from .conftest import Cli, keep
@@ -99,6 +105,43 @@ def test_an_experiment_that_has_not_begun_has_a_report_too(
     assert opened == [out.as_uri()]
     monkeypatch.setattr(webbrowser, "open", lambda url: False)
     assert "no web browser here" in cli("report", "unbegun", "--out", out, "--open").stderr
+
+
+def test_the_best_model_is_shown_the_validation_images(
+    cli: Cli, home: Home, mlflow_uri: str, photos: Path, tmp_path: Path
+) -> None:
+    manifest = prepare(photos, tmp_path / "own-shards")
+    experiment = submitted(home, mlflow_uri, manifest, "champion")
+    train(experiment)
+    tracker, (trial, _) = experiment.tracker, experiment.request.plan.trials
+    torch.manual_seed(0)
+    network = EfficientNet(trial.model).eval()
+    facts = ModelFacts(trial.model, experiment.request.plan.classes, trial.image_size, trial.eval_resize)
+    served = ServedClassifier(network, trial.image_size, trial.eval_resize).eval()
+    example = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    log_model(tracker, tracker.trials()[0].run_id, served, example, 0.75, facts.to_dict())
+    out = tmp_path / "x.html"
+    assert cli("report", "champion", "--out", out).exit_code == 0
+    page = out.read_text()
+    loader = EvalLoader(manifest, image_size=trial.image_size, resize=trial.eval_resize, batch_size=2)
+    (batch,) = loader
+    with torch.inference_mode():
+        said = NormalizedModel(network)(batch.images).argmax(1)
+    top1 = (said == batch.labels).double().mean().item()
+    assert f"<dt>top-1</dt><dd>{top1:.4f}, logged as 0.7500</dd>" in page
+    wrong = int((said != batch.labels).sum())
+    assert wrong > 0  # else there is no picture to look for
+    assert page.count("taken for") >= wrong
+    assert page.count('src="data:image/jpeg;base64,') == 2 * wrong
+    assert 'id="champion"' not in cli_report(cli, out, "champion", "--no-champion")
+    (tmp_path / "own-shards" / "manifest.json").unlink()
+    assert "of photos-b0-silu-s0, could not be shown the validation images: " in cli_report(cli, out, "champion")
+
+
+def cli_report(cli: Cli, out: Path, *arguments: str) -> str:
+    result = cli("report", *arguments, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    return out.read_text()
 
 
 def test_a_file_that_cannot_be_written_is_told_in_one_line(
