@@ -122,8 +122,8 @@ def _mistakes(trained: TrainedModel, wrong: list[_Wrong]) -> Iterator[Mistake]:
     for number, one in enumerate(wrong):
         picture = Image.fromarray(one.image.permute(1, 2, 0).contiguous().numpy())
         pointed = bool(maps.has_contrast[number])
-        laid = overlay(picture, maps.image_maps[number].numpy()) if pointed else None
-        yield Mistake(_encoded(picture), laid and _encoded(laid), one.target, one.predicted, one.probability)
+        laid = _encoded(overlay(picture, maps.image_maps[number].numpy())) if pointed else None
+        yield Mistake(_encoded(picture), laid, one.target, one.predicted, one.probability)
 
 
 def _encoded(image: Image.Image) -> Picture:
