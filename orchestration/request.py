@@ -73,7 +73,7 @@ def reported(request: ExperimentRequest, tracker: Tracker) -> Reported:
         data_name=(plan.data_facts.name if plan.data_facts else None) or spec.data,
         settings={name: str(value) for name, value in params_of(spec).items()},
         spec_yaml=spec.to_yaml(),
-        versions={name: installed_version(name) for name in _VERSIONS},
+        made_with={name: installed_version(name) for name in _VERSIONS} | {"digest of the manifest": plan.data_digest},
     )
 
 
@@ -101,7 +101,7 @@ def _data(plan: Plan) -> dict[str, str]:
         **({"median side": f"{facts.image_size} px"} if facts else {}),
         "images": f"{plan.train_samples:,} to train on, {plan.val_samples:,} to validate with",
         "classes": f"{len(classes):,}: {listed}",
-        "digest of the manifest": plan.data_digest,
+        "digest": f"{plan.data_digest[:12]}…",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .quantities import count, duration
 MOST_POINTS = 20_000
 # Names beside points, and entries of a legend.
 _MOST_NAMES, _MOST_ENTRIES = 12, 24
+# Of each axis: two points that are nearer than this have no room for two names.
+_NEAR = (0.07, 0.12)
 _PRINTED = 350
 
 
@@ -124,9 +127,8 @@ def _against(data: DataSet, of: int, cost: _Cost, published: Sequence[PublishedP
         own = [group for group in groups if group.style == style]
         traces.append(_seeds(own, number, style))
         traces.append(_means(own, number, style, cost))
-    shown = published if cost.of_published else ()
-    if shown and cost.of_published:
-        traces.append(_published(shown, cost.of_published, cost))
+    if published and cost.of_published:
+        traces.append(_published(published, cost.of_published, cost))
     several = any(len(group.top1s) > 1 for group in groups)
     seeds = " Large marks are means over seeds, small ones single trials." if several else ""
     rows: list[Sequence[Any]] = [
@@ -134,7 +136,7 @@ def _against(data: DataSet, of: int, cost: _Cost, published: Sequence[PublishedP
         for group, best in zip(groups, on_front, strict=True)
     ]
     if cost.of_published:
-        rows += [(one.name, "published", cost.of_published(one), 1, *[one.top1] * 3, None) for one in shown]
+        rows += [(one.name, "published", cost.of_published(one), 1, *[one.top1] * 3, None) for one in published]
     axis = log_axis(cost.title, [float(row[2]) for row in rows], cost.shown)
     return Figure(
         key=f"accuracy-{cost.key}-{data.number}",
@@ -204,14 +206,31 @@ def _published(points: Sequence[PublishedPoint], of: Callable[[PublishedPoint], 
         "name": "published, ImageNet",
         "x": [of(point) for point in points],
         "y": [point.top1 for point in points],
-        "text": [label(point.name) for point in points],
-        "textposition": "bottom center",
+        "text": [label(point.name) if named else "" for point, named in zip(points, _apart(points, of), strict=True)],
+        "textposition": "top center",
         "hovertext": [
             f"{label(one.name)}<br>top-1 {one.top1:.4f}<br>{cost.title} {cost.shown(of(one))}" for one in points
         ],
         "hoverinfo": "text",
         "marker": {"symbol": "x-thin-open", "size": 9, "color": "#7F7F7F", "line": {"width": 2}},
     }
+
+
+def _apart(points: Sequence[PublishedPoint], of: Callable[[PublishedPoint], float]) -> list[bool]:
+    """Which points have room for a name: those that are not near an earlier one that has it."""
+    places = [(math.log(of(point)), point.top1) for point in points]
+    spans = [max(place[side] for place in places) - min(place[side] for place in places) or 1.0 for side in (0, 1)]
+    named: list[bool] = []
+    for place in places:
+        earlier = (other for other, has_name in zip(places, named, strict=False) if has_name)
+        near = (_is_near(place, other, spans) for other in earlier)
+        named.append(not any(near))
+    return named
+
+
+def _is_near(place: Sequence[float], other: Sequence[float], spans: Sequence[float]) -> bool:
+    distances = (abs(a - b) / span for a, b, span in zip(place, other, spans, strict=True))
+    return all(distance < near for distance, near in zip(distances, _NEAR, strict=True))
 
 
 def _marker(number: int, size: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Reported:
         data_name: a short name of the data.
         settings: every setting, by its name.
         spec_yaml: the specification as `submit --spec` takes it.
-        versions: of the software that made the report.
+        made_with: the software's versions, and what tells the data from others.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Reported:
     data_name: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     spec_yaml: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
     def epochs(self, record: TrialRecord) -> Sequence[EpochPoint]:
         """The finished epochs of a trial."""

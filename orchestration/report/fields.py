@@ -34,9 +34,6 @@ _FIFTHS = (
 )
 
 
-_LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "reversed"}
-
-
 @dataclass(frozen=True)
 class Axis:
     """A field of the trials, and where its values stand on an axis from 0 to 1."""
@@ -147,7 +144,7 @@ def _coordinates(data: DataSet, of: int, records: Sequence[TrialRecord], names: 
             "yaxis": {"visible": False, "range": [-0.1, 1.1]},
             "annotations": annotations,
             "shapes": posts,
-            "legend": _LEGEND,
+            "legend": {"traceorder": "reversed"},
             "hovermode": "closest",
         },
         numbers=Numbers(

@@ -161,7 +161,7 @@ def reproduce(experiments: Sequence[Reported]) -> Section:
         name = experiment.name
         file = f"{name}.yaml"
         parts += [
-            Facts(name, experiment.versions),
+            Facts(name, experiment.made_with),
             f"Save the specification as {file}, then: effnet-cluster submit --spec {file} --name {name}-again. "
             f"Whether the trials consumed the samples that the data set says: effnet-cluster verify {name}.",
             Code(file, experiment.spec_yaml, folded=True),

@@ -24,13 +24,22 @@ _POLICY = (
 # What could end a script, or begin a comment in it.
 _UNSAFE = {character: f"\\u{ord(character):04x}" for character in "<>&"}
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+_LEGEND: Mapping[str, Any] = {
+    "orientation": "h",
+    "yref": "container",  # at the figure's bottom, which makes room for it; the buttons are at the top
+    "y": 0,
+    "yanchor": "bottom",
+    "x": 0,
+    "itemsizing": "constant",
+    "itemwidth": 60,
+}
 _LAYOUT: Mapping[str, Any] = {
     "font": {"family": _FONT, "size": 13, "color": "#1a1a1a"},
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
-    "margin": {"l": 70, "r": 20, "t": 60, "b": 55},
+    "margin": {"l": 70, "r": 20, "t": 40, "b": 55},
     "hoverlabel": {"align": "left", "namelength": -1},
-    "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "itemsizing": "constant", "itemwidth": 60},
+    "legend": _LEGEND,
     "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#7f7f7f", "activecolor": "#0072B2"},
 }
 _AXIS: Mapping[str, Any] = {
@@ -86,7 +95,10 @@ def write_page(title: str, subtitle: str, sections: Iterable[Section]) -> bytes:
 def _embedded(part: Part) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What the page's script needs of a figure, or of a table with numbers, by its key."""
     if isinstance(part, Figure):
-        own = {name: _AXIS | value if "axis" in name else value for name, value in part.layout.items()}
+        own = {
+            name: _AXIS | value if "axis" in name else _LEGEND | value if name == "legend" else value
+            for name, value in part.layout.items()
+        }
         layout = {**_LAYOUT, "xaxis": _AXIS, "yaxis": _AXIS, "height": part.height, **own}
         drawn = {"data": part.data, "layout": layout, "printed": part.printed or part.height}
         yield part.key, {"csv": part.numbers.to_csv(), **drawn}

@@ -129,7 +129,7 @@ def sweep(name: str, digest: str, seeds: int = 3, epochs: int = 12, swept: int =
         data={"address": name, "images": "1,438 to train on, 359 to validate with", "classes": "10: 0, 1, 2"},
         hardware={"cluster": "this machine's own Ray", "measured on": "Some CPU, 1 cores, torch 2.11"},
         settings={"variants": "b0, b1, b2", "lr": "0.004"},
-        versions={"effnet-cluster": "0.1.0"},
+        made_with={"effnet-cluster": "0.1.0"},
     )
 
 

@@ -161,6 +161,17 @@ def test_published_points_stand_beside_them_but_have_no_seconds() -> None:
     assert len(by_key["accuracy-seconds-1"].data) == len(by_key["accuracy-macs-1"].data) - 1
 
 
+def test_published_points_that_are_near_each_other_have_one_name() -> None:
+    points_ = [
+        PublishedPoint("b0", 100, 1, 0.5),
+        PublishedPoint("near", 101, 1, 0.501),
+        PublishedPoint("below", 101, 1, 0.25),
+        PublishedPoint("b1", 1000, 1, 0.5),
+    ]
+    (figure, *_) = figures(accuracy([reported(arm("b0", 10, "silu", 0.5))], points_))
+    assert trace(figure, "published, ImageNet")["text"] == ["b0", "", "below", "b1"]
+
+
 def test_each_data_set_has_figures_of_its_own() -> None:
     other = [replace(one, data_digest="e" * 64) for one in arm("b0", 10, "silu", 0.25)]
     experiments = [reported(arm("b0", 10, "silu", 0.5)), reported(other, "others", data_name="others")]

@@ -80,7 +80,7 @@ def hostile() -> Reported:
         data_name=HOSTILE,
         settings=values,
         spec_yaml=HOSTILE,
-        versions=values,
+        made_with=values,
     )
 
 
@@ -99,6 +99,13 @@ def test_nothing_but_the_file_is_asked_for() -> None:
     assert policy is not None
     assert policy.startswith("default-src 'none';")
     assert "http" not in policy
+
+
+def test_the_library_cannot_end_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "end = '</script><b>'")
+    page = Reader(write_page("t", "", []))
+    assert page.scripts[1] == "end = '<\\/script><b>'"
+    assert len(page.scripts) == 3
 
 
 def test_what_the_user_wrote_is_text_everywhere() -> None:
