@@ -18,10 +18,11 @@ from ..orchestration.tracking.records import Outcome
 from ..orchestration.tracking.stop_requests import StopRequests
 from ..orchestration.training.execution import Execution
 from ..orchestration.training.storage import OWNER_FILE, Storage
-from .engines import Engines, ensure_engines
+from .engines import Engines, check_mlflow, ensure_engines
 from .experiments import Experiment, Experiments, next_job
 from .home import Home
 from .jobs import ENDED, UNKNOWN, Jobs
+from .services import Services
 from .states import note_end
 
 _LOCK = "experiments"
@@ -251,3 +252,10 @@ def reconnect(home: Home, experiment: Experiment) -> Experiment:
         None if experiment.local_mlflow else experiment.request.tracking_uri,
     )
     return experiment.at(engines.address, engines.tracking_uri)
+
+
+def reconnect_tracking(home: Home, experiment: Experiment) -> Experiment:
+    """The experiment with its tracking server's address as it is now, for what needs no Ray."""
+    if experiment.local_mlflow:
+        return experiment.at(experiment.address, Services(home).ensure_mlflow().url)
+    return experiment.at(experiment.address, check_mlflow(experiment.request.tracking_uri))

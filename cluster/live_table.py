@@ -13,6 +13,7 @@ from ..orchestration.errors import EngineError
 from ..orchestration.forecast import Forecast
 from ..orchestration.plan import Plan
 from ..orchestration.report.over_seeds import Arm
+from ..orchestration.report.quantities import count, duration
 from ..orchestration.search.domains import texts_of
 from ..orchestration.sizing.cost import TrialCost
 from ..orchestration.tracking.comparison import ComparisonRow, swept_fields
@@ -269,21 +270,6 @@ def arms_table(arms: Sequence[Arm]) -> Table:
         compared = "" if arm.baseline else _number(arm.difference, "+.4f"), _number(arm.p, ".2g")
         table.add_row(*own, *texts_of(arm.swept, swept), str(len(arm.seeds)), mean, interval, *compared)
     return table
-
-
-def count(number: int) -> str:
-    """A large count for people: 5,288,548 → `5.29M`."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{number / limit:.3g}{unit}"
-    return str(number)
-
-
-def duration(seconds: float) -> str:
-    """A time span for people: 75 → `1m15s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def _progress_line(record: TrialRecord) -> str:

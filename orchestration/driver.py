@@ -71,15 +71,26 @@ def _run(request: ExperimentRequest, python: str | None) -> bool:
     ray.init(address="auto", log_to_driver=True, runtime_env=workers)
     spec = request.spec
     sweep_id = tracker.ensure_sweep(params_of(spec), spec.to_yaml(), request.plan.data_digest)
+    return _run_sweep(request, tracker, sweep_id)
+
+
+def _run_sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> bool:
+    """Run the sweep in its run, whose report is written anew as trials end; returns what `conclude` does."""
+    from .running.report_keeper import ReportKeeper
+
+    report = ReportKeeper(request, sweep_id)
     try:
-        errors = _sweep(request, tracker, sweep_id)
+        with report:
+            errors = _sweep(request, tracker, sweep_id)
     except (SystemExit, KeyboardInterrupt):  # how Ray stops a job
         tracker.finish(sweep_id, Outcome.CANCELLED)
         raise
     except Exception as error:
         tracker.finish(sweep_id, Outcome.FAILED, reason=str(error) or type(error).__name__)
         raise
-    return conclude(request, tracker, sweep_id, errors)
+    finished = conclude(request, tracker, sweep_id, errors)
+    report.write()
+    return finished
 
 
 def _sweep(request: ExperimentRequest, tracker: Tracker, sweep_id: str) -> dict[str, str]:

@@ -64,8 +64,8 @@ def setting_key(trials: Sequence[TrialPlan], cpus: int, use_gpu: bool) -> str:
     parts = [
         _gpu() if use_gpu else _cpu(),
         f"{cpus} cores",
-        f"torch {_version('torch')}",
-        f"effnet-cluster {_version('effnet-cluster')}",
+        f"torch {installed_version('torch')}",
+        f"effnet-cluster {installed_version('effnet-cluster')}",
         f"images of {trial.image_size / trial.model.resolution:.3g} of the paper's",
         f"batch {recipe.global_batch}",
         recipe.optimizer,
@@ -148,7 +148,8 @@ def _gpu() -> str:
     return "a GPU"
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """The version of an installed package; `unknown` where it is not installed, as ours is not on a job's nodes."""
     try:
         return version(package)
     except PackageNotFoundError:

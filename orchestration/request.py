@@ -1,12 +1,19 @@
-"""`ExperimentRequest`: what the command line hands to the driver, wherever that runs."""
+"""`ExperimentRequest`: what the command line hands to the driver, wherever that runs, and what a report says of it."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from .measurements import installed_version
 from .plan import Plan
+from .report.contents import Reported
 from .sizing.cost import CostModel
 from .spec import ExperimentSpec
+from .tracking.histories import read_histories
+from .tracking.runs import Tracker
+from .training.settings import params_of
+
+_VERSIONS = ("effnet-cluster", "torch", "ray", "mlflow")
 
 
 class ExperimentRequest(BaseModel):
@@ -44,3 +51,67 @@ class ExperimentRequest(BaseModel):
     def storage_of(self, trial_id: str) -> str:
         """A trial's folder: its checkpoints and what lies beside them."""
         return f"{self.trials_storage}/{trial_id}"
+
+
+def reported(request: ExperimentRequest, tracker: Tracker) -> Reported:
+    """An experiment as a report shows it: what was asked, and what its trials have logged so far.
+
+    Raises:
+        EngineError: the tracking server cannot be reached or refuses.
+        UserError: a run was logged by another version.
+    """
+    plan, spec, records = request.plan, request.spec, tracker.trials()
+    return Reported(
+        name=spec.name,
+        state=str(tracker.sweep_outcome() or "not started"),
+        records=records,
+        histories=read_histories(tracker, records),
+        planned=plan.trial_count,
+        asked=_asked(plan),
+        data=_data(plan),
+        hardware=_hardware(request),
+        data_name=(plan.data_facts.name if plan.data_facts else None) or spec.data,
+        settings={name: str(value) for name, value in params_of(spec).items()},
+        spec_yaml=spec.to_yaml(),
+        made_with={name: installed_version(name) for name in _VERSIONS} | {"digest of the manifest": plan.data_digest},
+    )
+
+
+def _asked(plan: Plan) -> dict[str, str]:
+    spec, scheduling = plan.spec, plan.spec.scheduling.name
+    swept = {name: str(domain) for name, domain in spec.search.sweep.items()}
+    return {
+        "trials": f"{plan.trial_count:,}",
+        "variants": ", ".join(spec.variants),
+        "activations": ", ".join(spec.activations),
+        "shortcuts": ", ".join(spec.shortcuts),
+        "seeds": ", ".join(map(str, spec.seeds)),
+        "recipe": f"{spec.recipe.name}, {spec.recipe.epochs} epochs, global batch {spec.recipe.global_batch}",
+        **{f"swept: {name}": values for name, values in swept.items()},
+        **({"search": f"{spec.search.method}, for {', '.join(spec.search.objectives)}"} if swept else {}),
+        **({"scheduler": scheduling} if scheduling != "none" else {}),
+    }
+
+
+def _data(plan: Plan) -> dict[str, str]:
+    facts, classes = plan.data_facts, plan.classes
+    listed = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
+    return {
+        "address": plan.spec.data,
+        **({"median side": f"{facts.image_size} px"} if facts else {}),
+        "images": f"{plan.train_samples:,} to train on, {plan.val_samples:,} to validate with",
+        "classes": f"{len(classes):,}: {listed}",
+        "digest": f"{plan.data_digest[:12]}…",
+    }
+
+
+def _hardware(request: ExperimentRequest) -> dict[str, str]:
+    execution = request.spec.execution
+    cores = execution.cpus_per_worker
+    return {
+        "cluster": "this machine's own Ray" if request.local else "a Ray cluster",
+        "workers of a trial": str(execution.workers),
+        "device": execution.device,
+        **({"cores of a worker": str(cores)} if cores else {}),
+        **({"measured on": request.costs.key} if request.costs.key else {}),
+    }

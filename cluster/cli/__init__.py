@@ -24,6 +24,7 @@ _VERBS = {
     "resume": "resume",
     "extend": "extend",
     "compare": "compare",
+    "report": "report",
     "verify": "verify",
     "data": "data",
     "describe": "describe",

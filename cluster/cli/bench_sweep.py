@@ -11,13 +11,13 @@ from rich.table import Table
 from ...orchestration.errors import UserError
 from ...orchestration.forecast import Forecast
 from ...orchestration.plan import make_plan
+from ...orchestration.report.quantities import duration
 from ...orchestration.spec import ExperimentSpec
 from ...orchestration.tracking.records import TrialRecord
 from ..engines import Engines
 from ..home import Home
 from ..jobs import Jobs
 from ..lifecycle import launch
-from ..live_table import duration
 from ..predicting import Predictor
 from .bench_engines import temporary_engines, wait_for_job
 from .console import print_data, print_json, stderr_console

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ...effnet import complexity, variant
 from ...orchestration.errors import UserError
-from ..live_table import count
+from ...orchestration.report.quantities import count
 from ..quantities import show_bytes
 from .console import print_data
 

@@ -13,7 +13,7 @@ from ...effnet.budget import Budget, base_grid, largest_of, largest_on_grid, lar
 from ...effnet.memory import TrainingEstimate, estimate
 from ...effnet.naming import scaled_name
 from ...orchestration.errors import UserError
-from ..live_table import count
+from ...orchestration.report.quantities import count
 from ..quantities import parse_bytes, parse_count, show_bytes
 from .console import print_data, print_json, print_line, stderr_console
 

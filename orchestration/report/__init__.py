@@ -1,1 +1,1 @@
-"""How trials are shown: pictures, later pages, figures and tables."""
+"""How trials are compared and shown: statistics, pictures, and the report with its figures and tables."""

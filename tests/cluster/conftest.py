@@ -1,5 +1,6 @@
 """Small real photographs, a home of the test's own, and a way to call the command line."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,11 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in TOKEN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return tmp_path / ".ray" / "auth_token"
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -78,7 +78,7 @@ def test_a_broken_record_is_named_and_the_other_experiments_go_on(
 
     planned = cli("submit", "--dry-run", "--variants", "b0", "--data", shards.root, "--global-batch", 4)
     assert planned.exit_code == 0, planned.stderr
-    for verb in ("logs", "stop", "resume", "compare"):
+    for verb in ("logs", "stop", "resume", "compare", "report"):
         is_one_line(cli(verb, "broken"), 2, str(file))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import tarfile
@@ -18,9 +17,9 @@ import yaml
 from click.testing import Result
 
 from effnet_cluster.cluster.home import Home
-from effnet_cluster.cluster.live_table import count, duration
 from effnet_cluster.cluster.services import Services
 from effnet_cluster.datasets import Manifest
+from effnet_cluster.orchestration.report.quantities import count, duration
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution
 from effnet_cluster.orchestration.training.recipes import Recipe
@@ -40,6 +39,7 @@ VERBS = [
         "resume",
         "extend",
         "compare",
+        "report",
         "verify",
         "data",
         "describe",
@@ -62,14 +62,6 @@ def is_one_line(result: Result, code: int, *parts: str) -> None:
     assert result.stderr.endswith("\n")
     for part in parts:
         assert part in result.stderr
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -546,7 +538,7 @@ def test_a_name_that_is_taken_is_told_before_anything_starts(submit: Callable[..
     assert contents(home) == before
 
 
-@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare"])
+@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare", "report"])
 def test_an_unknown_experiment_is_told_with_those_that_exist(cli: Cli, home: Home, verb: str) -> None:
     is_one_line(cli(verb, "x"), 2, "no experiment 'x'; submit one first")
     assert not home.root.exists()
@@ -557,7 +549,7 @@ def test_an_unknown_experiment_is_told_with_those_that_exist(cli: Cli, home: Hom
     assert contents(home) == before
 
 
-@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare"])
+@pytest.mark.parametrize("verb", ["logs", "stop", "resume", "compare", "report"])
 def test_an_experiment_whose_engines_are_gone_is_told_in_one_line(
     cli: Cli, home: Home, verb: str, closed_port: int
 ) -> None:
