@@ -60,7 +60,10 @@ def reported(request: ExperimentRequest, tracker: Tracker) -> Reported:
         EngineError: the tracking server cannot be reached or refuses.
         UserError: a run was logged by another version.
     """
-    plan, spec, records = request.plan, request.spec, tracker.trials()
+    plan, spec = request.plan, request.spec
+    # As they were asked for, so that the first variant and the first activation are the user's; others come last.
+    places = {trial_id: place for place, trial_id in enumerate(plan.trials_by_id)}
+    records = sorted(tracker.trials(), key=lambda record: places.get(record.trial_id, len(places)))
     return Reported(
         name=spec.name,
         state=str(tracker.sweep_outcome() or "not started"),

@@ -121,7 +121,8 @@ def _styles(records: Sequence[TrialRecord]) -> Callable[[TrialRecord], str]:
 def _against(data: DataSet, of: int, cost: _Cost, published: Sequence[PublishedPoint]) -> Figure:
     groups = _groups(data, cost)
     on_front = front([(group.mean, group.cost) for group in groups], (True, False))
-    styles = list(dict.fromkeys(group.style for group in groups))
+    # In the order of the trials, so that a style looks alike in all figures.
+    styles = list(dict.fromkeys(map(_styles([one for _, one in data.trials]), (one for _, one in _done(data)))))
     traces: list[dict[str, Any]] = [_front_line(groups, on_front, cost)]
     for number, style in enumerate(styles):
         own = [group for group in groups if group.style == style]

@@ -120,6 +120,17 @@ def test_receipts_are_those_of_the_last_epoch_and_all_are_in_the_csv() -> None:
 # Accuracy and curves
 
 
+def test_an_activation_looks_alike_in_all_figures() -> None:
+    trials = [record("a", top1=0.5, seconds=90.0), record("b", top1=0.75, activation="relu", seconds=60.0)]
+    markers = [
+        {name: trace(figure, name)["marker"]["color"] for name in ("silu", "relu")}
+        for figure in figures(accuracy([reported(trials)]))
+    ]
+    assert len(markers) == 3
+    assert markers[0]["silu"] != markers[0]["relu"]
+    assert markers[1:] == markers[:1] * 2
+
+
 def test_accuracy_is_the_mean_over_seeds_and_the_front_what_nothing_beats() -> None:
     trials = [
         *arm("b0", 10, "silu", 0.5, 0.75),  # mean 0.625: the cheapest

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration import driver
 from effnet_cluster.orchestration.plan import Plan, make_plan
-from effnet_cluster.orchestration.request import ExperimentRequest
+from effnet_cluster.orchestration.request import ExperimentRequest, reported
 from effnet_cluster.orchestration.running import report_keeper
 from effnet_cluster.orchestration.running.report_keeper import NAME, ReportKeeper
 from effnet_cluster.orchestration.spec import ExperimentSpec
@@ -74,6 +74,17 @@ def test_a_report_is_written_when_a_trial_has_ended_and_not_before(
     assert "no memory" in content
     assert f"{tracker.experiment} is running: 1 failed, 1 not started." in content
     assert len(written) == 1
+
+
+def test_trials_come_as_they_were_asked_for_and_not_as_they_began(
+    tracker: Tracker, plan: Plan, request_: ExperimentRequest
+) -> None:
+    sweep_id = ensure_sweep(tracker, plan)
+    for number in (1, 0):
+        tracker.ensure_trial(job_of(plan, number), sweep_id)
+        time.sleep(0.01)  # MLflow's times are whole milliseconds
+    assert [record.seed for record in tracker.trials()] == [1, 0]
+    assert [record.seed for record in reported(request_, tracker).records] == [0, 1]
 
 
 def test_the_time_that_reports_take_is_bounded(
