@@ -105,6 +105,17 @@ def test_a_trials_run_stands_under_its_sweep_with_what_tells_it_apart(tracker: T
     assert len({(r["variant"], r["shortcut"]) for r in (client.get_run(i).data.params for i in by_id)}) == 4
 
 
+def test_a_sweep_that_goes_on_after_its_end_is_running_again(tracker: Tracker, plan: Plan) -> None:
+    parent, client = ensure_sweep(tracker, plan), MlflowClient(tracker.uri)
+    tracker.finish(parent, Outcome.FAILED, "1 of 4 trials did not complete")
+    ended = client.get_run(parent)
+    assert (ended.info.status, ended.data.tags["outcome.reason"]) == ("FAILED", "1 of 4 trials did not complete")
+    assert ensure_sweep(tracker, plan) == parent
+    again = client.get_run(parent)
+    assert (again.info.status, again.data.tags["outcome"]) == ("RUNNING", "running")
+    assert not again.data.tags.get("outcome.reason")
+
+
 def test_the_sweeps_run_holds_the_specification_that_repeats_it(tracker: Tracker, plan: Plan) -> None:
     parent = ensure_sweep(tracker, plan)
     client = MlflowClient(tracker.uri)
