@@ -82,7 +82,7 @@ def test_costs_at_other_sizes_are_those_of_the_network(name: str, size: tuple[in
 
 @pytest.mark.parametrize("name", TINY)
 def test_what_autograd_keeps_is_predicted(name: str) -> None:
-    network = make_network(network_config(name, num_classes=10)).train()
+    network = make_network(network_config(name, num_classes=1000)).train()
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def test_what_autograd_keeps_is_predicted(name: str) -> None:
         network(images(2, 96, 96))
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     memory = estimate(network.config, 2, 96).memory
-    assert memory.activations == pytest.approx(measured, rel=0.02)
+    assert memory.activations == pytest.approx(measured, rel=0.01)
     assert memory.weights == 4 * parameter_count(network)
 
 
