@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .activations import ACTIVATIONS
+from .baselines.config import BASELINES, BaselineConfig
 from .budget import Budget, largest_phi
 from .complexity import complexity
 from .config import EfficientNetConfig
 from .naming import variant
+from .networks import make_network, network_config
 from .pretrained import load_pretrained
 from .variants import VARIANTS
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIVATIONS",
+    "BASELINES",
     "VARIANTS",
+    "BaselineConfig",
     "Budget",
     "EfficientNet",
     "EfficientNetConfig",
@@ -34,6 +38,8 @@ __all__ = [
     "largest_phi",
     "load_pretrained",
     "load_weights",
+    "make_network",
+    "network_config",
     "variant",
 ]
 

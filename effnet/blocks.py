@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .activations import make_activation
-from .config import BlockConfig, BlockKind
 from .padding import Padding, pads_ahead, same_padding
+from .stages import BlockConfig, BlockKind
 
 
 class NormAct(NamedTuple):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .baselines.network import Baseline
 from .complexity import complexity
 from .model import EfficientNet
 
@@ -75,10 +76,11 @@ def normalize(maps: Tensor) -> Tensor:
     return torch.where(span > 0, (maps - low) / span.where(span > 0, 1), 0.0)
 
 
-def deepest_layer(network: EfficientNet, image_size: int | tuple[int, int], positions: int = 7) -> nn.Module:
+def deepest_layer(network: EfficientNet | Baseline, image_size: int | tuple[int, int], positions: int = 7) -> nn.Module:
     """Find the layer to explain images of a size at: the deepest whose map has enough positions to show a place.
 
-    At 224 pixels that is the head, with 7 x 7. At 32 pixels the head has one position.
+    At 224 pixels that is the head, with 7 x 7. At 32 pixels the head has one position. Of a baseline it is one of its
+    blocks.
 
     Args:
         network: one of this package.
@@ -89,14 +91,44 @@ def deepest_layer(network: EfficientNet, image_size: int | tuple[int, int], posi
         The stem, a stage or the head; the stem where none has so many positions.
 
     Raises:
-        ValueError: the image size is not positive.
+        ValueError: the image size is not positive, or too small for a baseline.
     """
+    if isinstance(network, Baseline):
+        return _deepest_block(network, image_size, positions)
     rows = complexity(network.config, image_size).stages
     layers = [network.stem, *network.stages, network.head]
     # A row's resolution is that of its input, so of the layer before it; the head keeps its own.
     sizes = [row.resolution for row in (*rows[1:], rows[-1])]
     fine = [layer for layer, size in zip(layers, sizes, strict=True) if min(size) >= positions]
     return fine[-1] if fine else network.stem
+
+
+def _last_block(network: Baseline, image_size: tuple[int, int]) -> nn.Module:
+    """The one that makes the last feature map."""
+    return _deepest_block(network, image_size, network.config.feature_edge(min(image_size)))
+
+
+def _deepest_block(network: Baseline, image_size: int | tuple[int, int], positions: int) -> nn.Module:
+    """Of the blocks that make a map, found by running a network without storage.
+
+    Adaptive pooling is none: it makes one position, or repeats those of a smaller map.
+    """
+    complexity(network.config, image_size)  # refuses a size that the network cannot take
+    shape = (image_size, image_size) if isinstance(image_size, int) else image_size
+    bare = Baseline(network.config, meta=True).eval()
+    made: list[tuple[int, tuple[int, int]]] = []
+
+    def remember(number: int, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            made.append((number, _size(output)))
+
+    for number, block in enumerate(bare.blocks()):
+        if not isinstance(block, nn.AdaptiveAvgPool2d):
+            block.register_forward_hook(lambda module, inputs, output, number=number: remember(number, output))
+    with torch.no_grad():
+        bare(torch.empty(1, 3, *shape, device="meta"))
+    fine = [number for number, size in made if min(size) >= positions]
+    return network.blocks()[fine[-1] if fine else made[0][0]]
 
 
 def class_activation_map(network: EfficientNet, images: Tensor, classes: Classes | None = None) -> ActivationMaps:
@@ -119,7 +151,7 @@ def class_activation_map(network: EfficientNet, images: Tensor, classes: Classes
 
 
 def grad_cam(
-    network: EfficientNet, images: Tensor, classes: Classes | None = None, layer: nn.Module | None = None
+    network: EfficientNet | Baseline, images: Tensor, classes: Classes | None = None, layer: nn.Module | None = None
 ) -> ActivationMaps:
     """Weigh a layer's maps by the mean gradient of a class's logit and keep what speaks for it (equations 1 and 2).
 
@@ -130,13 +162,15 @@ def grad_cam(
         images: (N, 3, H, W), normalised floats.
         classes: what to explain; by default each image's most probable class.
         layer: a module of the network that returns (N, C, h, w), such as ``network.stages[4]`` for finer maps; by
-            default ``network.head``, the last feature map. See ``deepest_layer`` for small images.
+            default ``network.head``, the last feature map, of a baseline the last block's. See ``deepest_layer`` for
+            small images.
 
     Raises:
         ValueError: a class is not one of the network's, their number is not the number of images, or the layer is not
             part of the network or returns no feature map.
     """
-    layer = network.head if layer is None else layer
+    if layer is None:
+        layer = network.head if isinstance(network, EfficientNet) else _last_block(network, _size(images))
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:

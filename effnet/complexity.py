@@ -4,62 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .activations import ActivationSpec, activation_spec
-from .config import BlockConfig, EfficientNetConfig, StageConfig
+from .baselines.config import BaselineConfig
+from .config import EfficientNetConfig
+from .costs import Complexity, Size, StageRow
 from .padding import Padding, pads_ahead, same_padding, strided
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from .stages import BlockConfig, StageConfig
 
 _FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """One row of the paper's table 1, after scaling, with its costs.
-
-    Attributes:
-        stage: 1 is the stem, then the stages of blocks, last the head with pooling and classifier.
-        operator: such as ``MBConv6, k5x5``.
-        resolution: height and width of the stage's input in pixels.
-        channels: output channels of the stage.
-        layers: number of blocks.
-        params: learned parameters.
-        macs: multiply-accumulates for one image.
-        activation_bytes: see ``Complexity``.
-    """
-
-    stage: int
-    operator: str
-    resolution: Size
-    channels: int
-    layers: int
-    params: int
-    macs: int
-    activation_bytes: int
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """What one image costs.
-
-    Attributes:
-        params: learned parameters (BatchNorm's running statistics are buffers and do not count).
-        macs: multiply-accumulates of the convolutions and the classifier in a forward pass of one image; about half of
-            its FLOPs, and what the paper's tables call FLOPs.
-        activation_bytes: bytes in float32 that autograd keeps for the backward pass of one image in eager mode: the
-            inputs of convolutions, of BatchNorm and of the classifier, the image, and what activations, gates and
-            dropout need. Left out are whatever does not grow with the batch (weights, gradients, optimizer, batch
-            statistics), workspaces, transient buffers and the loss. About half under 16-bit autocast.
-        checkpointed_bytes: the same with activation checkpointing, at the step of the backward pass that needs most:
-            the inputs of the blocks up to one and what that one keeps, with the gradients that pass through it.
-        stages: the same by stage; the stages' numbers add up to the totals.
-    """
-
-    params: int
-    macs: int
-    activation_bytes: int
-    checkpointed_bytes: int
-    stages: tuple[StageRow, ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +42,7 @@ def _backward_peak(layers: Sequence[_Cost]) -> int:
     return most
 
 
-def complexity(config: EfficientNetConfig, image_size: int | Size | None = None) -> Complexity:
+def complexity(config: EfficientNetConfig | BaselineConfig, image_size: int | Size | None = None) -> Complexity:
     """Compute the complexity of ``config`` without building the model.
 
     Args:
@@ -99,9 +50,11 @@ def complexity(config: EfficientNetConfig, image_size: int | Size | None = None)
         image_size: edge, or (height, width), of the image in pixels; by default the config's resolution.
 
     Raises:
-        ValueError: the image size is not one or two positive integers.
+        ValueError: the image size is not one or two positive integers, or too small for a baseline.
     """
     size = _image_size(config.resolution if image_size is None else image_size)
+    if isinstance(config, BaselineConfig):
+        return config.complexity(size)
     act = activation_spec(config.activation)
     blocks = config.blocks
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from .config import BlockConfig, EfficientNetConfig
+from .config import EfficientNetConfig
+from .stages import BlockConfig
 from .validation import check_choice
 
 Source = Literal["effnet", "torchvision", "timm", "efficientnet_pytorch"]

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from .complexity import Complexity, Size, complexity
-from .config import EfficientNetConfig
+from .complexity import complexity
+from .costs import Complexity, Size
+from .networks import NetworkConfig
 
 _FLOAT_BYTES = 4
 _ADAMW_MOMENTS = 2
@@ -44,14 +45,14 @@ class TrainingMemory:
 class TrainingEstimate:
     """A model and what it costs to train: ``cost`` for one image, ``memory`` for batches of ``batch`` images."""
 
-    config: EfficientNetConfig
+    config: NetworkConfig
     cost: Complexity
     memory: TrainingMemory
     batch: int
 
 
 def estimate(
-    config: EfficientNetConfig,
+    config: NetworkConfig,
     batch: int = 32,
     image_size: int | Size | None = None,
     *,
@@ -74,9 +75,9 @@ def estimate(
     cost = complexity(config, image_size)
     weights = cost.params * _FLOAT_BYTES
     head = cost.stages[-1]
-    # Whichever is larger of two that follow each other: the gradient of the classifier's weights, before it is added to
-    # what DDP keeps, and the gradients of the last feature map, before and after the activation or the norm.
-    classifier = head.channels * config.num_classes
+    # Whichever is larger of two that follow each other: the gradient of the widest layer's weights, before it is added
+    # to what DDP keeps, and the gradients of the last feature map, before and after the activation or the norm.
+    linear = config.widest_linear
     feature_map = head.channels * head.resolution[0] * head.resolution[1]
     return TrainingEstimate(
         config=config,
@@ -86,7 +87,7 @@ def estimate(
             gradients=weights,
             optimizer=_ADAMW_MOMENTS * weights,
             activations=batch * (cost.checkpointed_bytes if checkpoint_activations else cost.activation_bytes),
-            transient=0 if checkpoint_activations else _FLOAT_BYTES * max(classifier, 2 * batch * feature_map),
+            transient=0 if checkpoint_activations else _FLOAT_BYTES * max(linear, 2 * batch * feature_map),
         ),
         batch=batch,
     )

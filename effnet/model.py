@@ -49,6 +49,10 @@ class EfficientNet(nn.Module):
         nn.init.uniform_(self.classifier.weight, -bound, bound)
         nn.init.zeros_(self.classifier.bias)
 
+    def parts(self) -> list[list[nn.Module]]:
+        """The network from input to classifier: stem, stages, head, classifier."""
+        return [[part] for part in (self.stem, *self.stages.children(), self.head, self.classifier)]
+
     def features(self, x: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to the last feature map (N, ``config.scaled_head_channels``, h, w).
 

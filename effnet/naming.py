@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .baselines.config import BASELINES, own_name
 from .config import EfficientNetConfig
 from .scaling import compound_scaling
 from .variants import VARIANTS, published
@@ -38,10 +39,12 @@ class _Name:
 def canonical_name(name: str) -> str:
     """Return the one way to write ``name``: ``b0-d2.0-w1.40`` is ``b0-w1.4-d2``, ``b0-w1.0`` is ``b0``.
 
+    Names of ``BASELINES`` stay. Torchvision's names of networks that are ours, such as ``efficientnet_b0``, give ours.
+
     Raises:
-        ValueError: as ``variant``.
+        ValueError: no such network, in one line that says why.
     """
-    return _parse(name).text
+    return name if name in BASELINES else _parse(own_name(name)).text
 
 
 def phi_name(phi: float) -> str:
@@ -126,9 +129,12 @@ def _parse(name: str) -> _Name:
 def _parse_phi(name: str, base: str) -> tuple[str, float | None]:
     """The canonical base, and its φ unless that is the name of a published model (``b3.0``)."""
     match = _PHI.fullmatch(base)
+    if match is None and base in BASELINES:
+        raise ValueError(f"variant '{name}': {base} is torchvision's and cannot be scaled; write '{base}'")
     if match is None:
         raise ValueError(
-            f"unknown variant '{name}'; choose from {', '.join(VARIANTS)}, or scale one: b0-w1.4-d1.2-r1.3, b2.5"
+            f"unknown variant '{name}'; choose from {', '.join(VARIANTS)}, or scale one: b0-w1.4-d1.2-r1.3, b2.5; "
+            "or one of torchvision's, such as resnet18, densenet169 or mobilenet_v3_large"
         )
     phi = float(match[1])
     if phi > MAX_PHI:

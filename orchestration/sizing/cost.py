@@ -15,8 +15,8 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
-from ...effnet import EfficientNetConfig
 from ...effnet.memory import TrainingMemory, estimate
+from ...effnet.networks import NetworkConfig
 from ..training.job import TrialPlan
 from ..training.measured import MeasuredNetwork, Measurement, kind_of
 from ..training.micro_batch import fitting_images, largest_divisor
@@ -133,7 +133,7 @@ class CostModel(BaseModel):
             step_seconds=factor * step,
             evaluation=factor * recipe.epochs * -(-self.val_samples // workers) * per_image,
             start=_median(self.measured.starts if self.measured else (), _START_S),
-            end=_median(self.measured.ends if self.measured else (), _END_S + _END_BLOCK_S * len(trial.model.blocks)),
+            end=_median(self.measured.ends if self.measured else (), _END_S + _END_BLOCK_S * trial.model.block_count),
             memory=_GPU_RANK_BYTES if use_gpu else _RANK_BYTES + tensors,
             gpu_memory=tensors if use_gpu else 0,
         )
@@ -220,13 +220,13 @@ def _tensor_bytes(trial: TrialPlan, images: int, use_gpu: bool) -> int:
 
 # The trials of a sweep differ in little that counts here.
 @lru_cache(maxsize=4096)
-def _memory(model: EfficientNetConfig, images: int, image_size: int, checkpoint_activations: bool) -> TrainingMemory:
+def _memory(model: NetworkConfig, images: int, image_size: int, checkpoint_activations: bool) -> TrainingMemory:
     return estimate(model, images, image_size, checkpoint_activations=checkpoint_activations).memory
 
 
 @lru_cache(maxsize=4096)
 def _fitting_images(
-    model: EfficientNetConfig, image_size: int, budget: int, checkpoint_activations: bool, half: bool
+    model: NetworkConfig, image_size: int, budget: int, checkpoint_activations: bool, half: bool
 ) -> int:
     return fitting_images(model, image_size, budget, checkpoint_activations=checkpoint_activations, half=half)
 

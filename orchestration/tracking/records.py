@@ -216,8 +216,7 @@ def trial_params(job: TrainingJob) -> dict[str, Any]:
         **trial.model_dump(exclude={"trial_id", "model", "recipe", "swept"}),
         "activation": model.activation,
         "shortcut": model.shortcut,
-        "width": model.width,
-        "depth": model.depth,
+        **model.scales,
         "dropout": model.dropout,
         "stochastic_depth": model.stochastic_depth,
     }

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ...effnet import EfficientNet
     from ...effnet.export import Format
+    from ...effnet.networks import Network
     from ..training.checkpoint_store import CheckpointStore
     from ..training.classifier import ServedClassifier
 
@@ -32,7 +32,7 @@ class TrainedModel:
     """A network in eval mode on the CPU with its facts; `source` is the address that it was read from."""
 
     source: str
-    network: EfficientNet
+    network: Network
     facts: ModelFacts
 
     def served(self) -> ServedClassifier:
@@ -99,7 +99,7 @@ def best_of(store: CheckpointStore) -> tuple[TrainedModel, float]:
 
 
 def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> TrainedModel:
-    from ...effnet import EfficientNet, load_weights
+    from ...effnet import load_weights, make_network
 
     if not fields:
         raise UserError(
@@ -107,7 +107,7 @@ def _build(source: str, weights: Mapping[str, Tensor], fields: Mapping[str, Any]
         )
     try:
         facts = ModelFacts.from_dict(fields)
-        network = EfficientNet(facts.config)
+        network = make_network(facts.config)
         load_weights(network, weights, "effnet")
     except (ValueError, RuntimeError) as error:
         reason = one_line(error, 400)

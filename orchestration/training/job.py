@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
-from ...effnet import EfficientNetConfig
+from ...effnet import BaselineConfig, EfficientNetConfig
+from ...effnet.networks import NetworkConfig, config_from_dict
 from .execution import Execution
 from .recipes import Recipe
 
 
-def _read_model(value: object) -> EfficientNetConfig:
-    return value if isinstance(value, EfficientNetConfig) else EfficientNetConfig.from_dict(value)  # type: ignore[arg-type]
+def _read_model(value: object) -> NetworkConfig:
+    return value if isinstance(value, EfficientNetConfig | BaselineConfig) else config_from_dict(value)  # type: ignore[arg-type]
 
 
-Model = Annotated[
-    EfficientNetConfig, PlainValidator(_read_model), PlainSerializer(EfficientNetConfig.to_dict, return_type=dict)
-]
+def _write_model(model: NetworkConfig) -> dict[str, Any]:
+    return model.to_dict()
+
+
+Model = Annotated[NetworkConfig, PlainValidator(_read_model), PlainSerializer(_write_model, return_type=dict)]
 
 
 # Fields of a trial that follow from the others, or only name it.

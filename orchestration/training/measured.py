@@ -106,6 +106,8 @@ class ProbeOrder(BaseModel):
 
 
 def kind_of(trial: TrialPlan) -> str:
-    """A trial's activation, and its shortcuts where they are no plain ones: what changes its speed at a given size."""
-    model = trial.model
-    return model.activation if model.shortcut == "residual" else f"{model.activation}/{model.shortcut}"
+    """A trial's activation, and its shortcuts where they are no plain ones: what changes its speed at a given size.
+
+    Every baseline is a kind of its own.
+    """
+    return trial.model.kind

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ...effnet.config import EfficientNetConfig
 from ...effnet.memory import estimate
+from ...effnet.networks import NetworkConfig
 from ..errors import UserError
 from .job import TrialPlan
 from .recipes import Recipe
@@ -41,7 +41,7 @@ def is_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> bool:
     recipe = trial.recipe
     if micro_batch > 1 or recipe.freeze_backbone or (recipe.sync_bn and workers > 1):
         return True
-    return trial.model.feature_edge(trial.image_size) > 1
+    return not trial.model.has_batch_norm or trial.model.feature_edge(trial.image_size) > 1
 
 
 def require_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> None:
@@ -65,7 +65,7 @@ def require_normalizable(trial: TrialPlan, workers: int, micro_batch: int) -> No
 
 
 def fitting_images(
-    config: EfficientNetConfig, image_size: int, budget: int, *, checkpoint_activations: bool, half: bool
+    config: NetworkConfig, image_size: int, budget: int, *, checkpoint_activations: bool, half: bool
 ) -> int:
     """How many images at a time a budget of memory holds in training, by prediction; 0 if not even one.
 
@@ -81,7 +81,7 @@ def fitting_images(
 
 
 def bytes_needed(
-    config: EfficientNetConfig, image_size: int, *, checkpoint_activations: bool, half: bool
+    config: NetworkConfig, image_size: int, *, checkpoint_activations: bool, half: bool
 ) -> tuple[int, float]:
     """Bytes that a training step takes whatever its images, and besides for each image; see `fitting_images`."""
     one, two = (

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...effnet import EfficientNetConfig
+from ...effnet.networks import NetworkConfig, config_from_dict
 from ..errors import UserError
 from .normalization import IMAGENET, Channels, Normalization
 
@@ -15,7 +15,7 @@ from .normalization import IMAGENET, Channels, Normalization
 class ModelFacts:
     """What weights alone do not say. `image_size` and `eval_resize` are the evaluation transform's, in pixels."""
 
-    config: EfficientNetConfig
+    config: NetworkConfig
     classes: tuple[str, ...]
     image_size: int
     eval_resize: int
@@ -34,7 +34,7 @@ class ModelFacts:
             ValueError: a field is missing or wrong.
         """
         try:
-            config, classes = EfficientNetConfig.from_dict(fields["config"]), tuple(map(str, fields["classes"]))
+            config, classes = config_from_dict(fields["config"]), tuple(map(str, fields["classes"]))
             mean, std = fields.get("normalization", IMAGENET)
             normalization = Normalization(_channels(mean), _channels(std))
             facts = cls(config, classes, int(fields["image_size"]), int(fields["eval_resize"]), normalization)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from ...effnet import EfficientNet, load_weights
+from ...effnet import load_weights, make_network
 from ...effnet.pretrained import PRETRAINED, WeightsInfo, load_published
 from ...effnet.weights import fits_classifier, guess_source
 from ..errors import UserError
@@ -16,10 +16,13 @@ from .job import TrialPlan
 from .model_facts import ModelFacts
 from .normalization import IMAGENET, Normalization
 
+if TYPE_CHECKING:
+    from ...effnet.networks import Network
+
 _log = logging.getLogger(__name__)
 
 
-def build_network(trial: TrialPlan, trained: Normalization | None = None) -> tuple[EfficientNet, Normalization]:
+def build_network(trial: TrialPlan, trained: Normalization | None = None) -> tuple[Network, Normalization]:
     """The trial's network in training mode, and its input's normalisation. What is random comes from torch's generator.
 
     Args:
@@ -30,7 +33,7 @@ def build_network(trial: TrialPlan, trained: Normalization | None = None) -> tup
         UserError: the weights that it starts from are not here, or do not fit.
     """
     recipe = trial.recipe
-    network, start = EfficientNet(trial.model), _Start()
+    network, start = make_network(trial.model, checkpoint_activations=recipe.checkpoint_activations), _Start()
     try:
         if trained is not None:
             start = _Start(trained)
@@ -40,7 +43,6 @@ def build_network(trial: TrialPlan, trained: Normalization | None = None) -> tup
             start = _from_file(network, recipe.weights)
     except (ImportError, OSError, ValueError, UserError) as error:
         raise UserError(f"{trial.trial_id} cannot start from these weights: {error}") from None
-    network.checkpoint_activations = recipe.checkpoint_activations
     if not start.has_classifier:
         initialise_head(network.classifier)
     if recipe.freeze_backbone:
@@ -55,12 +57,12 @@ class _Start(NamedTuple):
     has_classifier: bool = False
 
 
-def _from_published(network: EfficientNet, info: WeightsInfo) -> _Start:
+def _from_published(network: Network, info: WeightsInfo) -> _Start:
     load_published(network, info, keep_classifier=False)
     return _Start(Normalization(info.transform.mean, info.transform.std))
 
 
-def _from_file(network: EfficientNet, place: str) -> _Start:
+def _from_file(network: Network, place: str) -> _Start:
     """Start from a checkpoint of ours, or from a file with a state dict by whatever library's names."""
     state, facts = read_start(place)
     source = guess_source(state, network.config)
@@ -72,17 +74,18 @@ def _from_file(network: EfficientNet, place: str) -> _Start:
     return _Start(ModelFacts.from_dict(facts).normalization if facts else IMAGENET, kept)
 
 
-def initialise_head(classifier: nn.Linear) -> None:
+def initialise_head(classifier: nn.Linear | nn.Conv2d) -> None:
     """Draw the classifier's weights from N(0, 0.01²), so that training starts from nearly equal class scores.
 
     The paper's U(±1/√classes) suits its 1000 classes. With ten, the first scores are large and wrong: after eight
     epochs on the digits B0 had a val top-1 of 0.75, and 0.98 from here (32 px, lr 2e-3, one process, n = 1 each).
     """
     nn.init.normal_(classifier.weight, std=0.01)
-    nn.init.zeros_(classifier.bias)
+    if classifier.bias is not None:
+        nn.init.zeros_(classifier.bias)
 
 
-def freeze_backbone(network: EfficientNet) -> None:
+def freeze_backbone(network: Network) -> None:
     """Train the classifier alone: no other parameter gets gradients."""
     network.requires_grad_(False)
     network.classifier.requires_grad_(True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...effnet import EfficientNet
+from ...effnet.baselines.network import Baseline
 from .recipes import Recipe
 
 
@@ -110,14 +111,16 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> Op
 def _with_factors(model: nn.Module, recipe: Recipe) -> Iterable[tuple[float, Tensor]]:
     """Each parameter with its factor on the learning rate: 1 in the classifier, `backbone_lr` in the stem.
 
-    Between them it falls geometrically (Howard and Ruder 2018, section 3.2, for layers of a language model).
+    Between them it falls geometrically over the stages, and over the blocks of a baseline (Howard and Ruder 2018,
+    section 3.2, for layers of a language model).
     """
-    if recipe.backbone_lr == 1 or not isinstance(model, EfficientNet):
+    if recipe.backbone_lr == 1 or not isinstance(model, EfficientNet | Baseline):
         return [(1.0, parameter) for parameter in model.parameters()]
-    parts: list[nn.Module] = [model.stem, *model.stages.children(), model.head, model.classifier]
+    parts = model.parts()
     last = len(parts) - 1
     return [
         (recipe.backbone_lr ** ((last - number) / last), parameter)
         for number, part in enumerate(parts)
-        for parameter in part.parameters()
+        for module in part
+        for parameter in module.parameters()
     ]

@@ -210,8 +210,8 @@ _TRANSFER = {
 }
 
 # Digits and the like, a few dozen pixels in a few thousand images: the network's five strides of 2 leave one pixel of
-# 32, so that images smaller than that are enlarged to it (`plan.scaled_resolution`); photos want `upsample` too. The
-# average's window is 100 steps, two epochs of the digits.
+# 32, so that images smaller than that are enlarged to it (`sizing.networks.scaled_resolution`); photos want `upsample`
+# too. The average's window is 100 steps, two epochs of the digits.
 _SMALL = {
     "epochs": 20,
     "lr": 4e-3,

@@ -139,6 +139,8 @@ def test_importing_the_command_line_loads_no_engine() -> None:
         (["b0"], "5,288,548"),
         (["b7"], "66,347,960"),
         (["b0", "--classes", "5"], "4,013,953"),
+        (["resnet18"], "11,689,512"),
+        (["DenseNet169", "--image-size", "64"], "14,149,480"),
     ],
 )
 def test_describe_shows_the_published_number_of_parameters(cli: Cli, arguments: list[str], expected: str) -> None:

@@ -104,7 +104,9 @@ def test_each_engine_has_one_home() -> None:
     assert {path for path in users("ray") if place(path) == TRUNK} == {"orchestration/ray_tasks.py"}
     assert places("pydantic") <= {TRUNK, TRAINING, SEARCH, SIZING, "cluster"}
     assert places("optuna") <= {SEARCH}
-    assert {path.partition("/")[0] for path in users("torchvision")} == {DATASETS}
+    assert {path.partition("/")[0] for path in users("torchvision")} == {DATASETS, EFFNET}
+    baselines = {path for path in users("torchvision") if place(path) == EFFNET}
+    assert baselines == {"effnet/baselines/building.py", "effnet/baselines/tracing.py"}
     assert places("torch") == {EFFNET, DATASETS, TRAINING, TRACKING, RUNNING, "cluster"}
     with_torch = {path for path in users("torch") if place(path) == RUNNING}
     assert with_torch == {"orchestration/running/train_worker.py", "orchestration/running/closing.py"}

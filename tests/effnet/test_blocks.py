@@ -18,8 +18,8 @@ from effnet_cluster.effnet.blocks import (
     conv2d,
     make_shortcut,
 )
-from effnet_cluster.effnet.config import BlockConfig
 from effnet_cluster.effnet.padding import Padding, same_padding
+from effnet_cluster.effnet.stages import BlockConfig
 
 NORM_ACT = NormAct("silu", bn_momentum=0.1, bn_eps=1e-5)
 BLOCK = BlockConfig(

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet_cluster.effnet.budget import Budget, Grid, base_grid, largest_of, largest_on_grid, largest_phi, phis
-from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.effnet.memory import TrainingEstimate, estimate
 from effnet_cluster.effnet.naming import phi_name, scaled_name, variant
+from effnet_cluster.effnet.stages import SHORTCUTS
 
 SMALL = Grid((0.6, 1.0, 1.3, 1.7), (0.5, 1.0, 1.4, 2.2), (0.5, 1.0, 1.2, 1.6))
 POINTS = list(product(SMALL.widths, SMALL.depths, SMALL.resolutions))

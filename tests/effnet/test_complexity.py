@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from effnet_cluster.effnet import VARIANTS, EfficientNet, EfficientNetConfig, complexity, variant
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
-from effnet_cluster.effnet.config import SHORTCUTS, StageConfig
+from effnet_cluster.effnet.stages import SHORTCUTS, StageConfig
 
 from .helpers import meta_model, parameter_count
 

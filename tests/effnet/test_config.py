@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from effnet_cluster.effnet import ACTIVATIONS, VARIANTS, EfficientNetConfig, variant
-from effnet_cluster.effnet.config import SHORTCUTS, StageConfig
+from effnet_cluster.effnet.stages import SHORTCUTS, StageConfig
 
 # blocks, stem channels, head channels: read off the reference implementation's models
 SHAPES = {

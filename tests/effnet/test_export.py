@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from effnet_cluster.effnet import EfficientNet, EfficientNetConfig, variant
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
-from effnet_cluster.effnet.config import SHORTCUTS
 from effnet_cluster.effnet.export import FORMATS, TOLERANCE, ExportError, Format, Interface, export_model
+from effnet_cluster.effnet.stages import SHORTCUTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

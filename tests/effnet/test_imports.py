@@ -17,7 +17,8 @@ def modules_after(code: str) -> set[str]:
 
 def test_planning_does_not_import_torch() -> None:
     loaded = modules_after(
-        "from effnet_cluster.effnet import ACTIVATIONS, Budget, complexity, largest_phi, variant\n"
+        "from effnet_cluster.effnet import ACTIVATIONS, Budget, complexity, largest_phi, network_config, variant\n"
+        "complexity(network_config('densenet169', num_classes=5), 64)\n"
         "complexity(variant('b7', activation='prelu'))\n"
         "largest_phi(Budget(macs=1e9, memory=1e10))"
     )

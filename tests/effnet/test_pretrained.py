@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from effnet_cluster.effnet import VARIANTS, EfficientNet, load_pretrained
+from effnet_cluster.effnet import BASELINES, VARIANTS, EfficientNet, load_pretrained, network_config
 from effnet_cluster.effnet.pretrained import PRETRAINED, HubFile, PackageFile, Preprocessing, misfit
 
 INFO = PRETRAINED["tf_lite0"]
@@ -135,7 +135,7 @@ def test_other_classes_get_a_fresh_classifier(model: EfficientNet) -> None:
 
 def test_the_transform_is_the_variants_evaluation() -> None:
     for info in PRETRAINED.values():
-        config = VARIANTS[info.variant]
+        config = network_config(info.variant)
         assert info.transform.resize == config.eval_resize
         assert info.transform.crop == (288 if info.variant == "b2" else config.resolution)
 
@@ -177,6 +177,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def name_in_torchvision(name: str) -> str:
+    if name in BASELINES:
+        return name
     return {"mobilenetv2": "mobilenet_v2", "resnet50": "resnet50"}.get(name, f"efficientnet_{name}")
 
 
@@ -202,7 +204,7 @@ def test_the_facts_are_torchvisions(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["b0", "b5", "mobilenetv2", "resnet50"])
+@pytest.mark.parametrize("name", ["b0", "b5", "mobilenetv2", "resnet50", "resnet18", "mnasnet0_5"])
 def test_a_file_in_the_cache_gives_torchvisions_network(name: str, cache: Path) -> None:
     theirs = of_torchvision(name)
     models = pytest.importorskip("torchvision.models")

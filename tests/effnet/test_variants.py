@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from effnet_cluster.effnet import VARIANTS, EfficientNet, EfficientNetConfig, variant
-from effnet_cluster.effnet.config import StageConfig
+from effnet_cluster.effnet.stages import StageConfig
 from effnet_cluster.effnet.variants import NORMS
 
 from .helpers import meta_model

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from effnet_cluster.effnet import VARIANTS, EfficientNet, EfficientNetConfig, load_weights, variant
-from effnet_cluster.effnet.config import StageConfig
 from effnet_cluster.effnet.layouts import Source, module_names
+from effnet_cluster.effnet.stages import StageConfig
 from effnet_cluster.effnet.weights import convert_state_dict, key_map
 
 SMALL: dict[str, Any] = {"width": 0.3, "depth": 0.5, "num_classes": 3}

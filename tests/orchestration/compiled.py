@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 from effnet_cluster.effnet import EfficientNet, variant
-from effnet_cluster.effnet.config import StageConfig
+from effnet_cluster.effnet.stages import StageConfig
 from effnet_cluster.orchestration.training.classifier import NormalizedModel
 from effnet_cluster.orchestration.training.data_parallel import data_parallel
 

@@ -12,10 +12,11 @@ import torch
 from effnet_cluster.datasets import BatchSequence, DataError, EpochOrder, Manifest
 from effnet_cluster.datasets.manifest import Remote
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
-from effnet_cluster.effnet.config import SHORTCUTS
+from effnet_cluster.effnet.stages import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
-from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan, scaled_resolution
+from effnet_cluster.orchestration.plan import Plan, TrialPlan, make_plan
 from effnet_cluster.orchestration.search.names import trial_id
+from effnet_cluster.orchestration.sizing.networks import scaled_resolution
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 from effnet_cluster.orchestration.training.loaders import make_loaders

@@ -14,7 +14,7 @@ from ray.train import ScalingConfig
 
 from effnet_cluster.effnet import VARIANTS
 from effnet_cluster.effnet.activations import ACTIVATION_NAMES
-from effnet_cluster.effnet.config import SHORTCUTS
+from effnet_cluster.effnet.stages import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.running.ray_internals import ElasticWorkers
 from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names

@@ -41,12 +41,17 @@ def few_digits(root: Path) -> Manifest:
 
 
 def make_job(
-    manifest: Manifest, storage: Path, *, execution: Mapping[str, Any] | None = None, **recipe: Any
+    manifest: Manifest,
+    storage: Path,
+    *,
+    variant: str = "b0-w0.25-d0.25",
+    execution: Mapping[str, Any] | None = None,
+    **recipe: Any,
 ) -> TrainingJob:
-    """A job of a tiny B0; what `recipe` does not name is the basic recipe's, over two epochs."""
+    """A job of a tiny B0, or another variant; what `recipe` does not name is the basic recipe's, over two epochs."""
     fields = {"epochs": 2, "global_batch": BATCH, "lr": 1e-3, **recipe}
     spec = ExperimentSpec.parse(
-        {"name": "x", "variants": "b0-w0.25-d0.25", "recipe": fields, "execution": dict(execution or {})}
+        {"name": "x", "variants": variant, "recipe": fields, "execution": dict(execution or {})}
     )
     plan = make_plan(spec, manifest)
     return TrainingJob(
