@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ...datasets import write_atomically
-from ...effnet import complexity, variant
+from ...effnet import complexity, network_config
 from ...effnet.pretrained import PRETRAINED
 from ...orchestration.errors import UserError
 from ...orchestration.report.accuracy import PublishedPoint
@@ -80,6 +80,6 @@ def _published() -> list[PublishedPoint]:
     """The models whose weights are published, at the size that they were evaluated at."""
     points = []
     for name, info in PRETRAINED.items():
-        cost = complexity(variant(name), info.transform.crop)
+        cost = complexity(network_config(name), info.transform.crop)
         points.append(PublishedPoint(name, cost.params, cost.macs, info.imagenet_top1 / 100))
     return points
