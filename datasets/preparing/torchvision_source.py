@@ -104,12 +104,9 @@ def _parsed(reference: str) -> tuple[_Known, Path]:
 
 
 def _opened(where: str, known: _Known, root: Path, arguments: _Arguments) -> Any:
-    try:
-        import torchvision.datasets  # optional, and it imports torch
+    import torchvision.datasets  # not before it is needed: it imports torch
 
-        kind = getattr(torchvision.datasets, known.name)
-    except ImportError as error:
-        raise DataError(f"{where}: torchvision is missing; pip install 'effnet-cluster[prepare]'") from error
+    kind = getattr(torchvision.datasets, known.name)
     # ImageNet knows no `download`, the CIFARs and the pets no `loader`: with `str` for a loader the others give paths.
     options: dict[str, Any] = dict(arguments) if known.name == "ImageNet" else {**arguments, "download": False}
     if known.name not in (*_CIFAR, "OxfordIIITPet"):
