@@ -105,6 +105,9 @@ def measure(
 
 def libraries() -> dict[str, Callable[[str], nn.Module]]:
     """Builders of the same network, dropout 0.2 and stochastic depth 0.2 in all."""
+    import torchvision
+    from torch.nn import BatchNorm2d
+
     from ..effnet import EfficientNet, variant
 
     found: dict[str, Callable[[str], nn.Module]] = {
@@ -116,16 +119,11 @@ def libraries() -> dict[str, Callable[[str], nn.Module]]:
         found["timm"] = lambda name: timm.create_model(f"efficientnet_{name}", drop_rate=0.2, drop_path_rate=0.2)
     except ImportError:
         pass
-    try:
-        import torchvision
-        from torch.nn import BatchNorm2d
 
-        def torchvisions(name: str) -> Any:
-            return getattr(torchvision.models, f"efficientnet_{name}")(dropout=0.2, norm_layer=BatchNorm2d)
+    def torchvisions(name: str) -> Any:
+        return getattr(torchvision.models, f"efficientnet_{name}")(dropout=0.2, norm_layer=BatchNorm2d)
 
-        found["torchvision"] = torchvisions
-    except ImportError:
-        pass
+    found["torchvision"] = torchvisions
     return found
 
 

@@ -30,7 +30,7 @@ from .options import seconds_option
 def command(images: int, rounds: int, seconds: float, photos: str, as_json: bool) -> None:
     """Measure decoding and augmenting on one core.
 
-    Compares with ImageFolder, webdataset and bare libjpeg-turbo (extra `bench`).
+    Compares with ImageFolder, webdataset and bare libjpeg-turbo.
     """
     from ...benchmarks import data  # with torch, which `bench -h` need not wait for
 
@@ -39,8 +39,6 @@ def command(images: int, rounds: int, seconds: float, photos: str, as_json: bool
             rows = data.measure(images, rounds, photos, budget_s=seconds, progress=show)
     except ValueError as error:
         raise UserError(str(error)) from None
-    except ImportError as error:
-        raise UserError(f"bench data needs more packages ({error.name}): pip install 'effnet-cluster[bench]'") from None
     if as_json:
         print_json([asdict(row) for row in rows], indent=2)
         return

@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Measure training steps and inference.
 
-    Compares with the same networks of timm and torchvision (extra `bench`).
+    Compares with the same networks of timm (extra `bench`) and torchvision.
     """
     settings = ModelBench(image_size, batch, rounds, threads, device, dtype, channels_last, seconds)
     results, console = [], stderr_console()
