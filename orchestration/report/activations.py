@@ -68,14 +68,14 @@ def activations(experiments: Sequence[Reported]) -> Section:
 
 
 def _maps(data: DataSet) -> dict[str, list[Cell]]:
-    """The cells of each map, by its title; only maps of two activations or more."""
+    """The cells of each map, by its title; only maps in which a variant has two activations or more."""
     found: dict[tuple[str, ...], dict[tuple[str, str], dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for experiment, record in data.trials:
         if record.outcome is Outcome.COMPLETED and record.best_top1 is not None:
             found[_others(experiment, record)][record.variant, record.activation][record.seed] = record.best_top1
     made = {}
     for others, by_cell in found.items():
-        if len({activation for _, activation in by_cell}) > 1:
+        if len(by_cell) > len({variant for variant, _ in by_cell}):
             apart = [parts for parts in zip(*found, strict=True) if len(set(parts)) > 1]
             told = [text for text in others if any(text in parts for parts in apart)]
             made[f" ({', '.join(told)})" if told else ""] = cells_of(by_cell)

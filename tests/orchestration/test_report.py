@@ -252,6 +252,10 @@ def test_activations_are_compared_with_the_first_within_a_variant() -> None:
     assert cells[2].sd is None
 
 
+def test_variants_that_have_one_activation_each_make_no_map_of_activations() -> None:
+    assert activations([reported([*arm("b0", 1, "silu", 0.5), *arm("resnet18", 2, "relu", 0.75)])]).parts == []
+
+
 def test_significance_needs_six_pairs_and_is_corrected_for_all_cells() -> None:
     first = dict.fromkeys(range(7), 0.5)
     better = dict.fromkeys(range(7), 0.625)
