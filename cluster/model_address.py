@@ -11,6 +11,7 @@ from ..orchestration.tracking.trained import TrainedModel, from_checkpoint, from
 from .engines import check_mlflow
 from .experiments import Experiments
 from .home import Home
+from .lifecycle import reconnect_tracking
 from .services import Services
 
 SCHEMES = ("models:/", "runs:/")
@@ -39,18 +40,20 @@ def load_trained(home: Home, model: str, tracking_uri: str | None = None) -> Tra
     experiments = Experiments(home)
     if name not in experiments.names() and (os.sep in model or path.suffix == ".pt"):
         raise UserError(f"--model {model}: no such file or folder, nor a trial of an experiment")
-    experiment = None
-    if tracking_uri is None or trial_id:
-        try:
-            experiment = experiments.load(name)
-        except UserError as error:
-            raise UserError(f"--model {model}: {error}; a model's address or a checkpoint's path will do too") from None
-        if tracking_uri is None and not experiment.local_mlflow:
-            tracking_uri = experiment.request.tracking_uri
-    uri = _server(home, tracking_uri)
-    if experiment is None or not trial_id:
+    if tracking_uri is not None and not trial_id:
+        return from_mlflow(check_mlflow(tracking_uri), champion_uri(name))
+    try:
+        experiment = experiments.load(name)
+    except UserError as error:
+        raise UserError(f"--model {model}: {error}; a model's address or a checkpoint's path will do too") from None
+    if tracking_uri is None:
+        experiment = reconnect_tracking(home, experiment)
+    else:
+        experiment = experiment.at(experiment.address, check_mlflow(tracking_uri))
+    uri = experiment.request.tracking_uri
+    if not trial_id:
         return from_mlflow(uri, champion_uri(name))
-    records = experiment.at(experiment.address, uri).tracker.trials()
+    records = experiment.tracker.trials()
     run_id = next((record.run_id for record in records if record.trial_id == trial_id), None)
     if run_id is None:
         raise UserError(f"--model {model}: experiment '{name}' has no such trial, or it has not begun")

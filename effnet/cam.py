@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .baselines.config import BaselineConfig
 from .baselines.network import Baseline
 from .complexity import complexity
 from .model import EfficientNet
@@ -109,13 +111,18 @@ def _last_block(network: Baseline, image_size: tuple[int, int]) -> nn.Module:
 
 
 def _deepest_block(network: Baseline, image_size: int | tuple[int, int], positions: int) -> nn.Module:
-    """Of the blocks that make a map, found by running a network without storage.
+    shape = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return network.blocks()[_deepest_place(network.config, shape, positions)]
+
+
+@lru_cache(maxsize=64)
+def _deepest_place(config: BaselineConfig, shape: tuple[int, int], positions: int) -> int:
+    """Of the blocks that make a map, found by running a network without storage: once, not for every batch.
 
     Adaptive pooling is none: it makes one position, or repeats those of a smaller map.
     """
-    complexity(network.config, image_size)  # refuses a size that the network cannot take
-    shape = (image_size, image_size) if isinstance(image_size, int) else image_size
-    bare = Baseline(network.config, meta=True).eval()
+    complexity(config, shape)  # refuses a size that the network cannot take
+    bare = Baseline(config, meta=True).eval()
     made: list[tuple[int, tuple[int, int]]] = []
 
     def remember(number: int, output: object) -> None:
@@ -128,7 +135,7 @@ def _deepest_block(network: Baseline, image_size: int | tuple[int, int], positio
     with torch.no_grad():
         bare(torch.empty(1, 3, *shape, device="meta"))
     fine = [number for number, size in made if min(size) >= positions]
-    return network.blocks()[fine[-1] if fine else made[0][0]]
+    return fine[-1] if fine else made[0][0]
 
 
 def class_activation_map(network: EfficientNet, images: Tensor, classes: Classes | None = None) -> ActivationMaps:
