@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,8 +42,15 @@ def dies(_: Target) -> str:
     return ""
 
 
-def writes(target: Target) -> str:
+def writes_beside_another(target: Target) -> str:
+    """Write one file, and stay until both of two have: side by side, so neither may share the other's folder."""
     (target.folder / "file").touch(exist_ok=False)
+    for _ in range(3000):
+        if len(list(target.folder.parent.glob("*/file"))) == 2:
+            break
+        time.sleep(0.1)
+    else:
+        raise TimeoutError("the other one never ran")
     return f"process {os.getpid()} of {torch.get_num_threads()} threads"
 
 
@@ -101,7 +109,8 @@ def test_a_failed_check_is_told_and_the_others_go_on(here: Target) -> None:
 
 def test_a_process_that_dies_fails_its_check_alone(here: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # what it starts imports this file
-    checks = [Check("a", dies), Check("b", writes), Check("c", dies), Check("d", writes), Check("e", dies)]
+    stays = writes_beside_another
+    checks = [Check("a", dies), Check("b", stays), Check("c", dies), Check("d", stays), Check("e", dies)]
     found = outcomes(checks, here, processes=2)
     assert {name for name, outcome in found.items() if outcome.verdict == "passed"} == {"b", "d"}
     assert {found[name].seen for name in "ace"} == {"its process died; standard error may say why"}
