@@ -10,6 +10,39 @@ from ..tracking.records import TrialRecord
 
 
 @dataclass(frozen=True)
+class VariantAsked:
+    """What a variant stands for in a study.
+
+    Attributes:
+        kind: which dimension is scaled: `base`, `width`, `depth`, `resolution` or `compound`; `triple` of one of the
+            coefficients' grid; empty where variants are no scaled ones.
+        factor: of the scaling, such as 1.4 times as deep; of compound scaling, the factor on the multiply-adds.
+        label: a few words for figures and tables, such as `depth x 1.4` or `α 1.2, β 1.1, γ 1.15`.
+    """
+
+    kind: str
+    factor: float
+    label: str
+
+
+@dataclass(frozen=True)
+class StudyAsked:
+    """The study that an experiment belongs to.
+
+    Attributes:
+        name: `scaling`, `coefficients`, `family`, `activations` or `shortcuts`.
+        title: for people.
+        question: what it asks, in a sentence or two.
+        variants: what each variant stands for.
+    """
+
+    name: str
+    title: str
+    question: str
+    variants: Mapping[str, VariantAsked] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Reported:
     """One experiment as a report shows it.
 
@@ -19,6 +52,7 @@ class Reported:
         records: of the trials that have started.
         histories: the finished epochs of each, by their runs' ids.
         planned: how many trials there will be.
+        study: the study that they belong to; None of others.
         asked, data, hardware: what was asked for, on what data and on what machines: names and values, to be shown.
         data_name: a short name of the data.
         settings: every setting, by its name.
@@ -31,6 +65,7 @@ class Reported:
     records: Sequence[TrialRecord]
     histories: Mapping[str, Sequence[EpochPoint]]
     planned: int
+    study: StudyAsked | None = None
     asked: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, str] = field(default_factory=dict)

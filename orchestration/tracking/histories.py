@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,8 @@ class EpochPoint:
         worker_at: when its worker of rank 0 had begun, in seconds since 1970; another than before after a restart.
         corrupt: samples that were replaced or left out.
         receipt: a hash of the consumed samples.
+        gradients: the norm of the loss's gradient at the epoch's first step, by part of the network from the images to
+            the classes; empty where that was not asked for.
     """
 
     epoch: int
@@ -42,6 +44,7 @@ class EpochPoint:
     worker_at: float | None = None
     corrupt: int = 0
     receipt: int | None = None
+    gradients: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_histories(tracker: Tracker, records: Sequence[TrialRecord]) -> dict[str, list[EpochPoint]]:
