@@ -51,6 +51,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._context, self._config = context, config
         self._training: TrialTraining | None = None
         self._last: dict[str, Any] = {}
+        # Of the latest report of this process: what the trial had before it is in its storage.
+        self._epoch = 0
         self._follows = False
         self._exchanges: Exchanges | None = None
         if context.request.spec.scheduling.name != "pbt":

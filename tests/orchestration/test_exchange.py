@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from effnet_cluster.datasets import Manifest
 from effnet_cluster.orchestration.errors import EngineError
+from effnet_cluster.orchestration.plan import make_plan
+from effnet_cluster.orchestration.request import ExperimentRequest
 from effnet_cluster.orchestration.running import exchange as module
 from effnet_cluster.orchestration.running.exchange import Exchange, Exchanges
+from effnet_cluster.orchestration.running.trial import SweepContext, Trial
+from effnet_cluster.orchestration.sizing.allocation import Shares
+from effnet_cluster.orchestration.sizing.cost import CostModel
+from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.checkpoint_names import position_name
 from effnet_cluster.orchestration.training.storage import Storage
 
@@ -95,3 +103,23 @@ def test_a_checkpoint_that_is_not_there_in_time_is_told(tmp_path: Path, monkeypa
     fill(donor, (1, 0), (2, 7))
     with pytest.raises(EngineError, match="no checkpoint of epoch 2"):
         Exchanges(donor).offer(2)
+
+
+def test_a_process_that_has_reported_nothing_offers_what_its_trial_has(digits: Manifest, tmp_path: Path) -> None:
+    """Such as one that took over weights of the last epoch: there is nothing left for it to train."""
+    spec = ExperimentSpec.parse(
+        {"name": "x", "variants": "b0", "recipe": {"lr": "1e-3,3e-3"}, "scheduling": {"name": "pbt"}}
+    )
+    plan = make_plan(spec, digits)
+    request = ExperimentRequest(
+        uid="mine", job="x", plan=plan, tracking_uri="", storage=str(tmp_path), cache_root=str(tmp_path)
+    )
+    planned = plan.trials[0]
+    trial = Trial.__new__(Trial)  # without Tune's own preparations
+    trial._trial_info = SimpleNamespace(trial_name=planned.trial_id)
+    trial.setup(planned.configuration, SweepContext(request, "", Shares((), spec.execution, CostModel(), 1, False)))
+    storage = Storage(request.storage_of(planned.trial_id))
+    given = fill(storage, (2, 0), (3, 5))
+    assert trial.save_checkpoint("")["trial"] == planned.trial_id
+    offered = {name: storage.read(f"offered/{name}") for name in storage.names("offered")}
+    assert offered == {name: given[name] for name in (position_name(2, 0),)}
