@@ -56,6 +56,12 @@ def read_histories(tracker: Tracker, records: Sequence[TrialRecord]) -> dict[str
     begun = [record.run_id for record in records if record.epochs_done]
     names = (metrics.TOP1, metrics.EPOCH_LOSS, metrics.WORKERS, metrics.WORKER_AT, metrics.CORRUPT)
     curves = {name: _curves(tracker, begun, name) for name in (*names, metrics.RECEIPT_HIGH, metrics.RECEIPT_LOW)}
+    # Each of these is of the networks alone that have so many parts.
+    with_gradients: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for name in record.gradient_metrics if record.epochs_done else ():
+            with_gradients[name].append(record.run_id)
+    curves |= {name: _curves(tracker, run_ids, name) for name, run_ids in sorted(with_gradients.items())}
     return {
         record.run_id: _points({name: found.get(record.run_id, {}) for name, found in curves.items()})
         for record in records
@@ -83,6 +89,11 @@ def _points(curves: Mapping[str, _Curve]) -> list[EpochPoint]:
                 worker_at=of(metrics.WORKER_AT, epoch),
                 corrupt=int(of(metrics.CORRUPT, epoch) or 0),
                 receipt=None if high is None or low is None else int(high) << 32 | int(low),
+                gradients={
+                    part: norm
+                    for name in curves
+                    if (part := metrics.gradient_part(name)) and (norm := of(name, epoch)) is not None
+                },
             )
         )
     return points

@@ -99,6 +99,7 @@ class TrialRecord:
         predicted_seconds: from the trial's start to its end, as predicted when it started.
         best_top1: the best validation top-1 of any epoch, a fraction.
         top1, top5, epoch_loss, images_per_second: of the latest epoch; the loss and the speed are those of training.
+        gradient_metrics: the metrics that are gradient norms, from the images to the classes.
         began, first_step, ended: when it last began to run, when its workers had taken their first step, and when it
             has ended, in seconds since 1970; None where that is not known or not so.
     """
@@ -129,6 +130,7 @@ class TrialRecord:
     top5: float | None = None
     epoch_loss: float | None = None
     images_per_second: float | None = None
+    gradient_metrics: tuple[str, ...] = ()
     began: float | None = None
     ended: float | None = None
     first_step: float | None = None
@@ -183,6 +185,7 @@ class TrialRecord:
                 top5=measured.get(metrics.TOP5),
                 epoch_loss=measured.get(metrics.EPOCH_LOSS),
                 images_per_second=measured.get(metrics.IMAGES_PER_SECOND),
+                gradient_metrics=tuple(sorted(filter(metrics.gradient_part, measured))),
                 began=float(found[tags.BEGAN]) if tags.BEGAN in found else None,
                 first_step=measured.get(metrics.FIRST_STEP_AT),
                 ended=run.info.end_time / 1000 if outcome.is_terminal and run.info.end_time else None,

@@ -73,13 +73,13 @@ class TrainingParts:
         """The models that are equal on all ranks when an epoch has ended, by name: trained and evaluated."""
         return {"model": self.model} | ({"averaged model": self.evaluated} if self.ema else {})
 
-    def step(self, batch: Batch, epoch: int, number: int) -> Tensor:
-        """One optimizer step; returns the loss, a scalar on the device, without waiting for it."""
+    def step(self, batch: Batch, epoch: int, number: int, observe: Callable[[], None] | None = None) -> Tensor:
+        """One optimizer step; returns the loss, a scalar on the device, without waiting for it. See `TrainStep`."""
         images, labels, partners = self.copy(batch)
         if self.mixing:
             assert partners is not None  # `make_loaders` asks for them
             images, labels = self.mixing(images, labels, partners, epoch, number)
-        return self.take_step(images, labels)
+        return self.take_step(images, labels, observe)
 
 
 def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapping[str, Any] | None) -> TrainingParts:

@@ -47,6 +47,9 @@ class Execution(BaseModel):
     deterministic: Annotated[
         bool, Field(description="the same bits at every run on the same kind of GPU: slower; CPUs always do so")
     ] = False
+    gradient_norms: Annotated[
+        bool, Field(description="log the gradient's norm in each part of the network at every epoch's first step")
+    ] = False
     fork_workers: Annotated[
         bool, Field(description="on this machine's own Ray, workers are copies of a process that has imported torch")
     ] = True

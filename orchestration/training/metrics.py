@@ -19,6 +19,17 @@ IMAGES_PER_SECOND, DATA_WAIT_SHARE = "time/images_per_second", "time/data_wait_s
 RANKS_EQUAL = "check/ranks_equal"
 CORRUPT = "data/corrupt"
 MODEL_TOP1 = "model/top1"
+_GRADIENT = "gradient/"
+
+
+def gradient_metric(number: int, part: str) -> str:
+    """The name of a part's gradient norm, such as `gradient/01 stage 1`: the order of names is that of the network."""
+    return f"{_GRADIENT}{number:02d} {part}"
+
+
+def gradient_part(metric: str) -> str | None:
+    """The part whose gradient norm a metric is; None of any other metric."""
+    return metric.removeprefix(_GRADIENT).partition(" ")[2] if metric.startswith(_GRADIENT) else None
 
 
 class StepPoint(NamedTuple):

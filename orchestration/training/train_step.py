@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,17 +51,21 @@ class TrainStep:
                 if parameter.requires_grad:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, labels: Tensor, observe: Callable[[], None] | None = None) -> Tensor:
         """Take a step; returns the mean loss of this rank's share, a scalar on the device, without waiting for it.
 
         Args:
             images: (N, 3, H, W) on the device, N a multiple of `micro_batch`.
             labels: on the device.
+            observe: called when the parameters have the gradients of the global batch's loss, before they are cut.
         """
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         total = self._backward(torch.split(images, self.micro_batch), torch.split(labels, self.micro_batch))
-        if self.clip is not None:
+        if self.clip is not None or observe is not None:
             self.scaler.unscale_(self.optimizer)
+        if observe is not None:
+            observe()
+        if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()

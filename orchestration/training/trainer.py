@@ -27,6 +27,7 @@ from .collectives import average_buffers, broadcast_buffers, check_ranks_agree, 
 from .epoch_report import epoch_report
 from .epoch_totals import EpochTotals, Totals
 from .errors import EveryRankError, NonFiniteLossError, PreemptedError, WrongSamplesError
+from .gradient_norms import GradientNorms
 from .job import TrainingJob
 from .loaders import make_loaders
 from .metrics import StepPoint
@@ -98,6 +99,8 @@ class Trainer:
                 sink.restore(saved["unsent"])
             self.progress, self._corrupt = self._checkpointer.restore(saved, self.parts)
         self._consensus = PreemptionConsensus(world.size)
+        # After the reduction the ranks have the same gradients.
+        self._observes = job.execution.gradient_norms and world.rank == 0
 
     def run(self) -> None:
         """Train the epochs that are left. What the best model is logged with then lies beside the checkpoints.
@@ -178,7 +181,10 @@ class Trainer:
             seed_step_randomness(self.trial.seed, step, self.world.rank)
             lr = learning_rate(self.recipe, step, sequence.batches_per_epoch)
             set_learning_rate(parts.optimizer, lr)
-            loss = parts.step(batch, epoch, number)
+            norms = GradientNorms(parts.network) if number == 0 and self._observes else None
+            loss = parts.step(batch, epoch, number, norms and norms.take)
+            if norms:
+                self._log_epoch(epoch + 1, norms.metrics())
             self._start_up.setdefault(metrics.FIRST_STEP_AT, time.time())
             if totals.add(batch, loss, number, step, lr):
                 self._require_finite(epoch, totals.first_bad())

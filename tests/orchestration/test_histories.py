@@ -47,6 +47,18 @@ def test_epochs_are_read_as_they_were_logged(tracker: Tracker, plan: Plan, monke
     assert read_histories(tracker, tracker.trials()) == expected
 
 
+def test_gradients_are_read_by_part_in_the_networks_order(tracker: Tracker, plan: Plan) -> None:
+    sweep = ensure_sweep(tracker, plan)
+    first, second = (tracker.ensure_trial(job_of(plan, number), sweep) for number in range(2))
+    norms = {metrics.gradient_metric(2, "classifier"): 3.0, metrics.gradient_metric(0, "stem"): 0.5}
+    points = [(epoch, {metrics.EPOCH: epoch, metrics.TOP1: 0.5} | (norms if epoch == 1 else {})) for epoch in (1, 2)]
+    MetricLog(tracker, first).log([MetricPoints(1_800_000_000_000, points)])
+    log(tracker, second, 1, 1_800_000_000, top1=0.25)
+    found = read_histories(tracker, tracker.trials())
+    assert [list(point.gradients.items()) for point in found[first]] == [[("stem", 0.5), ("classifier", 3.0)], []]
+    assert [point.gradients for point in found[second]] == [{}]
+
+
 def test_what_cannot_be_read_is_one_line(tracker: Tracker, plan: Plan) -> None:
     log(tracker, tracker.ensure_trial(job_of(plan), ensure_sweep(tracker, plan)), 1, 1_800_000_000, top1=0.5)
     records = tracker.trials()

@@ -453,3 +453,30 @@ def test_a_corrupt_image_is_replaced_counted_and_listed_also_after_an_interrupti
     assert name == "corrupt/epoch-001.txt"
     assert text.count(f"sample {key}: ") == caplog.text.count(f"sample {key}: ") == 1
     assert "replaced by sample" in text
+
+
+@pytest.mark.parametrize("recipe", [{"micro_batch": 4}, {"precision": "float16", "optimizer": "sgd"}])
+def test_gradients_are_measured_by_part_before_they_are_cut_and_change_nothing(
+    digits: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any]
+) -> None:
+    totals: list[float] = []
+    clip = nn.utils.clip_grad_norm_
+
+    def noting(parameters: Any, largest: float) -> torch.Tensor:
+        totals.append(float(total := clip(parameters, largest)))
+        return total
+
+    recipe |= {"clip_grad": 0.01}
+    plain = make_job(digits, tmp_path / "without", **recipe)
+    train(plain)
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", noting)
+    sink = Memory()
+    job = make_job(digits, tmp_path / "with", execution={"gradient_norms": True}, **recipe)
+    train(job, sink)
+    assert not differences(without_times(final_state(job))["model"], without_times(final_state(plain))["model"])
+    for epoch, total in zip((1, 2), (totals[0], totals[STEPS]), strict=True):
+        norms = {metrics.gradient_part(name): value for name, value in sorted(sink.epochs[epoch].items())}
+        del norms[None]
+        assert list(norms) == ["stem", *(f"stage {number}" for number in range(1, 8)), "head", "classifier"]
+        assert min(norms.values()) > 0
+        assert math.hypot(*norms.values()) == pytest.approx(total, rel=1e-4)
