@@ -64,11 +64,16 @@ def phi_name(phi: float) -> str:
 def scaled_name(base: str, width: float = 1.0, depth: float = 1.0, resolution: float = 1.0) -> str:
     """Return the canonical name of ``base`` with its width, depth and resolution multiplied, as in ``b0-w1.4-d1.2``.
 
+    The base may have factors of its own: ``b0-w0.5`` twice as wide is ``b0``.
+
     Raises:
         ValueError: the base is unknown or a factor is out of range.
     """
-    factors = (("w", width), ("d", depth), ("r", resolution))
-    return canonical_name("-".join([base, *(f"{sign}{round(factor, 4):g}" for sign, factor in factors)]))
+    parsed = _parse(own_name(base))
+    stem = _Name(parsed.base, parsed.phi).text
+    by_sign = {"w": width, "d": depth, "r": resolution}
+    products = {sign: round(factor * parsed.factors.get(sign, 1.0), 4) for sign, factor in by_sign.items()}
+    return canonical_name("-".join([stem, *(f"{sign}{product:g}" for sign, product in products.items())]))
 
 
 def variant(name: str, /, **overrides: Any) -> EfficientNetConfig:

@@ -13,6 +13,7 @@ from ..effnet.memory import estimate
 from .errors import UserError
 from .node_facts import NodeFacts, this_machine
 from .plan import Plan
+from .studies.presets import comparisons, fewest_seeds, smallest_p
 from .training.job import TrialPlan
 from .training.micro_batch import largest_divisor
 
@@ -26,12 +27,32 @@ _PREFETCHED = 2
 
 def notes(plan: Plan) -> list[str]:
     """What is allowed but may surprise, a line each."""
+    found = []
     most = max(_counts(plan, trial)[-1] for trial in plan.examples)
     if plan.val_samples < most:
-        return [
+        found.append(
             f"validation has {plan.val_samples} images for {most} workers; some of them evaluate none, which is correct"
-        ]
-    return []
+        )
+    same = dict.fromkeys(_same_networks(plan))
+    found += [f"{first} and {second} are the same network, by rounding" for first, second in same]
+    compared, seeds = comparisons(plan.spec), len(plan.spec.seeds)
+    if compared and seeds < (fewest := fewest_seeds(compared)):
+        found.append(
+            f"{seeds} {'seed' if seeds == 1 else 'seeds'} cannot tell any of {compared:,} compared pairs apart: the "
+            f"smallest p is {smallest_p(seeds, compared):.2g}; for one below 0.05 it takes --seeds 0-{fewest - 1}"
+        )
+    return found
+
+
+def _same_networks(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Pairs of variants that scaling has made equal."""
+    seen: dict[object, str] = {}
+    for trial in plan.examples:
+        model = trial.model
+        built = model.activation, model.shortcut, trial.params, trial.macs, trial.image_size
+        first = seen.setdefault(built, trial.variant)
+        if first != trial.variant:
+            yield first, trial.variant
 
 
 def require_machine(plan: Plan, storage: str) -> None:

@@ -9,6 +9,7 @@ from .plan import Plan
 from .report.contents import Reported
 from .sizing.cost import CostModel
 from .spec import ExperimentSpec
+from .studies.roles import asked
 from .tracking.histories import read_histories
 from .tracking.runs import Tracker
 from .training.settings import params_of
@@ -70,6 +71,7 @@ def reported(request: ExperimentRequest, tracker: Tracker) -> Reported:
         records=records,
         histories=read_histories(tracker, records),
         planned=plan.trial_count,
+        study=asked(spec.study, spec.variants) if spec.study else None,
         asked=_asked(plan),
         data=_data(plan),
         hardware=_hardware(request),

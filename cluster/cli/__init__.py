@@ -14,6 +14,7 @@ from .errors import exit_on_error
 # Verbs are imported when they are called: `--help` and completion answer at once.
 _VERBS = {
     "submit": "submit",
+    "study": "study",
     "up": "up",
     "down": "down",
     "status": "status",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -29,6 +29,7 @@ def setting_options(
     section: str = "",
     help: Mapping[str, str] = SECTION_HELP,
     show_defaults: bool = True,
+    besides: Sequence[str] = (),
 ) -> Decorator:
     """Give a command a flag for every setting of a model; what is not given is None.
 
@@ -39,10 +40,11 @@ def setting_options(
         section: the section of those that a field puts into none.
         help: a line under the heading of a section.
         show_defaults: whether help tells the defaults.
+        besides: names of settings that the command has in another form.
     """
     groups: list[Decorator] = []
     for name, settings in by_section(settings_of(model, section)).items():
-        options = [_option(setting, show_defaults) for setting in settings]
+        options = [_option(setting, show_defaults) for setting in settings if setting.name not in besides]
         groups += [cloup.option_group(name.capitalize(), *options, help=help.get(name))] if name else options
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 # `orchestration` is the trunk, without its wings.
 EFFNET, DATASETS, TRAINING = "effnet", "datasets", "orchestration/training"
 TRACKING, REPORT, SEARCH = "orchestration/tracking", "orchestration/report", "orchestration/search"
+STUDIES = "orchestration/studies"
 SIZING, RUNNING, DRIVER = "orchestration/sizing", "orchestration/running", "orchestration/driver.py"
 TRUNK = "orchestration"
 ERRORS, LOGS = "orchestration/errors.py", "orchestration/logs.py"
@@ -26,7 +27,8 @@ MAY_IMPORT = {
     SIZING: {EFFNET, ERRORS, TRAINING},
     TRACKING: {EFFNET, DATASETS, ERRORS, TRAINING, SEARCH},
     REPORT: {ERRORS, SEARCH, TRACKING},
-    TRUNK: (LOWER := {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, SIZING, TRACKING, REPORT}),
+    STUDIES: {EFFNET, TRAINING, REPORT},
+    TRUNK: (LOWER := {EFFNET, DATASETS, ERRORS, LOGS, TRAINING, SEARCH, SIZING, TRACKING, REPORT, STUDIES}),
     RUNNING: LOWER | {TRUNK},
     DRIVER: LOWER | {TRUNK, RUNNING},
     "benchmarks": LOWER | {TRUNK, RUNNING},

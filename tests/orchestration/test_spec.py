@@ -17,7 +17,8 @@ from effnet_cluster.effnet.activations import ACTIVATION_NAMES
 from effnet_cluster.effnet.stages import SHORTCUTS
 from effnet_cluster.orchestration.errors import UserError
 from effnet_cluster.orchestration.running.ray_internals import ElasticWorkers
-from effnet_cluster.orchestration.spec import ExperimentSpec, parse_names
+from effnet_cluster.orchestration.search.lists import parse_names
+from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.training.execution import Execution, WorkerRange
 from effnet_cluster.orchestration.training.recipes import RECIPES, Recipe, RecipeName
 from effnet_cluster.orchestration.training.settings import Setting, params_of, settings_of

@@ -1,0 +1,45 @@
+"""`effnet-cluster study`: the studies of compound scaling and beyond it, each as one experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from ...orchestration.errors import UserError
+from ...orchestration.spec import ExperimentSpec
+from ...orchestration.studies.presets import STUDIES, comparisons, fewest_seeds, fill
+from ...orchestration.training.settings import settings_of
+from .help_pages import PagedCommand
+from .submission import given_fields, submission_options, submit
+
+_LISTED = "\n".join(f"  {name:<14}{study.question}" for name, study in STUDIES.items())
+_HELP = f"""Answer a question of compound scaling with one experiment.
+
+\b
+{_LISTED}
+
+A study is a sweep with settings of its own where you give none. Each arm gets as many seeds as it takes to tell two of
+them apart; --budget-hours cuts them, and says what can then not be seen. The report ends in the study's figure and
+table; `report`, `resume`, `extend` and `compare` take it as any experiment.
+"""
+
+
+@cloup.command("study", cls=PagedCommand, help=_HELP)
+@click.argument("study", metavar="NAME", type=click.Choice(tuple(STUDIES)))
+@cloup.option("--base", default="b0", show_default=True, help="Network that is scaled or varied.")
+@submission_options(besides=("study",))
+def command(study: str, base: str, spec_file: Path | None, **options: Any) -> None:
+    """See `_HELP`."""
+    settings = settings_of(ExperimentSpec)
+    flags = {setting.name: options.pop(setting.name) for setting in settings if setting.name != "study"}
+    try:
+        fields = fill(study, given_fields(spec_file, flags), base)
+    except ValueError as error:
+        raise UserError(f"--base: {error}") from None
+    if "seeds" not in fields:
+        spec = ExperimentSpec.parse({"name": study, **fields})
+        fields["seeds"] = list(range(fewest_seeds(comparisons(spec))))
+    submit(fields, **options)

@@ -1,0 +1,183 @@
+"""The studies of compound scaling and what goes beyond it: each is a question and the sweep that answers it.
+
+Tan and Le 2019 (arXiv:1905.11946): scaling is figures 3 and 8, coefficients section 3.3, the family table 2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+from ...effnet.budget import base_grid
+from ...effnet.naming import scaled_name
+from ...effnet.scaling import compound_scaling
+from ...effnet.stages import SHORTCUTS
+from ..training.recipes import RECIPES, Recipe
+
+StudyName = Literal["scaling", "coefficients", "family", "activations", "shortcuts"]
+Fields: TypeAlias = Mapping[str, Any]
+
+# Of the compound coefficient in `scaling`: each step about doubles the multiply-adds.
+_PHIS = (1, 2)
+# Of the grid of α, β and γ: coarser than the paper's, which 111 networks would be.
+_STEP = 0.1
+_DEPTHS = (1.0, 1.4, 2.0)
+_ACTIVATIONS = ("silu", "relu", "leaky_relu", "elu", "gelu", "mish", "hardswish", "prelu")
+# Learning rates that each activation is tried with, as factors on the recipe's. That one was tuned for SiLU.
+_RATES = (1 / 4, 1, 4)
+_SMALLEST_P = 0.05
+
+
+@dataclass(frozen=True)
+class Study:
+    """A preset.
+
+    Attributes:
+        title: for people.
+        question: what it asks.
+        networks: the lists of variants, activations and shortcuts that it compares, for a base network.
+        fields: other settings of a specification that it wants.
+        tuned: whether each arm is tried with several learning rates, of which it gets the best.
+        differences: how many are tested, by the numbers of variants, activations and shortcuts.
+    """
+
+    title: str
+    question: str
+    networks: Callable[[str], Fields]
+    fields: Fields = field(default_factory=dict)
+    tuned: bool = False
+    differences: Callable[[int, int, int], int] = lambda variants, activations, shortcuts: (
+        variants * activations * shortcuts - 1
+    )
+
+
+def _scaled(base: str) -> Fields:
+    """The base, and each dimension alone and all of them at about the same multiply-adds."""
+    names = [base]
+    for phi in _PHIS:
+        compound = compound_scaling(phi)
+        side = math.sqrt(compound.flops)
+        factors = ({"width": side}, {"depth": compound.flops}, {"resolution": side}, vars(compound))
+        names += [scaled_name(base, **{name: round(factor, 2) for name, factor in one.items()}) for one in factors]
+    return {"variants": names}
+
+
+def _coefficients(base: str) -> Fields:
+    return {"variants": [base, *(scaled_name(base, beta, alpha, gamma) for alpha, beta, gamma in base_grid(_STEP))]}
+
+
+_GRADIENTS = MappingProxyType({"execution": {"gradient_norms": True}})
+
+STUDIES: Mapping[str, Study] = MappingProxyType(
+    {
+        "scaling": Study(
+            "Scaling one dimension or all",
+            "What do width, depth and resolution give, each alone and all together, for the same multiply-adds?",
+            _scaled,
+        ),
+        "coefficients": Study(
+            "The coefficients of compound scaling",
+            "In which proportion should width, depth and resolution grow, if multiply-adds double?",
+            _coefficients,
+            differences=lambda *_: 1,  # the best against the next
+        ),
+        "family": Study(
+            "The family",
+            "What do the models of a family give for their parameters and multiply-adds?",
+            lambda _: {"variants": [f"b{number}" for number in range(8)]},
+        ),
+        "activations": Study(
+            "Activation functions",
+            "Which activation is the best, each with its own learning rate, and what does it do to the gradient?",
+            lambda base: {"variants": [base], "activations": _ACTIVATIONS},
+            _GRADIENTS,
+            tuned=True,
+            differences=lambda variants, activations, _: variants * (activations - 1),
+        ),
+        "shortcuts": Study(
+            "Shortcuts as networks get deeper",
+            "What do skip connections of each kind give as the network gets deeper, and what to the gradient?",
+            lambda base: {
+                "variants": [scaled_name(base, depth=depth) for depth in _DEPTHS],
+                "shortcuts": SHORTCUTS,
+            },
+            _GRADIENTS,
+            differences=lambda variants, _, shortcuts: variants * (shortcuts - 1),
+        ),
+    }
+)
+assert tuple(STUDIES) == get_args(StudyName)
+
+
+def fill(name: str, fields: Fields, base: str = "b0") -> dict[str, Any]:
+    """The fields of a specification, with the study's where a person said nothing.
+
+    Args:
+        name: of the study.
+        fields: as people write them.
+        base: the network that is scaled or varied, if `fields` have no variants.
+
+    Raises:
+        ValueError: there is no such base network.
+    """
+    study = STUDIES[name]
+    filled = {**study.networks(base), **fields, "study": name}
+    for section, wanted in study.fields.items():
+        filled[section] = {**wanted, **fields.get(section, {})}
+    if study.tuned and (rates := _rates(fields)):
+        recipe = fields.get("recipe", {})
+        filled["recipe"] = {**({"name": recipe} if isinstance(recipe, str) else recipe), "lr": rates}
+    return filled
+
+
+def _rates(fields: Fields) -> list[float] | None:
+    """Learning rates around the recipe's; None where the fields have several, or a recipe that is none."""
+    recipe = fields.get("recipe", {})
+    fields_of = {"name": recipe} if isinstance(recipe, str) else recipe
+    search = fields.get("search")
+    swept = search.get("sweep", {}) if isinstance(search, Mapping) else {}
+    if not isinstance(fields_of, Mapping) or "lr" in swept:
+        return None
+    named = RECIPES.get(fields_of.get("name", "basic"), {})
+    try:
+        rate = float(fields_of.get("lr", named.get("lr", Recipe.model_fields["lr"].default)))
+    except (TypeError, ValueError):
+        return None  # a list, or a mistake that the recipe tells
+    return [float(f"{rate * factor:.4g}") for factor in _RATES]
+
+
+class Compared(Protocol):
+    """What a specification says of its networks."""
+
+    @property
+    def study(self) -> StudyName | None: ...
+    @property
+    def variants(self) -> tuple[str, ...]: ...
+    @property
+    def activations(self) -> tuple[str, ...]: ...
+    @property
+    def shortcuts(self) -> tuple[str, ...]: ...
+
+
+def comparisons(spec: Compared) -> int:
+    """How many differences a specification's study tests; 0 without a study."""
+    if spec.study is None:
+        return 0
+    return STUDIES[spec.study].differences(len(spec.variants), len(spec.activations), len(spec.shortcuts))
+
+
+def fewest_seeds(comparisons: int) -> int:
+    """How many seeds a sign-flip test needs so that any of some differences can have p < 0.05.
+
+    The smallest two-sided p of n seeds is 2/2ⁿ, times the number of comparisons by Holm's correction.
+    """
+    return next(seeds for seeds in itertools.count(1) if smallest_p(seeds, comparisons) < _SMALLEST_P)
+
+
+def smallest_p(seeds: int, comparisons: int) -> float:
+    """The smallest corrected p that so many seeds can have."""
+    return min(1.0, comparisons * 2.0 ** (1 - seeds))
