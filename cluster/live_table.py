@@ -136,8 +136,9 @@ def forecast_lines(forecast: Forecast, price: float | None = None) -> Iterator[s
 
 def _epochs(plan: Plan) -> str:
     """How many epochs the trials train, such as `10` or `5 to 20`."""
-    domain = plan.spec.search.sweep.get("epochs")
-    return f"{min(domain.ends)} to {max(domain.ends)}" if domain else str(plan.spec.recipe.epochs)
+    swept = plan.spec.search.sweep.get("epochs")
+    epochs = set(swept.ends) if swept else {trial.recipe.epochs for trial in plan.examples}
+    return f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else str(*epochs)
 
 
 def _tail(plan: Plan) -> str:

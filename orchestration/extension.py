@@ -81,6 +81,8 @@ def _new(spec: ExperimentSpec, name: str, text: str) -> tuple[object, ...]:
 def _require_more_epochs(before: ExperimentSpec, after: ExperimentSpec) -> None:
     if "epochs" in before.search.sweep:
         raise UserError(f"'{before.name}' sweeps its epochs, which --epochs would make the same; submit another one")
+    if before.variant_epochs:
+        raise UserError(f"the variants of '{before.name}' have epochs of their own; submit another one")
     if after.recipe.epochs <= before.recipe.epochs:
         raise UserError(
             f"--epochs {after.recipe.epochs}: the trials of '{before.name}' have {before.recipe.epochs}; name more"

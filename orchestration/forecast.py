@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from .errors import UserError
 from .plan import Plan
@@ -62,6 +63,28 @@ class Forecast:
         return tuple(span.demand.trial_id for span in self.schedule.critical_path())
 
 
+Fair = Literal["epochs", "macs", "time"]
+
+
+def variant_epochs(plan: Plan, fair: Fair, forecast: Forecast) -> dict[str, int]:
+    """Epochs by variant with which each takes as much as the most expensive one takes for the recipe's epochs.
+
+    Args:
+        plan: with the recipe's epochs for all.
+        fair: what is to be equal: `epochs`, `macs` of the whole training, or its `time`.
+        forecast: of the plan; for `time` its steps should be measured ones.
+    """
+    if fair == "epochs":
+        return {}
+    costs: dict[str, float] = {}
+    for trial in plan.examples:
+        cost = forecast.costs[trial.trial_id]
+        each = trial.macs if fair == "macs" else cost.step_seconds * trial.batches_per_epoch
+        costs[trial.variant] = max(costs.get(trial.variant, 0.0), each)
+    most = max(costs.values())
+    return {name: round(plan.spec.recipe.epochs * most / cost) for name, cost in costs.items()}
+
+
 def within_budget(
     plan: Plan, hours: float, forecast: Callable[[Plan], Forecast], replan: Callable[[ExperimentSpec], Plan]
 ) -> tuple[Plan, str]:
@@ -94,7 +117,9 @@ def within_budget(
                 "raise it, or leave variants out"
             )
         recipe = spec.recipe.model_copy(update={"epochs": epochs})
-        plan = replan(spec.model_copy(update={"seeds": spec.seeds[:seeds], "recipe": recipe}))
+        by_variant = {name: max(1, number * epochs // asked) for name, number in spec.variant_epochs.items()}
+        cut = {"seeds": spec.seeds[:seeds], "recipe": recipe, "variant_epochs": by_variant}
+        plan = replan(spec.model_copy(update=cut))
         needed = forecast(plan).worker_hours
     cuts = [
         f"{left} of {of} {what}"

@@ -184,7 +184,8 @@ class Plan(BaseModel):
         spec, facts = self.spec, self.data_facts
         if facts is None or facts.name is None or facts.shuffle_block is None:
             raise UserError(f"'{spec.name}' was planned by an earlier version, which cannot add trials; submit it anew")
-        recipe = parse_fields(type(spec.recipe), spec.recipe.model_dump() | swept)
+        epochs = {"epochs": spec.variant_epochs[variant]} if variant in spec.variant_epochs else {}
+        recipe = parse_fields(type(spec.recipe), spec.recipe.model_dump() | epochs | swept)
         swept = {field: getattr(recipe, field) for field in swept}
         if recipe.pretrained and variant not in PRETRAINED:
             known = ", ".join(name for name in PRETRAINED if name not in BASELINES)

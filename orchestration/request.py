@@ -85,6 +85,7 @@ def reported(request: ExperimentRequest, tracker: Tracker) -> Reported:
 def _asked(plan: Plan) -> dict[str, str]:
     spec, scheduling = plan.spec, plan.spec.scheduling.name
     swept = {name: str(domain) for name, domain in spec.search.sweep.items()}
+    by_variant = ", ".join(f"{name} {number}" for name, number in spec.variant_epochs.items())
     return {
         "trials": f"{plan.trial_count:,}",
         "variants": ", ".join(spec.variants),
@@ -92,6 +93,7 @@ def _asked(plan: Plan) -> dict[str, str]:
         "shortcuts": ", ".join(spec.shortcuts),
         "seeds": ", ".join(map(str, spec.seeds)),
         "recipe": f"{spec.recipe.name}, {spec.recipe.epochs} epochs, global batch {spec.recipe.global_batch}",
+        **({"epochs by variant": by_variant} if by_variant else {}),
         **{f"swept: {name}": values for name, values in swept.items()},
         **({"search": f"{spec.search.method}, for {', '.join(spec.search.objectives)}"} if swept else {}),
         **({"scheduler": scheduling} if scheduling != "none" else {}),

@@ -138,6 +138,11 @@ class ExperimentSpec(BaseModel):
         Field(ge=8, description="input side in pixels, for all variants"),
         Shown(section="model", default="by variant and data"),
     ] = None
+    variant_epochs: Annotated[
+        dict[str, Annotated[int, Field(ge=1)]],
+        Field(description="epochs of some variants in place of --epochs, such as b0=40,b1=20"),
+        Shown(section="recipe", metavar="LIST", default=""),
+    ] = {}
     recipe: Recipe = Recipe()
     search: Search = Search()
     execution: Execution = Execution()
@@ -215,6 +220,23 @@ class ExperimentSpec(BaseModel):
     def _expand_seeds(cls, value: Any) -> Any:
         parts = value if isinstance(value, list | tuple) else [] if value is None else [value]
         return parse_seeds(",".join(map(str, parts)))
+
+    @field_validator("variant_epochs", mode="before")
+    @classmethod
+    def _read_epochs(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=")[::2] for part in value.split(",") if part.strip()]
+        return {canonical_name(name.strip()): number.strip() for name, number in pairs}
+
+    @model_validator(mode="after")
+    def _check_epochs(self) -> ExperimentSpec:
+        for name in self.variant_epochs:
+            if name not in self.variants:
+                raise ValueError(f"variant_epochs: {name} is none of the variants {', '.join(self.variants)}")
+        if self.variant_epochs and "epochs" in self.search.sweep:
+            raise ValueError("variant_epochs and swept epochs are two ways to say one thing; leave out one")
+        return self
 
     @field_validator("seeds")
     @classmethod

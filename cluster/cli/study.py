@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import cloup
 
 from ...orchestration.errors import UserError
+from ...orchestration.forecast import Fair
 from ...orchestration.spec import ExperimentSpec
 from ...orchestration.studies.presets import STUDIES, comparisons, fewest_seeds, fill
 from ...orchestration.training.settings import settings_of
@@ -30,8 +31,15 @@ table; `report`, `resume`, `extend` and `compare` take it as any experiment.
 @cloup.command("study", cls=PagedCommand, help=_HELP)
 @click.argument("study", metavar="NAME", type=click.Choice(tuple(STUDIES)))
 @cloup.option("--base", default="b0", show_default=True, help="Network that is scaled or varied.")
+@cloup.option(
+    "--fair",
+    type=click.Choice(get_args(Fair)),
+    default="epochs",
+    show_default=True,
+    help="What the variants have in common; the largest trains --epochs.",
+)
 @submission_options(besides=("study",))
-def command(study: str, base: str, spec_file: Path | None, **options: Any) -> None:
+def command(study: str, base: str, fair: Fair, spec_file: Path | None, **options: Any) -> None:
     """See `_HELP`."""
     settings = settings_of(ExperimentSpec)
     flags = {setting.name: options.pop(setting.name) for setting in settings if setting.name != "study"}
@@ -42,4 +50,4 @@ def command(study: str, base: str, spec_file: Path | None, **options: Any) -> No
     if "seeds" not in fields:
         spec = ExperimentSpec.parse({"name": study, **fields})
         fields["seeds"] = list(range(fewest_seeds(comparisons(spec))))
-    submit(fields, **options)
+    submit(fields, fair=fair, **options)

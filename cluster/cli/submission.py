@@ -13,7 +13,7 @@ import cloup
 
 from ...datasets import DIGITS, Manifest
 from ...orchestration.errors import UserError
-from ...orchestration.forecast import within_budget
+from ...orchestration.forecast import Fair, variant_epochs, within_budget
 from ...orchestration.plan import make_plan
 from ...orchestration.preflight import notes, require_machine
 from ...orchestration.search.names import slug
@@ -79,11 +79,13 @@ def submit(
     tracking_uri: str | None,
     dashboard_port: int | None,
     mlflow_port: int | None,
+    fair: Fair = "epochs",
 ) -> None:
     """Do what a command with `submission_options` is called for.
 
     Args:
         fields: of the specification, as people write them.
+        fair: what the variants have in common.
 
     The other arguments are the options' values.
     """
@@ -113,7 +115,12 @@ def submit(
     problem, forecast = predictor.refusal(plan), None
     if problem and predictor.here and not dry_run:
         raise UserError(problem)
+    if problem and fair != "epochs":
+        raise UserError(f"--fair {fair} takes a prediction, but {problem}")
     if not problem:
+        if by_variant := variant_epochs(plan, fair, predictor.forecast(plan)):
+            spec = spec.model_copy(update={"variant_epochs": by_variant})
+            plan = make_plan(spec, manifest)
         if budget_hours is not None:
             plan, cut = within_budget(plan, budget_hours, predictor.forecast, lambda spec: make_plan(spec, manifest))
             print_warnings([cut] if cut else [])

@@ -6,12 +6,14 @@ Tan and Le 2019 (arXiv:1905.11946): scaling is figures 3 and 8, coefficients sec
 from __future__ import annotations
 
 import itertools
-import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
+from ...effnet import complexity, network_config
 from ...effnet.budget import base_grid
 from ...effnet.naming import scaled_name
 from ...effnet.scaling import compound_scaling
@@ -56,14 +58,32 @@ class Study:
 
 
 def _scaled(base: str) -> Fields:
-    """The base, and each dimension alone and all of them at about the same multiply-adds."""
+    """The base, then steps of compound scaling, each with every dimension alone at about its multiply-adds."""
     names = [base]
     for phi in _PHIS:
-        compound = compound_scaling(phi)
-        side = math.sqrt(compound.flops)
-        factors = ({"width": side}, {"depth": compound.flops}, {"resolution": side}, vars(compound))
-        names += [scaled_name(base, **{name: round(factor, 2) for name, factor in one.items()}) for one in factors]
+        compound = _grown(base, vars(compound_scaling(phi)))
+        names += [
+            *(_alone(base, dimension, _macs(compound)) for dimension in ("width", "depth", "resolution")),
+            compound,
+        ]
     return {"variants": names}
+
+
+def _grown(base: str, factors: Mapping[str, float]) -> str:
+    return scaled_name(base, **{dimension: round(factor, 2) for dimension, factor in factors.items()})
+
+
+def _alone(base: str, dimension: str, macs: float) -> str:
+    """The base with one dimension scaled to the nearest number of multiply-adds; channels and blocks are rounded."""
+    names = [_grown(base, {dimension: 1 + step / 100}) for step in range(100 * (2 ** max(_PHIS)))]
+    after = bisect_left(names, macs, key=_macs)
+    return min(names[max(0, after - 1) : after + 1], key=lambda name: abs(_macs(name) - macs))
+
+
+@cache
+def _macs(name: str) -> int:
+    config = network_config(name)
+    return complexity(config, config.resolution).macs
 
 
 def _coefficients(base: str) -> Fields:

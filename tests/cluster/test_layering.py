@@ -78,7 +78,7 @@ def places(module: str) -> set[str]:
 
 def test_the_reader_of_imports_sees_them_all() -> None:
     """Otherwise every test here would pass on a house without imports."""
-    found = set(imports(Path("cluster/cli/submit.py")))
+    found = set(imports(Path("cluster/cli/submission.py")))
     assert {"click", "effnet_cluster.orchestration.plan.make_plan"} <= found
     assert "effnet_cluster.cluster.cli.console.stderr_console" in found
     assert "effnet_cluster.cluster.home.Home" in found

@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 # A new option is an edit here: whoever makes one should mean it.
 EXECUTION_OPTIONS = [
     *("--cache-limit", "--checkpoint-steps", "--controller", "--cpus-per-worker", "--deterministic", "--device"),
-    *("--fork-workers", "--no-fork-workers"),
+    *("--fork-workers", "--no-fork-workers", "--gradient-norms", "--no-gradient-norms"),
     *("--loader-workers", "--no-deterministic"),
     *("--max-concurrent", "--max-failures", "--on-corrupt", "--workers"),
 ]
@@ -54,7 +54,7 @@ SUBMIT_OPTIONS = sorted(
         *("--no-freeze-backbone", "--no-pretrained", "--no-sync-bn", "--objectives", "--optimizer", "--policy"),
         *("--precision", "--pretrained", "--recipe", "--save", "--schedule", "--search", "--search-seed", "--seeds"),
         *("--shortcuts", "--shuffle-block", "--spec", "--stochastic-depth", "--storage", "--sweep", "--sync-bn"),
-        *("--tail", "--tracking-uri", "--trials", "--upsample", "--variants"),
+        *("--study", "--tail", "--tracking-uri", "--trials", "--upsample", "--variants", "--variant-epochs"),
         *("--warmup-epochs", "--weight-decay", "--weights", "-h"),
     ]
 )
