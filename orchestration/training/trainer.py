@@ -182,7 +182,7 @@ class Trainer:
             lr = learning_rate(self.recipe, step, sequence.batches_per_epoch)
             set_learning_rate(parts.optimizer, lr)
             norms = GradientNorms(parts.network) if number == 0 and self._observes else None
-            loss = parts.step(batch, epoch, number, norms and norms.take)
+            loss = parts.step(batch, epoch, number, norms.take if norms else None)
             if norms:
                 self._log_epoch(epoch + 1, norms.metrics())
             self._start_up.setdefault(metrics.FIRST_STEP_AT, time.time())
