@@ -30,7 +30,7 @@ table; `report`, `resume`, `extend` and `compare` take it as any experiment.
 
 @cloup.command("study", cls=PagedCommand, help=_HELP)
 @click.argument("study", metavar="NAME", type=click.Choice(tuple(STUDIES)))
-@cloup.option("--base", default="b0", show_default=True, help="Network that is scaled or varied.")
+@cloup.option("--base", metavar="LIST", default="b0", show_default=True, help="Networks that are scaled or varied.")
 @cloup.option(
     "--fair",
     type=click.Choice(get_args(Fair)),
@@ -44,7 +44,7 @@ def command(study: str, base: str, fair: Fair, spec_file: Path | None, **options
     settings = settings_of(ExperimentSpec)
     flags = {setting.name: options.pop(setting.name) for setting in settings if setting.name != "study"}
     try:
-        fields = fill(study, given_fields(spec_file, flags), base)
+        fields = fill(study, given_fields(spec_file, flags), [name.strip() for name in base.split(",")])
     except ValueError as error:
         raise UserError(f"--base: {error}") from None
     if "seeds" not in fields:

@@ -18,11 +18,13 @@ class VariantAsked:
             coefficients' grid; empty where variants are no scaled ones.
         factor: of the scaling, such as 1.4 times as deep; of compound scaling, the factor on the multiply-adds.
         label: a few words for figures and tables, such as `depth x 1.4` or `α 1.2, β 1.1, γ 1.15`.
+        base: the variant that it is compared with, itself of a base; a study may have several.
     """
 
     kind: str
     factor: float
     label: str
+    base: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
@@ -133,19 +133,21 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
 assert tuple(STUDIES) == get_args(StudyName)
 
 
-def fill(name: str, fields: Fields, base: str = "b0") -> dict[str, Any]:
+def fill(name: str, fields: Fields, bases: Sequence[str] = ("b0",)) -> dict[str, Any]:
     """The fields of a specification, with the study's where a person said nothing.
 
     Args:
         name: of the study.
         fields: as people write them.
-        base: the network that is scaled or varied, if `fields` have no variants.
+        bases: the networks that are scaled or varied, if `fields` have no variants.
 
     Raises:
         ValueError: there is no such base network.
     """
     study = STUDIES[name]
-    filled = {**study.networks(base), **fields, "study": name}
+    networks = [study.networks(base) for base in bases]
+    variants = list(dict.fromkeys(name for found in networks for name in found["variants"]))
+    filled = {**networks[0], "variants": variants, **fields, "study": name}
     for section, wanted in study.fields.items():
         filled[section] = {**wanted, **fields.get(section, {})}
     if study.tuned and (rates := _rates(fields)):

@@ -22,7 +22,7 @@ BASE = "b0-w0.5-d0.5"
 
 
 def spec_of(study: str, base: str = "b0", **fields: Any) -> ExperimentSpec:
-    return ExperimentSpec.parse({"name": "x", **fill(study, fields, base)})
+    return ExperimentSpec.parse({"name": "x", **fill(study, fields, base.split(","))})
 
 
 def macs(name: str) -> int:
@@ -74,6 +74,16 @@ def _factors(name: str) -> list[tuple[str, float]]:
 def test_what_a_variant_stands_for_is_read_off_its_name(study: Any, variant: str, expected: tuple[str, float]) -> None:
     role = asked(study, ("b0", variant)).variants[variant]
     assert (role.kind, role.factor) == (expected[0], pytest.approx(expected[1], rel=0.01))
+
+
+def test_each_kind_of_network_has_its_own_base() -> None:
+    """The paper's table 3 scales two older networks."""
+    spec = spec_of("scaling", "mobilenetv2,resnet50")
+    roles = asked("scaling", spec.variants).variants
+    assert len(roles) == 18
+    for name, role in roles.items():
+        assert role.base == name.split("-")[0]
+        assert (role.kind == "base") == (role.base == name)
 
 
 def test_every_study_is_a_specification_and_a_persons_settings_win() -> None:
