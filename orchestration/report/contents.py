@@ -36,12 +36,14 @@ class StudyAsked:
         title: for people.
         question: what it asks, in a sentence or two.
         variants: what each variant stands for.
+        compared: swept fields whose values it compares; other swept fields are tuned.
     """
 
     name: str
     title: str
     question: str
     variants: Mapping[str, VariantAsked] = field(default_factory=dict)
+    compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Tan and Le 2019 (arXiv:1905.11946): scaling is figures 3 and 8, coefficients sec
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ from ...effnet.budget import base_grid
 from ...effnet.naming import scaled_name
 from ...effnet.scaling import compound_scaling
 from ...effnet.stages import SHORTCUTS
+from ..search.domains import assignments
 from ..training.recipes import RECIPES, Recipe
 
-StudyName = Literal["scaling", "coefficients", "family", "activations", "shortcuts"]
+StudyName = Literal["scaling", "coefficients", "family", "activations", "shortcuts", "transfer", "ema"]
 Fields: TypeAlias = Mapping[str, Any]
 
 # Of the compound coefficient in `scaling`: each step about doubles the multiply-adds.
@@ -44,7 +46,8 @@ class Study:
         networks: the lists of variants, activations and shortcuts that it compares, for a base network.
         fields: other settings of a specification that it wants.
         tuned: whether each arm is tried with several learning rates, of which it gets the best.
-        differences: how many are tested, by the numbers of variants, activations and shortcuts.
+        compared: swept fields whose values are compared with each other; the first value is the reference.
+        differences: how many are tested together, by the numbers of variants, activations and shortcuts.
     """
 
     title: str
@@ -52,9 +55,8 @@ class Study:
     networks: Callable[[str], Fields]
     fields: Fields = field(default_factory=dict)
     tuned: bool = False
-    differences: Callable[[int, int, int], int] = lambda variants, activations, shortcuts: (
-        variants * activations * shortcuts - 1
-    )
+    compared: tuple[str, ...] = ()
+    differences: Callable[[int, int, int], int] = lambda variants, activations, shortcuts: variants - 1
 
 
 def _scaled(base: str) -> Fields:
@@ -103,12 +105,14 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             "The coefficients of compound scaling",
             "In which proportion should width, depth and resolution grow, if multiply-adds double?",
             _coefficients,
-            differences=lambda *_: 1,  # the best against the next
+            # All pairs but those of the base: any might have been the best and the next.
+            differences=lambda variants, *_: math.comb(variants - 1, 2),
         ),
         "family": Study(
             "The family",
             "What do the models of a family give for their parameters and multiply-adds?",
             lambda _: {"variants": [f"b{number}" for number in range(8)]},
+            differences=lambda variants, activations, shortcuts: variants * activations * shortcuts - 1,
         ),
         "activations": Study(
             "Activation functions",
@@ -116,7 +120,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             lambda base: {"variants": [base], "activations": _ACTIVATIONS},
             _GRADIENTS,
             tuned=True,
-            differences=lambda variants, activations, _: variants * (activations - 1),
+            differences=lambda _, activations, __: activations - 1,
         ),
         "shortcuts": Study(
             "Shortcuts as networks get deeper",
@@ -127,6 +131,23 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             },
             _GRADIENTS,
             differences=lambda variants, _, shortcuts: variants * (shortcuts - 1),
+        ),
+        "transfer": Study(
+            "Transfer from published weights",
+            "What do published ImageNet weights give on these data, against a start from random weights?",
+            lambda base: {"variants": [base]},
+            {"recipe": {"pretrained": [False, True]}},
+            tuned=True,
+            compared=("pretrained",),
+            differences=lambda variants, activations, shortcuts: variants * activations * shortcuts,
+        ),
+        "ema": Study(
+            "Averaged weights",
+            "What do averages of the weights give, of which decay, at the best epoch and at the last?",
+            lambda base: {"variants": [base]},
+            {"recipe": {"ema": [0.0, 0.9, 0.99, 0.999]}},
+            compared=("ema",),
+            differences=lambda variants, activations, shortcuts: 3 * variants * activations * shortcuts,
         ),
     }
 )
@@ -149,24 +170,26 @@ def fill(name: str, fields: Fields, bases: Sequence[str] = ("b0",)) -> dict[str,
     variants = list(dict.fromkeys(name for found in networks for name in found["variants"]))
     filled = {**networks[0], "variants": variants, **fields, "study": name}
     for section, wanted in study.fields.items():
-        filled[section] = {**wanted, **fields.get(section, {})}
+        filled[section] = {**wanted, **_section(fields, section)}
     if study.tuned and (rates := _rates(fields)):
-        recipe = fields.get("recipe", {})
-        filled["recipe"] = {**({"name": recipe} if isinstance(recipe, str) else recipe), "lr": rates}
+        filled["recipe"] = {**_section(filled, "recipe"), "lr": rates}
     return filled
+
+
+def _section(fields: Fields, name: str) -> Fields:
+    """A section of a specification; the recipe may be said in a word. What is none is told where it is read."""
+    found = fields.get(name, {})
+    return {"name": found} if isinstance(found, str) else found if isinstance(found, Mapping) else {}
 
 
 def _rates(fields: Fields) -> list[float] | None:
     """Learning rates around the recipe's; None where the fields have several, or a recipe that is none."""
-    recipe = fields.get("recipe", {})
-    fields_of = {"name": recipe} if isinstance(recipe, str) else recipe
-    search = fields.get("search")
-    swept = search.get("sweep", {}) if isinstance(search, Mapping) else {}
-    if not isinstance(fields_of, Mapping) or "lr" in swept:
+    recipe = _section(fields, "recipe")
+    if "lr" in assignments(_section(fields, "search").get("sweep")):
         return None
-    named = RECIPES.get(fields_of.get("name", "basic"), {})
+    named = RECIPES.get(recipe.get("name", "basic"), {})
     try:
-        rate = float(fields_of.get("lr", named.get("lr", Recipe.model_fields["lr"].default)))
+        rate = float(recipe.get("lr", named.get("lr", Recipe.model_fields["lr"].default)))
     except (TypeError, ValueError):
         return None  # a list, or a mistake that the recipe tells
     return [float(f"{rate * factor:.4g}") for factor in _RATES]

@@ -26,7 +26,7 @@ def asked(study: StudyName, variants: Sequence[str]) -> StudyAsked:
         base = next((base for base in bases if _scales(base, name)), name)
         bases += [base] if base == name else []
         roles[name] = _role(study, base, name)
-    return StudyAsked(study, preset.title, preset.question, roles)
+    return StudyAsked(study, preset.title, preset.question, roles, preset.compared)
 
 
 def _scales(base: str, name: str) -> bool:

@@ -29,6 +29,7 @@ from .conftest import Cli, keep
 VERBS = [
     *(
         "submit",
+        "study",
         "up",
         "down",
         "status",

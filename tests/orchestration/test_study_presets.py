@@ -86,6 +86,17 @@ def test_each_kind_of_network_has_its_own_base() -> None:
         assert (role.kind == "base") == (role.base == name)
 
 
+def test_what_is_compared_is_swept_beside_what_is_tuned() -> None:
+    transfer = spec_of("transfer", "tf_lite0,tf_lite1")
+    assert {name: domain.ends for name, domain in transfer.search.sweep.items()} == {
+        "lr": (0.001, 0.004, 0.016),
+        "pretrained": (False, True),
+    }
+    assert comparisons(transfer) == 2
+    for study in STUDIES.values():
+        assert set(study.compared) <= set(study.fields.get("recipe", {}))
+
+
 def test_every_study_is_a_specification_and_a_persons_settings_win() -> None:
     for name in STUDIES:
         spec = spec_of(name, BASE)
@@ -105,6 +116,7 @@ def test_every_study_is_a_specification_and_a_persons_settings_win() -> None:
         ({"recipe": {"lr": "0.1"}}, [0.025, 0.1, 0.4]),
         ({"recipe": {"lr": "0.1,0.2"}}, [0.1, 0.2]),
         ({"search": {"sweep": {"lr": "0.1,0.2"}}}, [0.1, 0.2]),
+        ({"search": {"sweep": ["lr=0.1,0.2"]}}, [0.1, 0.2]),
     ],
 )
 def test_each_activation_is_tried_with_rates_around_the_recipes(fields: dict[str, Any], rates: list[float]) -> None:
