@@ -125,7 +125,7 @@ def sign_flip_p(values: Sequence[float]) -> float:
     # Sums that are equal in truth may differ in their last bits.
     seen = abs(float(np.sum(values))) - 1e-12 * float(sizes.sum())
     as_far = int(np.sum(np.abs(flips @ sizes) >= seen))
-    return (as_far + drawn) / (len(flips) + drawn)
+    return float((as_far + drawn) / (len(flips) + drawn))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
