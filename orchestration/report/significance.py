@@ -141,7 +141,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 def smallest_p(pairs: int, comparisons: int = 1) -> float:
     """The smallest p that so many pairs can give with Holm's correction for so many comparisons."""
-    return min(1.0, comparisons * 2 / 2**pairs)
+    return min(1.0, comparisons * 2.0 ** (1 - pairs))
 
 
 def seeds_needed(comparisons: int = 1) -> int:

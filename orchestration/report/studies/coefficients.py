@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from ..parts import Figure, Numbers, Part, label
@@ -29,7 +30,7 @@ def parts(group: Group) -> list[Part]:
         found.append(accuracy_by_macs(group, lines))
     if not found:
         return []
-    return [*found, *budgets(group, {number: arm.label for number, arm in enumerate(group.arms)})]
+    return [*found, *budgets(replace(group, arms=triples), {number: arm.label for number, arm in enumerate(triples)})]
 
 
 def ranked(arms: Sequence[StudyArm]) -> list[StudyArm]:

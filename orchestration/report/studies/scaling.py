@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..parts import Figure, Numbers, Part, Table, log_axis
+from ..parts import Facts, Figure, Numbers, Part, Table, log_axis
 from ..quantities import count
 from ..significance import Difference, differences
 from .arms import Group, StudyArm
 from .drawing import PRINTED, TOP1_AXIS, series
 from .readings import ABOUT_EQUAL, nearest_in_macs, saturates_at
-from .words import DIFFERING, EXACT, TESTED, Row, arms_table, budgets, exact_of, power, texts_of
+from .words import EXACT, TESTED, Row, arms_table, budgets, differing_columns, exact_of, power, texts_of
 
 SINGLE = ("width", "depth", "resolution")
 _KINDS = (*SINGLE, "compound")
@@ -23,7 +23,7 @@ def parts(group: Group) -> list[Part]:
     if not group.done:
         return []
     found: list[Part] = [accuracy_by_macs(group, lines), *_table(group, base)]
-    found += _saturation(lines, base)
+    found += _saturation(group, lines, base)
     found += _compound(group, lines)
     return [*found, *budgets(group, {number: arm.label for number, arm in enumerate(group.arms)})]
 
@@ -59,8 +59,8 @@ def accuracy_by_macs(group: Group, lines: Mapping[str, Sequence[StudyArm]]) -> F
     return Figure(
         key=f"{group.key}-macs",
         title=f"Top-1 against multiply-adds, by what is scaled{group.suffix}",
-        caption="Mean over seeds of the best validation top-1; bars are 95 % bootstrap intervals. All lines begin at "
-        "the base model.",
+        caption="Mean over seeds of the best validation top-1; bars are 95 % bootstrap intervals."
+        + (" All lines begin at the base model." if base_of(group.done) else ""),
         data=traces,
         layout={"xaxis": axis, "yaxis": TOP1_AXIS},
         numbers=Numbers(("kind", "variant", "factor", "macs", "n", "mean", "sd", "low", "high"), rows),
@@ -76,15 +76,15 @@ def _table(group: Group, base: StudyArm | None) -> list[Part]:
     to_base = dict(zip((arm.variant for arm in others), compared, strict=True))
     rows = [
         Row(
-            (arm.label, arm.asked.kind, f"{arm.asked.factor:g}", count(arm.macs), count(arm.params)),
-            (arm.label, arm.asked.kind, arm.asked.factor, arm.macs, arm.params),
+            (arm.variant, arm.asked.kind, f"{arm.asked.factor:g}", count(arm.macs), count(arm.params)),
+            (arm.variant, arm.asked.kind, arm.asked.factor, arm.macs, arm.params),
             arm.spread,
             to_base.get(arm.variant),
         )
         for arm in arms
     ]
     title = f"Scaled models{group.suffix}"
-    leading = ("model", "kind", "factor", "MACs", "params")
+    leading = ("variant", "kind", "factor", "MACs", "params")
     table = arms_table(f"{group.key}-models", title, leading, rows, "to base", "Differences are to the base model.")
     return [table, power(compared, "differences to base")]
 
@@ -94,44 +94,44 @@ def _place(arm: StudyArm) -> int:
     return kinds.index(arm.asked.kind) if arm.asked.kind in kinds else len(kinds)
 
 
-def _saturation(lines: Mapping[str, Sequence[StudyArm]], base: StudyArm | None) -> list[Part]:
+def _saturation(group: Group, lines: Mapping[str, Sequence[StudyArm]], base: StudyArm | None) -> list[Part]:
     """In words, where each line saturates; its steps are tested with the correction for those of all lines."""
     pairs = {kind: list(zip(arms[1:], arms, strict=False)) for kind, arms in lines.items()}
     tested = iter(differences([(one.top1s, other.top1s) for own in pairs.values() for one, other in own]))
     steps = {kind: [next(tested) for _ in own] for kind, own in pairs.items()}
-    told = [saturation(kind, lines[kind], own) for kind, own in steps.items() if own]
+    told = {kind: saturation(lines[kind], own) for kind, own in steps.items() if own}
     if not told:
         return []
-    every = [step for own in steps.values() for step in own]
     begins = "" if base else " The base model has no completed trial, so the lines begin at their first models."
     return [
-        f"Where each dimension saturates: {'; '.join(told)}.{begins} A step is from one model of a line to the next; "
-        "several small ones may add up to what the table's differences show.",
-        power(every, "steps of all lines"),
+        Facts(f"Where each dimension saturates{group.suffix}", told),
+        "A step is from one model of a line to the next; several small ones may add up to what the table's differences "
+        f"show.{begins}",
+        power([step for own in steps.values() for step in own], "steps of all lines"),
     ]
 
 
-def saturation(kind: str, arms: Sequence[StudyArm], steps: Sequence[Difference]) -> str:
+def saturation(arms: Sequence[StudyArm], steps: Sequence[Difference]) -> str:
     """What can be said of where a line saturates.
 
     Args:
-        kind: the dimension.
         arms: of the line.
         steps: what each but the first has more than the one before it.
     """
     if not any(step.p is not None for step in steps):
-        return f"{kind}: no step is tested"
+        return "no step is tested"
     seeds = max(step.pairs for step in steps)
     at = saturates_at(steps)
-    lost = [f", and {arms[n].label} is lower than the one before" for n in _lower(steps)]
+    losses = "".join(f"; {arms[number].label} is lower than the one before it" for number in _lower(steps))
     if at == len(steps):
-        return f"{kind}: its last step, to {arms[-1].label}, is still a gain: it does not saturate here{''.join(lost)}"
-    rest = [step.detectable for step in steps[at:] if step.detectable is not None]
-    small = f" (steps of less than about {max(rest):.4f} could not all have been seen)" if rest else ""
+        return f"not within these factors: the last step, to {arms[at].label}, is still a gain{losses}"
+    untested = sum(step.p is None for step in steps[at:])
+    losses += f"; {untested} of the steps not tested" if untested else ""
+    beyond = [step.detectable for step in steps[at:] if step.detectable is not None]
+    missed = f"; steps of less than about {max(beyond):.4f} may have been missed" if beyond else ""
     if at == 0:
-        first = f"no step from {arms[0].label} on is a gain that {seeds} seeds tell apart"
-        return f"{kind}: {first}, so where it saturates is not known{small}{''.join(lost)}"
-    return f"{kind}: no step beyond {arms[at].label} is told apart as a gain with {seeds} seeds{small}{''.join(lost)}"
+        return f"not known: from {arms[0].label} on, no step is told apart as a gain with {seeds} seeds{losses}{missed}"
+    return f"at {arms[at].label}: no step beyond it is told apart as a gain with {seeds} seeds{losses}{missed}"
 
 
 def _lower(steps: Sequence[Difference]) -> list[int]:
@@ -158,7 +158,7 @@ def _compound(group: Group, lines: Mapping[str, Sequence[StudyArm]]) -> list[Par
     table = Table(
         f"{group.key}-compound",
         f"Compound against one dimension at about equal multiply-adds{group.suffix}",
-        ["compound", "against", "its MACs ratio", "compound has more: mean ± sd", *DIFFERING],
+        ["compound", "against", "its MACs ratio", "compound has more: mean ± sd", *differing_columns()],
         rows,
         Numbers(["compound", "kind", "against", "macs_ratio", *EXACT], numbers),
         "Of each dimension, the model that is nearest in multiply-adds, if neither has more than "

@@ -108,8 +108,8 @@ def _over_depth(
     return Figure(
         key=f"{group.key}-{key}",
         title=f"{title}{group.suffix}",
-        caption="Mean over seeds of completed trials; bars are 95 % bootstrap intervals. Marks of the same depth stand a "
-        "little apart.",
+        caption="Mean over seeds of completed trials; bars are 95 % bootstrap intervals. Marks of the same depth stand "
+        "a little apart.",
         data=traces,
         layout={
             "xaxis": {

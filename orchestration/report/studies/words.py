@@ -15,13 +15,15 @@ from ..significance import SIGNIFICANT, Difference, Spread, seeds_needed, smalle
 from .arms import Group, StudyArm
 from .readings import BUDGETS, standings, swaps
 
-FIVE_SEEDS = "fewer than six seeds can never reach 0.05 (arXiv 2511.19794)"
+FEW_SEEDS = (
+    "With n seeds, the smallest two-sided p of a sign-flip test is 2/2ⁿ, and with Holm's correction as many times that "
+    "as there are comparisons: fewer than six seeds can never reach 0.05 (arXiv 2511.19794)."
+)
 TESTED = (
     "p is that of a sign-flip test of the paired seeds' differences with Holm's correction; two are called different "
     f"only where p < {SIGNIFICANT}. Could be seen: the difference that so many seeds find with 80 % power at 5 %, as "
     "if it were the only comparison."
 )
-DIFFERING = ("its 95% interval", "pairs", "p", "which is", "could be seen")
 EXACT = ("difference", "pairs", "difference_sd", "difference_low", "difference_high", "p", "could_be_seen")
 # Pairs that are named in a sentence.
 _MOST_PAIRS = 8
@@ -64,12 +66,14 @@ def arms_table(
         caption: what is special about this table.
     """
     has_differences = any(row.difference for row in rows)
+    # Nearly always the pairs are the seeds, and the table is wide without them.
+    fewer = any(row.difference and row.spread and row.difference.pairs != row.spread.n for row in rows)
     measured = ["n", "top-1: mean ± sd", "95% interval"]
-    differing = [f"{compared}: mean ± sd", *DIFFERING] if has_differences else []
+    differing = [f"{compared}: mean ± sd", *differing_columns(fewer)] if has_differences else []
     shown, numbers = [], []
     for row in rows:
         cells = [str(row.spread.n if row.spread else 0), mean_sd(row.spread), interval(row.spread)]
-        differing_cells = texts_of(row.difference) if has_differences else []
+        differing_cells = texts_of(row.difference, fewer) if has_differences else []
         shown.append([*row.texts, *cells, *differing_cells, *(text for text, _ in row.more)])
         numbers.append([*row.exact, *_exact(row.spread), *exact_of(row.difference), *(value for _, value in row.more)])
     return Table(
@@ -96,12 +100,18 @@ def interval(spread: Spread | None, form: str = ".4f") -> str:
     return "" if spread is None or spread.low is None else f"{spread.low:{form}} to {spread.high:{form}}"
 
 
-def texts_of(one: Difference | None) -> list[str]:
-    """A difference's mean with its deviation and then the columns `DIFFERING`; empty where there is none."""
+def differing_columns(with_pairs: bool = True) -> list[str]:
+    """The columns that follow a mean difference."""
+    return ["its 95% interval", *(["pairs"] if with_pairs else []), "p", "which is", "could be seen"]
+
+
+def texts_of(one: Difference | None, with_pairs: bool = True) -> list[str]:
+    """A difference's mean with its deviation and then the columns that follow; empty where there is none."""
     if one is None:
-        return [""] * (1 + len(DIFFERING))
+        return [""] * (1 + len(differing_columns(with_pairs)))
+    pairs = [str(one.pairs)] if with_pairs else []
     tested = [number(one.p, ".2g"), one.verdict, number(one.detectable)]
-    return [mean_sd(one.spread, "+.4f"), interval(one.spread, "+.4f"), str(one.pairs), *tested]
+    return [mean_sd(one.spread, "+.4f"), interval(one.spread, "+.4f"), *pairs, *tested]
 
 
 def exact_of(one: Difference | None) -> list[Any]:
@@ -138,7 +148,7 @@ def account(experiment: Reported, arms: Sequence[StudyArm]) -> str:
         )
         if any(len(arm.chosen) == 1 and len(arm.grid) > 1 for arm in arms):
             told.append("Arms with one seed chose their settings by that seed, which flatters them.")
-    return " ".join(told)
+    return " ".join([*told, FEW_SEEDS])
 
 
 def power(differences: Iterable[Difference | None], what: str) -> str:
@@ -150,24 +160,19 @@ def power(differences: Iterable[Difference | None], what: str) -> str:
     """
     tested = [one for one in differences if one is not None and one.p is not None]
     if not tested:
-        return (
-            f"Nothing is tested ({what}): that takes two seeds or more that two arms share. With n seeds the smallest "
-            f"two-sided p is 2/2ⁿ, so {FIVE_SEEDS}."
-        )
+        return f"Of the {what}, none is tested: that takes two seeds or more that both have."
     fewest, most = (extreme(one.pairs for one in tested) for extreme in (min, max))
-    pairs = f"{most}" if fewest == most else f"{fewest} to {most}"
-    held = f"With {pairs} paired seeds the smallest two-sided p of a sign-flip test is 2/2ⁿ = {smallest_p(most):.2g}"
-    if len(tested) > 1:
-        held += f", and with Holm's correction for {len(tested)} {what} {smallest_p(most, len(tested)):.2g}"
+    pairs, bound = (f"{most}" if fewest == most else f"{fewest} to {most}"), smallest_p(most, len(tested))
     needed = seeds_needed(len(tested))
-    if most < needed:
-        held += f": none of them can come below {SIGNIFICANT}, which takes {needed} seeds"
-    held += f"; {FIVE_SEEDS}." if most < 6 else "."
+    reach = f"no p below {bound:.2g} can come of them" + (
+        f", so none is told apart; that takes {needed} seeds or more" if most < needed else ""
+    )
     seen = sorted(one.detectable for one in tested if one.detectable is not None)
     spans = f" ({seen[0]:.4f} to {seen[-1]:.4f})" if len(seen) > 1 else ""
     return (
-        f"{held} By their spread, these seeds could have seen a difference of about {statistics.median(seen):.4f}"
-        f"{spans} before that correction, with 80 % power at 5 %: a smaller one may be there."
+        f"{what[0].upper()}{what[1:]}: {len(tested)} tested, with {pairs} paired seeds; {reach}. By their spread, so "
+        f"many seeds could have seen a difference of about {statistics.median(seen):.4f}{spans} with 80 % power at "
+        "5 %, before the correction: a smaller one may be there."
     )
 
 
@@ -188,10 +193,12 @@ def budgets(group: Group, names: Mapping[int, str]) -> list[Part]:
         listed += [f"{len(pairs) - _MOST_PAIRS:,} more"] if len(pairs) > _MOST_PAIRS else []
         told = (
             f"The order changes with the budget: of {count:,} pairs, {len(pairs):,} stand the other way round at a "
-            f"quarter or half of the epochs (the finally better first): {'; '.join(listed)}."
+            f"quarter or half of the epochs (named first: which is better in the end): {'; '.join(listed)}."
         )
     else:
         told = f"The order of the means is the same at a quarter, half and the whole of the epochs ({count:,} pairs)."
+    if len({one.n for one in found}) > 1:
+        told += " Some arms have more seeds than others, which is a part of it."
     told += (
         " These are orders of means, not tested; and an early epoch is not what a shorter training ends with, where "
         "the learning rate falls over the whole training."
