@@ -11,9 +11,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
@@ -117,15 +119,20 @@ def sign_flip_p(values: Sequence[float]) -> float:
     draws assignments, among which the one that was seen counts, so that p is never zero (Phipson and Smyth 2010).
     """
     sizes = np.abs(np.asarray(values))
-    drawn = len(sizes) > int(np.log2(_MOST_FLIPS))
-    if drawn:
-        flips = np.random.default_rng(0).choice((-1.0, 1.0), (_MOST_FLIPS, len(sizes)))
-    else:
-        flips = 1.0 - 2.0 * (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1)
+    flips = _flips(len(sizes))
     # Sums that are equal in truth may differ in their last bits.
     seen = abs(float(np.sum(values))) - 1e-12 * float(sizes.sum())
     as_far = int(np.sum(np.abs(flips @ sizes) >= seen))
+    drawn = 2 ** len(sizes) > len(flips)
     return float((as_far + drawn) / (len(flips) + drawn))
+
+
+@lru_cache(maxsize=4)
+def _flips(count: int) -> NDArray[np.float64]:
+    """Signs of so many differences, a row per assignment: all of them, or as many as are drawn."""
+    if 2**count > _MOST_FLIPS:
+        return np.random.default_rng(0).choice((-1.0, 1.0), (_MOST_FLIPS, count))
+    return 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -92,7 +92,7 @@ def _table(group: Group, reference: StudyArm, compared: Sequence[Difference]) ->
         f"Differences are to {reference.activation}, the first that was asked for."
         + (" In brackets: how many seeds count at these settings." if swept else ""),
     )
-    return [table, power(compared, f"differences to {reference.activation}")]
+    return [table, *power(compared, f"differences to {reference.activation}")]
 
 
 def _heat_map(group: Group) -> list[Part]:

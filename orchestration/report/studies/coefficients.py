@@ -120,4 +120,4 @@ def _table(group: Group, triples: Sequence[StudyArm], compared: Sequence[Differe
         "winner has more",
         f"Differences are what the winner has more, corrected for all {len(compared):,} pairs of triples.",
     )
-    return [table, power(compared, "pairs of triples")]
+    return [table, *power(compared, "pairs of triples")]

@@ -67,7 +67,7 @@ def _table(group: Group, arms: Sequence[StudyArm], published: Mapping[str, Publi
         f"about the same accuracy, which so few seeds cannot tell.{beside}",
         last,
     )
-    return [table, power(compared, f"differences to {name_of(smallest, group)}")]
+    return [table, *power(compared, f"differences to {name_of(smallest, group)}")]
 
 
 def _figure(group: Group, arms: Sequence[StudyArm]) -> Figure:

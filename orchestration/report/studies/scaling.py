@@ -86,7 +86,7 @@ def _table(group: Group, base: StudyArm | None) -> list[Part]:
     title = f"Scaled models{group.suffix}"
     leading = ("variant", "kind", "factor", "MACs", "params")
     table = arms_table(f"{group.key}-models", title, leading, rows, "to base", "Differences are to the base model.")
-    return [table, power(compared, "differences to base")]
+    return [table, *power(compared, "differences to base")]
 
 
 def _place(arm: StudyArm) -> int:
@@ -107,7 +107,7 @@ def _saturation(group: Group, lines: Mapping[str, Sequence[StudyArm]], base: Stu
         Facts(f"Where each dimension saturates{group.suffix}", told),
         "A step is from one model of a line to the next; several small ones may add up to what the table's differences "
         f"show.{begins}",
-        power([step for own in steps.values() for step in own], "steps of all lines"),
+        *power([step for own in steps.values() for step in own], "steps of all lines"),
     ]
 
 
@@ -165,4 +165,4 @@ def _compound(group: Group, lines: Mapping[str, Sequence[StudyArm]]) -> list[Par
         f"{ABOUT_EQUAL:g} times the other's. {TESTED}",
         frozenset({"compound", "against", "which is"}),
     )
-    return [table, power(compared, "comparisons of compound")]
+    return [table, *power(compared, "comparisons of compound")]

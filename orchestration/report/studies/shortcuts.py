@@ -75,7 +75,7 @@ def _table(group: Group, reference: str) -> list[Part]:
         "cannot be trained may fail. Loss: of training, in the last epoch.",
         ["loss"],
     )
-    return [table, power(compared.values(), f"differences to {reference}")]
+    return [table, *power(compared.values(), f"differences to {reference}")]
 
 
 def _over_depth(

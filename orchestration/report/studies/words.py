@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,8 @@ FEW_SEEDS = (
 )
 TESTED = (
     "p is that of a sign-flip test of the paired seeds' differences with Holm's correction; two are called different "
-    f"only where p < {SIGNIFICANT}. Could be seen: the difference that so many seeds find with 80 % power at 5 %, as "
-    "if it were the only comparison."
+    f"only where p < {SIGNIFICANT}. Could be seen: the difference that a t test of so many pairs finds with 80 % "
+    "power at 5 %, as if it were the only comparison."
 )
 EXACT = ("difference", "pairs", "difference_sd", "difference_low", "difference_high", "p", "could_be_seen")
 # Pairs that are named in a sentence.
@@ -151,16 +151,17 @@ def account(experiment: Reported, arms: Sequence[StudyArm]) -> str:
     return " ".join([*told, FEW_SEEDS])
 
 
-def power(differences: Iterable[Difference | None], what: str) -> str:
-    """How small p can be with so many seeds, and which difference they could have seen.
+def power(found: Collection[Difference], what: str) -> list[str]:
+    """How small p can be with so many seeds, and which difference they could have seen; nothing of no differences.
 
     Args:
-        differences: those that are corrected together.
+        found: those that are corrected together.
         what: they are, such as `differences to base`.
     """
-    tested = [one for one in differences if one is not None and one.p is not None]
+    tested = [one for one in found if one.p is not None]
     if not tested:
-        return f"Of the {what}, none is tested: that takes two seeds or more that both have."
+        told = f"The {what} are not tested: that takes two seeds or more that both arms have."
+        return [told] if found else []
     fewest, most = (extreme(one.pairs for one in tested) for extreme in (min, max))
     pairs, bound = (f"{most}" if fewest == most else f"{fewest} to {most}"), smallest_p(most, len(tested))
     needed = seeds_needed(len(tested))
@@ -169,11 +170,11 @@ def power(differences: Iterable[Difference | None], what: str) -> str:
     )
     seen = sorted(one.detectable for one in tested if one.detectable is not None)
     spans = f" ({seen[0]:.4f} to {seen[-1]:.4f})" if len(seen) > 1 else ""
-    return (
-        f"{what[0].upper()}{what[1:]}: {len(tested)} tested, with {pairs} paired seeds; {reach}. By their spread, so "
-        f"many seeds could have seen a difference of about {statistics.median(seen):.4f}{spans} with 80 % power at "
-        "5 %, before the correction: a smaller one may be there."
-    )
+    return [
+        f"{what[0].upper()}{what[1:]}: {len(tested)} tested, with {pairs} paired seeds; {reach}. By their spread, a "
+        f"t test of so many seeds could have seen a difference of about {statistics.median(seen):.4f}{spans} with "
+        "80 % power at 5 %, before the correction: a smaller one may be there."
+    ]
 
 
 def budgets(group: Group, names: Mapping[int, str]) -> list[Part]:
