@@ -285,7 +285,7 @@ def test_the_family_has_its_ratios_its_seconds_and_the_published_accuracies() ->
         ("params ratio", "1.5x"),
         ("MACs ratio", "5.0x"),
         ("top-1: mean ± sd", "0.8125 ± 0.0884"),
-        ("to b0: mean ± sd", "+0.1875 ± 0.0884"),
+        ("to the first: mean ± sd", "+0.1875 ± 0.0884"),
         ("p", "0.5"),
         ("s per epoch", "30s"),
         ("published, ImageNet", ""),

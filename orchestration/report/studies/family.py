@@ -62,7 +62,7 @@ def _table(group: Group, arms: Sequence[StudyArm], published: Mapping[str, Publi
         f"The family{group.suffix}",
         ("model", "params", "params ratio", "MACs", "MACs ratio"),
         rows,
-        f"to {name_of(smallest, group)}",
+        "to the first",
         "Ratios and differences are to the model with the fewest multiply-adds. The paper's are to its own model of "
         f"about the same accuracy, which so few seeds cannot tell.{beside}",
         last,

@@ -37,7 +37,7 @@ class Row:
         texts, exact: of the leading columns, for people and for the CSV.
         spread: of the top-1; None without completed trials.
         difference: to the reference; None of the reference itself.
-        more: of the last columns, for people and for the CSV.
+        more: of the columns after the spread, for people and for the CSV.
     """
 
     texts: Sequence[str]
@@ -54,13 +54,13 @@ def arms_table(
     rows: Sequence[Row],
     compared: str,
     caption: str,
-    last: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> Table:
     """Means with their spread, and differences to a reference with theirs.
 
     Args:
         key, title: of the table.
-        leading, last: its first and its last columns.
+        leading, more: its first columns, and those after the spread.
         rows: in their order.
         compared: what the differences are, such as `to base`.
         caption: what is special about this table.
@@ -74,14 +74,14 @@ def arms_table(
     for row in rows:
         cells = [str(row.spread.n if row.spread else 0), mean_sd(row.spread), interval(row.spread)]
         differing_cells = texts_of(row.difference, fewer) if has_differences else []
-        shown.append([*row.texts, *cells, *differing_cells, *(text for text, _ in row.more)])
-        numbers.append([*row.exact, *_exact(row.spread), *exact_of(row.difference), *(value for _, value in row.more)])
+        shown.append([*row.texts, *cells, *(text for text, _ in row.more), *differing_cells])
+        numbers.append([*row.exact, *_exact(row.spread), *(value for _, value in row.more), *exact_of(row.difference)])
     return Table(
         key,
         title,
-        [*leading, *measured, *differing, *last],
+        [*leading, *measured, *more, *differing],
         shown,
-        Numbers([*leading, "n", "mean", "sd", "low", "high", *EXACT, *last], numbers),
+        Numbers([*leading, "n", "mean", "sd", "low", "high", *more, *EXACT], numbers),
         f"{caption} Top-1 is the best of any epoch on the validation images; intervals are the means' percentile "
         f"bootstrap over seeds.{f' {TESTED}' if has_differences else ''}".strip(),
         frozenset({*leading, "which is"}),
