@@ -131,8 +131,8 @@ def sign_flip_p(values: Sequence[float]) -> float:
 def _flips(count: int) -> NDArray[np.float64]:
     """Signs of so many differences, a row per assignment: all of them, or as many as are drawn."""
     if 2**count > _MOST_FLIPS:
-        return np.random.default_rng(0).choice((-1.0, 1.0), (_MOST_FLIPS, count)).astype(np.float64)
-    return 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return np.random.default_rng(0).choice((-1.0, 1.0), (_MOST_FLIPS, count))
+    return np.where(np.arange(2**count)[:, None] >> np.arange(count) & 1, -1.0, 1.0)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
