@@ -342,11 +342,11 @@ def test_shortcuts_by_hand() -> None:
     variants = {"b0": BASE, "b0-d2": VariantAsked("depth", 2.0, "depth x 2")}
     records = [
         *trials("b0", 0.5, 0.75, 1.0, shortcut="none"),
-        *trials("b0-d2", 0.25, 0.25, shortcut="none"),
         *trials("b0", 0.75, 0.875, shortcut="residual"),
         *trials("b0-d2", 0.875, 1.0, shortcut="residual"),
+        *trials("b0-d2", 0.25, 0.25, shortcut="none"),
     ]
-    records[4] = replace(records[4], outcome=Outcome.FAILED)
+    records[-1] = replace(records[-1], outcome=Outcome.FAILED)
     histories = {one.run_id: gradient_points(0.5, 2.0) for one in records}
     section = section_of(studied("shortcuts", records, variants, histories=histories))
     found = figures(section)
@@ -359,6 +359,7 @@ def test_shortcuts_by_hand() -> None:
     # Side by side at their depth: an eighth of the distance between depths.
     assert [trace["x"] for trace in found["top1"].data] == [[1 - 0.03125, 2 - 0.03125], [1 + 0.03125, 2 + 0.03125]]
     assert {row["mean"] for row in numbers(found["loss"])} == {0.5}
+    assert [trace["line"]["dash"] for trace in found["gradients"].data] == ["solid", "solid", "dash", "dash"]
     assert {trace["name"] for trace in found["gradients"].data} == {
         "none, base",
         "none, depth x 2",
@@ -371,7 +372,12 @@ def test_shortcuts_by_hand() -> None:
         ("p", "0.5"),
         ("pairs", "2"),
     }
-    assert rows["none", "depth x 2"].items() >= {("completed", "1/2"), ("which is", "not tested"), ("loss", "0.5000")}
+    assert rows["none", "depth x 2"].items() >= {
+        ("completed", "1/2"),
+        ("to residual: mean ± sd", "-0.6250"),
+        ("which is", "not tested"),
+        ("loss", "0.5000"),
+    }
     assert rows["residual", "depth x 2"]["to residual: mean ± sd"] == ""
     assert "8 of 9 trials have completed, and they alone count. Left out: 1 failed." in texts(section)
 

@@ -16,17 +16,24 @@ _MOST_ENTRIES = 24
 
 
 def series(
-    name: str, number: int, x: Sequence[Any], spreads: Sequence[Spread], texts: Sequence[str], lines: bool = True
+    name: str,
+    number: int,
+    x: Sequence[Any],
+    spreads: Sequence[Spread],
+    texts: Sequence[str],
+    lines: bool = True,
+    dash: int | None = None,
 ) -> dict[str, Any]:
     """Means as marks with their 95 % intervals as bars, in the style of this number.
 
     Args:
         name: in the legend.
-        number: of the style.
+        number: of the style: colour, symbol and dash.
         x: where they stand.
         spreads: theirs.
         texts: what each is, shown on hovering.
         lines: whether marks are joined.
+        dash: of the line, if it is not that of the style.
     """
     color = COLORS[number % len(COLORS)]
     return {
@@ -38,7 +45,7 @@ def series(
         "error_y": bars(spreads, color),
         "text": [f"{label(text)}<br>{label(told(one))}" for text, one in zip(texts, spreads, strict=True)],
         "hoverinfo": "text",
-        "line": {"color": color, "dash": DASHES[number % len(DASHES)], "width": 1.6},
+        "line": {"color": color, "dash": DASHES[(number if dash is None else dash) % len(DASHES)], "width": 1.6},
         "marker": {"color": color, "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 9},
     }
 
@@ -67,24 +74,33 @@ def beside(number: int, of: int, step: float) -> float:
     return step * _BESIDE * ((number + 0.5) / of - 0.5)
 
 
-def over_parts(key: str, title: str, caption: str, found: Mapping[str, Mapping[str, Spread]]) -> Figure | None:
+def over_parts(
+    key: str,
+    title: str,
+    caption: str,
+    found: Mapping[str, Mapping[str, Spread]],
+    styles: Mapping[str, tuple[int, int]] | None = None,
+) -> Figure | None:
     """Norms of the gradient by part of the network, a line per series; None where none was logged.
 
     Args:
         key, title, caption: of the figure.
         found: of each series, the norms by part.
+        styles: of each series, the style's number and its dash, where they are not those of its place.
     """
     parts = list(dict.fromkeys(part for norms in found.values() for part in norms))
     if not parts:
         return None
     shown = {name: norms for name, norms in found.items() if norms}
+    styles = styles or {name: (number, number) for number, name in enumerate(shown)}
     traces = [
         series(
             name,
-            number,
+            styles[name][0],
             [parts.index(part) + beside(number, len(shown), 1.0) for part in norms],
             list(norms.values()),
             [f"{name}, {part}" for part in norms],
+            dash=styles[name][1],
         )
         for number, (name, norms) in enumerate(shown.items())
     ]

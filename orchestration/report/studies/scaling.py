@@ -126,7 +126,7 @@ def saturation(arms: Sequence[StudyArm], steps: Sequence[Difference]) -> str:
     if at == len(steps):
         return f"not within these factors: the last step, to {arms[at].label}, is still a gain{losses}"
     untested = sum(step.p is None for step in steps[at:])
-    losses += f"; {untested} of the steps not tested" if untested else ""
+    losses += f"; {untested} of these steps untested" if untested else ""
     beyond = [step.detectable for step in steps[at:] if step.detectable is not None]
     missed = f"; steps of less than about {max(beyond):.4f} may have been missed" if beyond else ""
     if at == 0:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from ..parts import Figure, Numbers, Part
-from ..quantities import count
 from ..significance import Difference, Seeds, differences, spread_of
 from .arms import Group, StudyArm
 from .drawing import PRINTED, TOP1_AXIS, beside, over_parts, series
@@ -21,12 +20,15 @@ def parts(group: Group) -> list[Part]:
     if not group.done:
         return []
     shortcuts = list(by_name(group.arms, "shortcut"))
+    depths = sorted({arm.asked.factor for arm in group.arms})
     reference = _REFERENCE if _REFERENCE in shortcuts else shortcuts[0]
     gradients = over_parts(
         f"{group.key}-gradients",
         f"Norm of the gradient at the first step, by part of the network{group.suffix}",
-        "Mean over seeds of completed trials; bars are 95 % bootstrap intervals.",
+        "Mean over seeds of completed trials; bars are 95 % bootstrap intervals. Colours and marks tell shortcuts, "
+        "dashes depths.",
         {name_of(arm): gradients_at_start(arm) for arm in group.done},
+        {name_of(arm): (shortcuts.index(arm.shortcut), depths.index(arm.asked.factor)) for arm in group.done},
     )
     loss_axis = {"title": {"text": "training loss, last epoch"}}
     loss = _over_depth(group, "loss", "Training loss as depth grows", lambda arm: arm.losses, loss_axis)
@@ -61,14 +63,14 @@ def _table(group: Group, reference: str) -> list[Part]:
     for number, arm in sorted(enumerate(group.arms), key=lambda pair: (pair[1].asked.factor, pair[0])):
         loss = spread_of(list(arm.losses.values())) if arm.losses else None
         done = sum(map(len, arm.grid.values()))
-        texts = (arm.shortcut, arm.label, f"{done}/{arm.started}", count(arm.macs), count(arm.params))
-        exact = (arm.shortcut, arm.asked.factor, f"{done}/{arm.started}", arm.macs, arm.params)
+        texts = (arm.shortcut, arm.label, f"{done}/{arm.started}")
+        exact = (arm.shortcut, arm.asked.factor, f"{done}/{arm.started}")
         more = [(mean_sd(loss), loss.mean if loss else None)]
         rows.append(Row(texts, exact, arm.spread, compared.get(number), more))
     table = arms_table(
         f"{group.key}-table",
         f"Shortcuts and depths{group.suffix}",
-        ("shortcut", "depth", "completed", "MACs", "params"),
+        ("shortcut", "depth", "completed"),
         rows,
         f"to {reference}",
         f"Differences are to {reference} at the same depth. Completed: of the trials that have started; a network that "

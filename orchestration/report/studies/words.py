@@ -193,8 +193,8 @@ def budgets(group: Group, names: Mapping[int, str]) -> list[Part]:
         listed = [f"{names[better.arm]} and {names[worse.arm]}" for better, worse in pairs[:_MOST_PAIRS]]
         listed += [f"{len(pairs) - _MOST_PAIRS:,} more"] if len(pairs) > _MOST_PAIRS else []
         told = (
-            f"The order changes with the budget: of {count:,} pairs, {len(pairs):,} stand the other way round at a "
-            f"quarter or half of the epochs (named first: which is better in the end): {'; '.join(listed)}."
+            f"The order changes with the budget. Pairs in another order at a quarter or half of the epochs: "
+            f"{len(pairs):,} of {count:,}; the one that is better in the end first: {'; '.join(listed)}."
         )
     else:
         told = f"The order of the means is the same at a quarter, half and the whole of the epochs ({count:,} pairs)."
