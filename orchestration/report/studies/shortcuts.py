@@ -63,7 +63,7 @@ def _table(group: Group, reference: str) -> list[Part]:
     for number, arm in sorted(enumerate(group.arms), key=lambda pair: (pair[1].asked.factor, pair[0])):
         loss = spread_of(list(arm.losses.values())) if arm.losses else None
         done = sum(map(len, arm.grid.values()))
-        texts = (arm.shortcut, arm.label, f"{done}/{arm.started}")
+        texts = (arm.shortcut, f"x {arm.asked.factor:g}", f"{done}/{arm.started}")
         exact = (arm.shortcut, arm.asked.factor, f"{done}/{arm.started}")
         more = [(mean_sd(loss), loss.mean if loss else None)]
         rows.append(Row(texts, exact, arm.spread, compared.get(number), more))
