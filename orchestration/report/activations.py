@@ -6,22 +6,18 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..search.domains import texts_of
 from ..tracking.records import Outcome, TrialRecord
 from .contents import DataSet, Reported, data_sets
-from .over_seeds import holm, sign_flip_p
 from .parts import Figure, Numbers, Section, label
+from .significance import SIGNIFICANT, Seeds, differences
 
 # Heat maps of a data set, those with the most cells; a sweep over other fields has one for each of their values.
 _MOST_MAPS = 4
-SIGNIFICANT = 0.05
 # Light to dark, of one hue: its order is legible in grey, and black text on its lower half.
-_SCALE = ((0.0, "#f2f6fb"), (0.5, "#8fb8da"), (1.0, "#0a4f86"))
-
-_Seeds: TypeAlias = Mapping[int, float]
-"""Best top-1 by seed."""
+SCALE = ((0.0, "#f2f6fb"), (0.5, "#8fb8da"), (1.0, "#0a4f86"))
 
 
 @dataclass(frozen=True)
@@ -89,28 +85,25 @@ def _others(experiment: Reported, record: TrialRecord) -> tuple[str, ...]:
     return (*parts, ", ".join(swept))
 
 
-def cells_of(by_cell: Mapping[tuple[str, str], _Seeds]) -> list[Cell]:
+def cells_of(by_cell: Mapping[tuple[str, str], Seeds]) -> list[Cell]:
     """Cells with the differences to the first activation of the same variant, tested.
 
     Args:
         by_cell: of each (variant, activation), the best top-1 of its seeds.
     """
     first = next(iter(by_cell))[1]
-    differences: list[list[float]] = []
-    for (variant, activation), seeds in by_cell.items():
-        baseline = by_cell.get((variant, first), {}) if activation != first else {}
-        differences.append([seeds[seed] - baseline[seed] for seed in sorted(seeds.keys() & baseline.keys())])
-    ps = holm([sign_flip_p(values) if len(values) > 1 else None for values in differences])
+    baselines = [by_cell.get((variant, first), {}) if activation != first else {} for variant, activation in by_cell]
+    compared = differences(list(zip(by_cell.values(), baselines, strict=True)))
     return [
         Cell(
             variant=variant,
             activation=activation,
             top1s=[seeds[seed] for seed in sorted(seeds)],
-            difference=statistics.fmean(values) if values else None,
-            pairs=len(values),
-            p=p,
+            difference=difference.mean,
+            pairs=difference.pairs,
+            p=difference.p,
         )
-        for ((variant, activation), seeds), values, p in zip(by_cell.items(), differences, ps, strict=True)
+        for ((variant, activation), seeds), difference in zip(by_cell.items(), compared, strict=True)
     ]
 
 
@@ -126,7 +119,7 @@ def _heat_map(key: str, title: str, cells: Sequence[Cell], maps: int) -> Figure:
         "text": [["" if cell is None else _text(cell) for cell in row] for row in grid],
         "texttemplate": "%{text}",
         "hovertemplate": "%{x}, %{y}<br>%{text}<extra></extra>",
-        "colorscale": _SCALE,
+        "colorscale": SCALE,
         "colorbar": {"title": {"text": "top-1"}, "tickformat": ".3~f", "thickness": 14},
         "xgap": 2,
         "ygap": 2,

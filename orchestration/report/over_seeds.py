@@ -1,26 +1,15 @@
-"""Arms of an experiment, each the trials that differ in their seeds alone, and whether two of them differ.
-
-One statistics for all: the mean with a bootstrap interval, and a sign-flip test of the differences of paired seeds,
-whose data order is the same, with Holm's correction (Holm 1979) for the number of arms. SciPy has the first two, but
-its import takes seconds; tests compare with it.
-"""
+"""Arms of an experiment, each the trials that differ in their seeds alone, and whether two of them differ."""
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ..tracking.records import Outcome, TrialRecord
+from .significance import Seeds, differences, spread_of
 
-CONFIDENCE = 0.95
-# A sign-flip test is exact up to this many signs of all the differences; then it draws so many.
-_MOST_FLIPS = 2**14
-_RESAMPLES = 5000
 _Seeds: TypeAlias = Mapping[int, TrialRecord]
 
 
@@ -99,23 +88,19 @@ def _order(by_seed: _Seeds) -> tuple[object, ...]:
 
 def _compare(arms: Sequence[tuple[str, _Seeds]]) -> list[Arm]:
     """The arms of one data set, the first of which is the baseline."""
-    baseline, others = arms[0][1], arms[1:]
+    baseline, others = _top1s(arms[0][1]), arms[1:]
     found = [replace(_summary(*arms[0]), baseline=len(arms) > 1)]
-    differences = [
-        [_top1(by_seed[seed]) - _top1(baseline[seed]) for seed in by_seed.keys() & baseline.keys()]
-        for _, by_seed in others
-    ]
-    corrected = holm([sign_flip_p(values) if len(values) > 1 else None for values in differences])
-    for arm, values, p in zip(others, differences, corrected, strict=True):
-        mean = statistics.fmean(values) if values else None
-        found.append(replace(_summary(*arm), difference=mean, pairs=len(values), p=p))
+    compared = differences([(_top1s(by_seed), baseline) for _, by_seed in others])
+    for arm, difference in zip(others, compared, strict=True):
+        found.append(replace(_summary(*arm), difference=difference.mean, pairs=difference.pairs, p=difference.p))
     return found
 
 
 def _summary(experiment: str, by_seed: _Seeds) -> Arm:
     seeds = tuple(sorted(by_seed))
-    values, first = [_top1(by_seed[seed]) for seed in seeds], by_seed[seeds[0]]
-    arm = Arm(
+    first, top1s = by_seed[seeds[0]], _top1s(by_seed)
+    spread = spread_of([top1s[seed] for seed in seeds])
+    return Arm(
         experiment=experiment,
         variant=first.variant,
         activation=first.activation,
@@ -126,48 +111,13 @@ def _summary(experiment: str, by_seed: _Seeds) -> Arm:
         params=first.params,
         macs=first.macs,
         seeds=seeds,
-        mean=statistics.fmean(values),
+        mean=spread.mean,
+        sd=spread.sd,
+        low=spread.low,
+        high=spread.high,
         swept=first.swept,
     )
-    if len(values) == 1:
-        return arm
-    low, high = bootstrap_interval(values)
-    return replace(arm, sd=statistics.stdev(values), low=low, high=high)
 
 
-def _top1(record: TrialRecord) -> float:
-    assert record.best_top1 is not None
-    return record.best_top1
-
-
-def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean of two or more values; the same in every call."""
-    means = np.random.default_rng(0).choice(values, (_RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    return float(low), float(high)
-
-
-def sign_flip_p(differences: Sequence[float]) -> float:
-    """The two-sided p of differences that, without an effect, would as well have the other sign (Fisher 1935).
-
-    Exact for up to 14 differences: the share of all assignments of signs whose mean is as far from zero.
-    """
-    sizes = np.abs(np.asarray(differences))
-    if len(sizes) > int(np.log2(_MOST_FLIPS)):
-        flips = np.random.default_rng(0).choice((-1.0, 1.0), (_MOST_FLIPS, len(sizes)))
-    else:
-        flips = 1.0 - 2.0 * (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1)
-    # Sums that are equal in truth may differ in their last bits.
-    seen = abs(float(np.sum(differences))) - 1e-12 * float(sizes.sum())
-    return float(np.mean(np.abs(flips @ sizes) >= seen))
-
-
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction of the p values that there are."""
-    order = sorted((number for number, p in enumerate(ps) if p is not None), key=lambda number: ps[number] or 0.0)
-    corrected: list[float | None] = [None] * len(ps)
-    reached = 0.0
-    for rank, number in enumerate(order):
-        reached = max(reached, min(1.0, (len(order) - rank) * (ps[number] or 0.0)))
-        corrected[number] = reached
-    return corrected
+def _top1s(by_seed: _Seeds) -> Seeds:
+    return {seed: record.best_top1 for seed, record in by_seed.items() if record.best_top1 is not None}

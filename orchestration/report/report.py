@@ -14,6 +14,7 @@ from .contents import Reported
 from .fields import fields
 from .page import write_page
 from .schedule import faults, predictions, schedule
+from .studies.sections import studies
 
 
 def write_report(
@@ -33,9 +34,10 @@ def write_report(
     names = ", ".join(experiment.name for experiment in experiments)
     sections = [
         overview.asked(experiments),
+        *studies(experiments, published),
         accuracy(experiments, published),
         overview.over_seeds(experiments),
-        activations(experiments),
+        activations([one for one in experiments if not _studies_activations(one)]),
         fields(experiments),
         curves(experiments),
         champion(champions),
@@ -46,6 +48,11 @@ def write_report(
         overview.reproduce(experiments),
     ]
     return write_page(f"Experiments: {names}", _subtitle(experiments), sections)
+
+
+def _studies_activations(experiment: Reported) -> bool:
+    """Whether its study has the same numbers, each activation at its own settings."""
+    return experiment.study is not None and experiment.study.name == "activations"
 
 
 def _subtitle(experiments: Sequence[Reported]) -> str:

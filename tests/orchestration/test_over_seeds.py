@@ -1,31 +1,16 @@
-"""Means over seeds and their tests, against SciPy's and against what can be said by hand."""
+"""Means over seeds, against what can be said by hand."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
-from effnet_cluster.orchestration.report.over_seeds import (
-    Arm,
-    arms_of,
-    bootstrap_interval,
-    holm,
-    repeated,
-    sign_flip_p,
-)
+from effnet_cluster.orchestration.report.over_seeds import Arm, arms_of, repeated
 from effnet_cluster.orchestration.tracking.comparison import to_csv
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
-
-VALUES = st.integers(-1024, 1024).map(lambda number: number / 1024)
-"""Fractions whose sums floats have exactly: SciPy, too, has to see which are equal."""
 
 
 def trial(variant: str, seed: int, top1: float | None, macs: int = 1, **changes: object) -> TrialRecord:
@@ -50,50 +35,6 @@ def trial(variant: str, seed: int, top1: float | None, macs: int = 1, **changes:
         best_top1=top1,
     )
     return replace(record, **changes)  # type: ignore[arg-type]
-
-
-@given(st.lists(VALUES, min_size=2, max_size=10))
-@settings(max_examples=60, deadline=None)
-def test_the_sign_flip_test_is_scipys_exact_one(differences: list[float]) -> None:
-    expected = stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=2**12, alternative="two-sided"
-    ).pvalue
-    if len(set(map(abs, differences))) == len(differences):  # SciPy doubles a side, which ties make too large
-        assert sign_flip_p(differences) == pytest.approx(expected)
-    assert sign_flip_p(differences) <= expected + 1e-12
-    assert sign_flip_p(differences) >= 2 / 2 ** len(differences)
-    assert sign_flip_p([-value for value in differences]) == sign_flip_p(differences)
-
-
-def test_five_seeds_can_never_reach_a_p_of_0_05_and_six_can() -> None:
-    assert sign_flip_p([0.1] * 5) == 2 / 2**5 > 0.05
-    assert sign_flip_p([0.1] * 6) == 2 / 2**6 < 0.05
-    assert sign_flip_p([0.1, 0.2, 0.3 - 0.6]) == 1.0  # the sum is zero but for its last bit
-    assert sign_flip_p([0.0, 0.0]) == 1.0
-
-
-def test_many_seeds_are_drawn_from_and_near_the_exact_p() -> None:
-    differences = list(np.random.default_rng(3).normal(0.3, 1.0, 20))
-    assert sign_flip_p(differences) == sign_flip_p(differences)
-    signs = 1 - 2 * (np.arange(2**20)[:, None] >> np.arange(20) & 1).astype(np.int8)
-    exact = np.mean(np.abs(signs @ np.asarray(differences)) >= abs(sum(differences)) - 1e-9)
-    assert sign_flip_p(differences) == pytest.approx(exact, abs=4 * math.sqrt(exact / 2**14))
-
-
-def test_the_interval_is_scipys_but_for_chance() -> None:
-    values = list(np.random.default_rng(0).normal(0.9, 0.02, 12))
-    found = bootstrap_interval(values)
-    expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20000).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high), abs=0.001)
-    assert found == bootstrap_interval(values)
-    assert bootstrap_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
-
-
-def test_holms_correction_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.04, None, 0.9]) == [pytest.approx(0.08), None, pytest.approx(0.9)]
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_arms_are_trials_that_differ_in_their_seeds_alone_and_compared_by_paired_seeds() -> None:

@@ -1,0 +1,178 @@
+"""What a study compares: arms, each with a completed trial per seed, at the settings that were chosen for it."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ...search.domains import texts_of
+from ...tracking.histories import EpochPoint
+from ...tracking.records import Outcome, TrialRecord
+from ..contents import Reported, VariantAsked
+from ..significance import Seeds, Spread, spread_of
+
+UNASKED = VariantAsked("", 1.0, "")
+"""Of a variant of which the study says nothing."""
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """Trials of one variant, activation and shortcut.
+
+    Attributes:
+        variant, activation, shortcut: theirs.
+        asked: what the variant stands for.
+        params, macs: of the network.
+        started: how many trials have started.
+        grid: the best top-1 of completed trials by the values of swept fields and by seed.
+        chosen: a completed trial per seed, ascending, at the values that the other seeds chose; see `choose`.
+        settings: the values that were chosen, by seed; empty texts where nothing was swept.
+        histories: the epochs of the chosen trials, by seed.
+    """
+
+    variant: str
+    activation: str
+    shortcut: str
+    asked: VariantAsked
+    params: int
+    macs: int
+    started: int
+    grid: Mapping[str, Seeds]
+    chosen: Mapping[int, TrialRecord] = field(default_factory=dict)
+    settings: Mapping[int, str] = field(default_factory=dict)
+    histories: Mapping[int, Sequence[EpochPoint]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The variant for people."""
+        return self.asked.label or self.variant
+
+    @cached_property
+    def top1s(self) -> Seeds:
+        """The best validation top-1 of any epoch, by seed."""
+        return {seed: one.best_top1 for seed, one in self.chosen.items() if one.best_top1 is not None}
+
+    @cached_property
+    def spread(self) -> Spread | None:
+        """Of the top-1; None without completed trials."""
+        return spread_of(list(self.top1s.values())) if self.top1s else None
+
+    @cached_property
+    def losses(self) -> Seeds:
+        """The training loss of the last epoch, by seed, where it was logged."""
+        found = {seed: [point.loss for point in epochs] for seed, epochs in self.histories.items()}
+        return {seed: losses[-1] for seed, losses in found.items() if losses and losses[-1] is not None}
+
+    @cached_property
+    def seconds_per_epoch(self) -> float | None:
+        """Of training, the mean of the chosen trials."""
+        known = [one.seconds / one.epochs_done for one in self.chosen.values() if one.epochs_done]
+        return statistics.fmean(known) if known else None
+
+
+def arms_of(experiment: Reported) -> list[StudyArm]:
+    """The arms of an experiment: variants in the order of the study, the rest as it was asked for."""
+    study = experiment.study
+    places = {variant: place for place, variant in enumerate(study.variants if study else ())}
+    found: dict[tuple[str, str, str], list[TrialRecord]] = defaultdict(list)
+    for record in experiment.records:
+        found[record.variant, record.activation, record.shortcut].append(record)
+    ordered = sorted(found.items(), key=lambda item: places.get(item[0][0], len(places)))
+    return [
+        _arm(experiment, records, study.variants.get(key[0], UNASKED) if study else UNASKED) for key, records in ordered
+    ]
+
+
+def _arm(experiment: Reported, records: Sequence[TrialRecord], asked: VariantAsked) -> StudyArm:
+    first = records[0]
+    by_setting: dict[str, dict[int, TrialRecord]] = defaultdict(dict)
+    for record in records:
+        if record.outcome is Outcome.COMPLETED and record.best_top1 is not None:
+            by_setting[_setting(record)][record.seed] = record
+    grid = {
+        setting: {seed: one.best_top1 for seed, one in by_seed.items() if one.best_top1 is not None}
+        for setting, by_seed in by_setting.items()
+    }
+    settings = choose(grid)
+    chosen = {seed: by_setting[setting][seed] for seed, setting in sorted(settings.items())}
+    return StudyArm(
+        variant=first.variant,
+        activation=first.activation,
+        shortcut=first.shortcut,
+        asked=asked,
+        params=first.params,
+        macs=first.macs,
+        started=len(records),
+        grid=grid,
+        chosen=chosen,
+        settings=settings,
+        histories={seed: experiment.epochs(record) for seed, record in chosen.items()},
+    )
+
+
+def _setting(record: TrialRecord) -> str:
+    names = sorted(record.swept)
+    return ", ".join(f"{name} {text}" for name, text in zip(names, texts_of(record.swept, names), strict=True))
+
+
+def choose(grid: Mapping[str, Seeds]) -> dict[int, str]:
+    """The setting at which each seed counts: the best in the mean over the other seeds.
+
+    A seed that chose for itself would flatter: of several settings, the luckiest one would win. Only settings at which
+    the most seeds have completed can be chosen; those at which some failed would be judged by the others alone. A seed
+    without others has nobody to choose for it, and takes its own best.
+
+    Args:
+        grid: a value per setting and seed.
+    """
+    most = max(map(len, grid.values()), default=0)
+    candidates = {setting: seeds for setting, seeds in grid.items() if len(seeds) == most}
+    chosen = {}
+    for seed in sorted({seed for seeds in candidates.values() for seed in seeds}):
+        judged = {
+            setting: statistics.fmean([value for other, value in seeds.items() if other != seed] or [seeds[seed]])
+            for setting, seeds in candidates.items()
+            if seed in seeds
+        }
+        chosen[seed] = max(judged, key=lambda setting: judged[setting])
+    return chosen
+
+
+@dataclass(frozen=True)
+class Group:
+    """The arms of a study that are compared with each other.
+
+    Attributes:
+        key: begins the keys of their figures and tables.
+        suffix: ends their titles; empty where there is one group.
+        arms: theirs.
+    """
+
+    key: str
+    suffix: str
+    arms: Sequence[StudyArm]
+
+    @property
+    def done(self) -> list[StudyArm]:
+        """The arms with completed trials."""
+        return [arm for arm in self.arms if arm.spread]
+
+
+def groups_of(arms: Sequence[StudyArm], key: str, apart: Sequence[str]) -> list[Group]:
+    """Arms in groups that have all of these attributes in common.
+
+    Args:
+        arms: in their order.
+        key: begins the groups' keys.
+        apart: such as `activation` and `shortcut`.
+    """
+    found: dict[tuple[str, ...], list[StudyArm]] = defaultdict(list)
+    for arm in arms:
+        found[tuple(getattr(arm, name) for name in apart)].append(arm)
+    return [
+        Group(f"{key}-{number}", f" ({', '.join(values)})" if len(found) > 1 else "", own)
+        for number, (values, own) in enumerate(found.items(), 1)
+    ]
