@@ -13,7 +13,8 @@ from ..effnet.memory import estimate
 from .errors import UserError
 from .node_facts import NodeFacts, this_machine
 from .plan import Plan
-from .studies.presets import comparisons, fewest_seeds, smallest_p
+from .report.significance import seeds_needed, smallest_p
+from .studies.presets import comparisons
 from .training.job import TrialPlan
 from .training.micro_batch import largest_divisor
 
@@ -36,7 +37,7 @@ def notes(plan: Plan) -> list[str]:
     same = dict.fromkeys(_same_networks(plan))
     found += [f"{first} and {second} are the same network, by rounding" for first, second in same]
     compared, seeds = comparisons(plan.spec), len(plan.spec.seeds)
-    if compared and seeds < (fewest := fewest_seeds(compared)):
+    if compared and seeds < (fewest := seeds_needed(compared)):
         found.append(
             f"{seeds} {'seed' if seeds == 1 else 'seeds'} cannot tell any of {compared:,} compared pairs apart: the "
             f"smallest p is {smallest_p(seeds, compared):.2g}; for one below 0.05 it takes --seeds 0-{fewest - 1}"

@@ -10,8 +10,9 @@ import cloup
 
 from ...orchestration.errors import UserError
 from ...orchestration.forecast import Fair
+from ...orchestration.report.significance import seeds_needed
 from ...orchestration.spec import ExperimentSpec
-from ...orchestration.studies.presets import STUDIES, comparisons, fewest_seeds, fill
+from ...orchestration.studies.presets import STUDIES, comparisons, fill
 from ...orchestration.training.settings import settings_of
 from .help_pages import PagedCommand
 from .submission import given_fields, submission_options, submit
@@ -49,5 +50,5 @@ def command(study: str, base: str, fair: Fair, spec_file: Path | None, **options
         raise UserError(f"--base: {error}") from None
     if "seeds" not in fields:
         spec = ExperimentSpec.parse({"name": study, **fields})
-        fields["seeds"] = list(range(fewest_seeds(comparisons(spec))))
+        fields["seeds"] = list(range(seeds_needed(comparisons(spec))))
     submit(fields, fair=fair, **options)

@@ -5,7 +5,6 @@ Tan and Le 2019 (arXiv:1905.11946): scaling is figures 3 and 8, coefficients sec
 
 from __future__ import annotations
 
-import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,6 @@ _DEPTHS = (1.0, 1.4, 2.0)
 _ACTIVATIONS = ("silu", "relu", "leaky_relu", "elu", "gelu", "mish", "hardswish", "prelu")
 # Learning rates that each activation is tried with, as factors on the recipe's. That one was tuned for SiLU.
 _RATES = (1 / 4, 1, 4)
-_SMALLEST_P = 0.05
 
 
 @dataclass(frozen=True)
@@ -213,16 +211,3 @@ def comparisons(spec: Compared) -> int:
     if spec.study is None:
         return 0
     return STUDIES[spec.study].differences(len(spec.variants), len(spec.activations), len(spec.shortcuts))
-
-
-def fewest_seeds(comparisons: int) -> int:
-    """How many seeds a sign-flip test needs so that any of some differences can have p < 0.05.
-
-    The smallest two-sided p of n seeds is 2/2ⁿ, times the number of comparisons by Holm's correction.
-    """
-    return next(seeds for seeds in itertools.count(1) if smallest_p(seeds, comparisons) < _SMALLEST_P)
-
-
-def smallest_p(seeds: int, comparisons: int) -> float:
-    """The smallest corrected p that so many seeds can have."""
-    return min(1.0, comparisons * 2.0 ** (1 - seeds))

@@ -382,7 +382,70 @@ def test_shortcuts_by_hand() -> None:
     assert "8 of 9 trials have completed, and they alone count. Left out: 1 failed." in texts(section)
 
 
-NAMES = ("scaling", "coefficients", "family", "activations", "shortcuts")
+def test_values_by_hand() -> None:
+    emas = {0.0: (0.5, 0.625, 0.75), 0.9: (0.625, 0.75, 0.875)}
+    records = [one for ema, top1s in emas.items() for one in trials("b0", *top1s, swept={"ema": ema})]
+    histories = {one.run_id: points(one.best_top1, (one.best_top1 or 0) - 0.25) for one in records}
+    experiment = studied("ema", records, {"b0": BASE}, histories=histories)
+    assert experiment.study is not None
+    experiment = replace(experiment, study=replace(experiment.study, compared=("ema",)))
+    section = section_of(experiment)
+    first, second = tables(section)["table"]
+    assert first.items() >= {("model", "b0"), ("value", "ema 0"), ("last epoch", "0.3750 ± 0.1250"), ("which is", "")}
+    # All three seeds gain the same, which of the eight signs two give: 2/8.
+    assert second.items() >= {
+        ("value", "ema 0.9"),
+        ("top-1: mean ± sd", "0.7500 ± 0.1250"),
+        ("last epoch", "0.5000 ± 0.1250"),
+        ("to the first value: mean ± sd", "+0.1250 ± 0.0000"),
+        ("p", "0.25"),
+        ("which is", "not told apart"),
+    }
+    shown = numbers(figures(section)["values"])
+    assert [(row["value"], row["n"], row["mean"]) for row in shown] == [("ema 0", 3, 0.625), ("ema 0.9", 3, 0.75)]
+
+
+def transferred(name: str, scratch: Sequence[float], published: Sequence[float]) -> Reported:
+    """Each start at two rates, of which the second is worse by an eighth."""
+    records = [
+        one
+        for pretrained, top1s in ((False, scratch), (True, published))
+        for rate, less in ((0.1, 0.0), (0.2, 0.125))
+        for one in trials("lite0", *(top1 - less for top1 in top1s), swept={"pretrained": pretrained, "lr": rate})
+    ]
+    study = StudyAsked("transfer", "transfer", "?", {"lite0": BASE}, ("pretrained",))
+    return replace(reported(records, study=study), name=name)
+
+
+def test_transfer_is_compared_at_the_own_rate_of_each_start_and_over_data_sets() -> None:
+    sets = [transferred("one", (0.5, 0.5), (0.75, 0.875)), transferred("two", (0.25, 0.75), (0.875, 0.875))]
+    *own, over = studies([*sets, transferred("three", (1.0, 1.0), (1.0, 1.0))])
+    assert [section.title for section in own] == [f"Study: transfer ({name})" for name in ("one", "two", "three")]
+    first, second = tables(own[0])["table"]
+    assert (first["value"], first["chosen settings"]) == ("pretrained off", "lr 0.1")
+    assert second.items() >= {("value", "pretrained on"), ("to the first value: mean ± sd", "+0.3125 ± 0.0884")}
+    (table,) = [part for part in over.parts if isinstance(part, Table)]
+    # Errors: 0.1875 of 0.5, 0.125 of 0.5; the third set leaves none.
+    assert [list(row) for row in table.rows] == [["lite0", table.rows[0][1], "0.38", "0.25", "", "0.31"]]
+    assert table.numbers is not None
+    assert table.numbers.rows[0][-1] == pytest.approx(math.sqrt(0.375 * 0.25))
+    assert "1 without an error to compare are left out" in table.caption
+
+
+def test_networks_of_two_kinds_are_scaled_apart() -> None:
+    variants = {
+        name: VariantAsked(kind, factor, name, base)
+        for base in ("m", "r")
+        for name, kind, factor in ((base, "base", 1.0), (f"{base}-w2", "width", 2.0))
+    }
+    records = [one for name in variants for one in trials(name, 0.5, 0.625)]
+    section = section_of(studied("scaling", records, variants))
+    titles = [part.title for part in section.parts if isinstance(part, Figure)]
+    assert [title for title in titles if title.endswith("residual, m)")]
+    assert [title for title in titles if title.endswith("residual, r)")]
+
+
+NAMES = ("scaling", "coefficients", "family", "activations", "shortcuts", "transfer", "ema")
 
 
 @pytest.mark.parametrize("name", NAMES)

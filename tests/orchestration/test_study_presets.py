@@ -11,11 +11,10 @@ from effnet_cluster.effnet import complexity, network_config
 from effnet_cluster.orchestration.forecast import Forecast, variant_epochs
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.preflight import notes
-from effnet_cluster.orchestration.report.over_seeds import holm, sign_flip_p
 from effnet_cluster.orchestration.sizing.allocation import share_out
 from effnet_cluster.orchestration.sizing.packing import Node
 from effnet_cluster.orchestration.spec import ExperimentSpec
-from effnet_cluster.orchestration.studies.presets import STUDIES, comparisons, fewest_seeds, fill
+from effnet_cluster.orchestration.studies.presets import STUDIES, comparisons, fill
 from effnet_cluster.orchestration.studies.roles import asked
 
 BASE = "b0-w0.5-d0.5"
@@ -121,20 +120,6 @@ def test_every_study_is_a_specification_and_a_persons_settings_win() -> None:
 )
 def test_each_activation_is_tried_with_rates_around_the_recipes(fields: dict[str, Any], rates: list[float]) -> None:
     assert list(spec_of("activations", **fields).search.sweep["lr"].ends) == rates
-
-
-@pytest.mark.parametrize("compared", [1, 2, 6, 7, 12])
-def test_the_fewest_seeds_are_those_of_the_test_itself(compared: int) -> None:
-    """The clearest of differences, the same in all seeds, beside others that are none."""
-
-    def best(seeds: int) -> float:
-        clear = sign_flip_p([0.1] * seeds)
-        found = holm([clear] + [1.0] * (compared - 1))[0]
-        assert found is not None
-        return found
-
-    fewest = fewest_seeds(compared)
-    assert best(fewest) < 0.05 <= best(fewest - 1)
 
 
 def test_too_few_seeds_and_networks_that_are_the_same_are_told_before(digits: Manifest) -> None:

@@ -20,10 +20,11 @@ UNASKED = VariantAsked("", 1.0, "")
 
 @dataclass(frozen=True)
 class StudyArm:
-    """Trials of one variant, activation and shortcut.
+    """Trials of one variant, activation and shortcut, and of one value of what the study compares besides.
 
     Attributes:
         variant, activation, shortcut: theirs.
+        value: of the swept fields that the study compares, such as `ema 0.99`; empty where it compares none.
         asked: what the variant stands for.
         params, macs: of the network.
         started: how many trials have started.
@@ -36,6 +37,7 @@ class StudyArm:
     variant: str
     activation: str
     shortcut: str
+    value: str
     asked: VariantAsked
     params: int
     macs: int
@@ -49,6 +51,11 @@ class StudyArm:
     def label(self) -> str:
         """The variant for people."""
         return self.asked.label or self.variant
+
+    @property
+    def base(self) -> str:
+        """The variant that this one's scale is of."""
+        return self.asked.base
 
     @cached_property
     def top1s(self) -> Seeds:
@@ -67,6 +74,12 @@ class StudyArm:
         return {seed: losses[-1] for seed, losses in found.items() if losses and losses[-1] is not None}
 
     @cached_property
+    def last_top1s(self) -> Seeds:
+        """The validation top-1 of the last epoch, by seed, where it was logged."""
+        found = {seed: [point.top1 for point in epochs] for seed, epochs in self.histories.items()}
+        return {seed: top1s[-1] for seed, top1s in found.items() if top1s and top1s[-1] is not None}
+
+    @cached_property
     def seconds_per_epoch(self) -> float | None:
         """Of training, the mean of the chosen trials."""
         known = [one.seconds / one.epochs_done for one in self.chosen.values() if one.epochs_done]
@@ -77,21 +90,26 @@ def arms_of(experiment: Reported) -> list[StudyArm]:
     """The arms of an experiment: variants in the order of the study, the rest as it was asked for."""
     study = experiment.study
     places = {variant: place for place, variant in enumerate(study.variants if study else ())}
-    found: dict[tuple[str, str, str], list[TrialRecord]] = defaultdict(list)
+    compared = study.compared if study else ()
+    found: dict[tuple[str, str, str, str], list[TrialRecord]] = defaultdict(list)
     for record in experiment.records:
-        found[record.variant, record.activation, record.shortcut].append(record)
+        value = _text(record, [name for name in compared if name in record.swept])
+        found[record.variant, record.activation, record.shortcut, value].append(record)
     ordered = sorted(found.items(), key=lambda item: places.get(item[0][0], len(places)))
     return [
-        _arm(experiment, records, study.variants.get(key[0], UNASKED) if study else UNASKED) for key, records in ordered
+        _arm(experiment, records, value, study.variants.get(variant, UNASKED) if study else UNASKED)
+        for (variant, _, _, value), records in ordered
     ]
 
 
-def _arm(experiment: Reported, records: Sequence[TrialRecord], asked: VariantAsked) -> StudyArm:
+def _arm(experiment: Reported, records: Sequence[TrialRecord], value: str, asked: VariantAsked) -> StudyArm:
     first = records[0]
+    compared = experiment.study.compared if experiment.study else ()
+    tuned = sorted(first.swept.keys() - set(compared))
     by_setting: dict[str, dict[int, TrialRecord]] = defaultdict(dict)
     for record in records:
         if record.outcome is Outcome.COMPLETED and record.best_top1 is not None:
-            by_setting[_setting(record)][record.seed] = record
+            by_setting[_text(record, tuned)][record.seed] = record
     grid = {
         setting: {seed: one.best_top1 for seed, one in by_seed.items() if one.best_top1 is not None}
         for setting, by_seed in by_setting.items()
@@ -102,6 +120,7 @@ def _arm(experiment: Reported, records: Sequence[TrialRecord], asked: VariantAsk
         variant=first.variant,
         activation=first.activation,
         shortcut=first.shortcut,
+        value=value,
         asked=asked,
         params=first.params,
         macs=first.macs,
@@ -113,8 +132,8 @@ def _arm(experiment: Reported, records: Sequence[TrialRecord], asked: VariantAsk
     )
 
 
-def _setting(record: TrialRecord) -> str:
-    names = sorted(record.swept)
+def _text(record: TrialRecord, names: Sequence[str]) -> str:
+    """Swept fields and their values, such as `ema 0.99, lr 0.004`."""
     return ", ".join(f"{name} {text}" for name, text in zip(names, texts_of(record.swept, names), strict=True))
 
 

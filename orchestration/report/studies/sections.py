@@ -8,17 +8,19 @@ from functools import partial
 from ..accuracy import PublishedPoint
 from ..contents import Reported
 from ..parts import Part, Section
-from . import activations, coefficients, family, scaling, shortcuts
+from . import activations, coefficients, family, scaling, shortcuts, values
 from .arms import Group, arms_of, groups_of
 from .words import account
 
 _NETWORK = ("activation", "shortcut")
 _APART: Mapping[str, Sequence[str]] = {
-    "scaling": _NETWORK,
-    "coefficients": _NETWORK,
+    "scaling": (*_NETWORK, "base"),
+    "coefficients": (*_NETWORK, "base"),
     "family": (),  # baselines have their own activations
     "activations": ("variant", "shortcut"),
     "shortcuts": ("activation",),
+    "transfer": (),
+    "ema": (),
 }
 """In what the arms of each study have to be alike to be compared."""
 
@@ -32,7 +34,9 @@ def studies(experiments: Sequence[Reported], published: Sequence[PublishedPoint]
     """
     own = [experiment for experiment in experiments if experiment.study]
     named = len(experiments) > 1
-    return [_section(experiment, number, named, published) for number, experiment in enumerate(own, 1)]
+    sections = [_section(experiment, number, named, published) for number, experiment in enumerate(own, 1)]
+    transfers = [experiment for experiment in own if experiment.study and experiment.study.name == "transfer"]
+    return [*sections, *([values.over_data(transfers)] if len(transfers) > 1 else [])]
 
 
 def _section(experiment: Reported, number: int, named: bool, published: Sequence[PublishedPoint]) -> Section:
@@ -44,6 +48,8 @@ def _section(experiment: Reported, number: int, named: bool, published: Sequence
         "family": partial(family.parts, published=published),
         "activations": activations.parts,
         "shortcuts": shortcuts.parts,
+        "transfer": values.parts,
+        "ema": values.parts,
     }
     key, arms = f"study-{number}", arms_of(experiment)
     found: list[Part] = [study.question] if study.question else []
