@@ -12,7 +12,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Tr
 
 from ..errors import EngineError
 from ..logs import configure_logging
-from ..request import ExperimentRequest
+from ..request import ExperimentRequest, note_data
 from ..sizing.allocation import WorkerResources
 from ..tracking.records import Outcome
 from ..tracking.runs import Tracker
@@ -130,6 +130,7 @@ class TrialTraining:
             tracker.wait_until_left(self._trial.trial_id, LEAVE_S)
         job = self._job()
         self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id, self._predicted_s)
+        note_data(request, tracker, run_id)
         # Looked for often, and no reason to wait for the server.
         requests = StopRequests(Tracker(request.tracking_uri, request.spec.name, request.uid, patience_s=0))
         if _is_requested(requests, self._trial.trial_id):
