@@ -14,6 +14,7 @@ from ..errors import EngineError
 from ..logs import configure_logging
 from ..request import ExperimentRequest, note_data
 from ..sizing.allocation import WorkerResources
+from ..tracking.node_metrics import NodeMetrics
 from ..tracking.records import Outcome
 from ..tracking.runs import Tracker
 from ..tracking.server import PATIENCE_S
@@ -208,7 +209,8 @@ class TrialTraining:
             logging_config=LoggingConfig(log_level="WARNING"),
         )
         assert self._groups is not None
-        self._groups.fit({"job": job, "sink": sink}, counts, scaling, run)
+        node_metrics = NodeMetrics(request.tracking_uri, request.spec.name, request.uid, self._run_id)
+        self._groups.fit({"job": job, "sink": sink, "node_metrics": node_metrics}, counts, scaling, run)
 
 
 def _worker_groups(controller: str, report: Callable[[dict[str, Any]], None]) -> WorkerGroups:
