@@ -68,13 +68,21 @@ def test_the_pictures_show_the_images_in_their_order_with_their_maps_beside_them
 def test_an_examination_is_what_the_model_says(digits: Manifest) -> None:
     torch.manual_seed(0)
     config = variant("b0", width=0.25, depth=0.25, num_classes=10)
-    network = EfficientNet(config).eval()
+    network = EfficientNet(config)
+    (batch,) = EvalLoader(digits, image_size=32, resize=32, batch_size=359)
+    # A network that tells images apart: with the images' own statistics, and large weights at its end.
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.inference_mode():
+        network.train()(NormalizedModel(torch.nn.Identity())(batch.images))
+        network.eval().classifier.weight.mul_(30)
     facts = ModelFacts(config, tuple(digits.classes), 32, 32)
     trained = TrainedModel("here", network, facts)
     said = examine(trained, digits, 60.0, mistakes=5, examples=3)
-    (batch,) = EvalLoader(digits, image_size=32, resize=32, batch_size=359)
     with torch.inference_mode():
         probabilities = NormalizedModel(network, facts.normalization).eval()(batch.images).softmax(1)
+    assert probabilities.amax(1).std() > 0.05
     assert said.targets.tolist() == batch.labels.tolist()
     # Another size of batches rounds otherwise.
     assert np.mean(said.predicted == probabilities.argmax(1).numpy()) > 0.99
