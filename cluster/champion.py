@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..datasets import DataError
 from ..orchestration.errors import EngineError, UserError
@@ -18,23 +16,15 @@ from .home import Home
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
     from ..datasets import Manifest
+    from ..orchestration.tracking.examination import Seen
     from ..orchestration.tracking.trained import TrainedModel
 
-_BATCH = 16
 # Mistakes that are shown, and seconds for which images are looked at.
 _MOST, _SECONDS = 12, 60.0
 # Up to this side, in pixels, JPEG would show its blocks.
 _SMALL = 64
-
-
-class _Wrong(NamedTuple):
-    probability: float
-    target: int
-    predicted: int
-    image: Tensor  # uint8 (3, H, W)
 
 
 def examine(home: Home, experiment: Experiment, reported: Reported) -> Champion | str:
@@ -65,65 +55,30 @@ def examine(home: Home, experiment: Experiment, reported: Reported) -> Champion 
 
 
 def _examined(trained: TrainedModel, manifest: Manifest, record: TrialRecord) -> Champion:
-    import numpy as np
-    import torch
+    from ..orchestration.tracking.examination import examine
 
-    from ..datasets import EvalLoader
-    from ..orchestration.training.classifier import NormalizedModel
-
-    facts = trained.facts
-    loader = EvalLoader(manifest, image_size=facts.image_size, resize=facts.eval_resize, batch_size=_BATCH)
-    model = NormalizedModel(trained.network, facts.normalization).eval()
-    targets, predicted, confidence = [], [], []
-    wrong: list[_Wrong] = []
-    began = time.monotonic()
-    for batch in loader:
-        mask = batch.mask
-        with torch.inference_mode():
-            probabilities = model(batch.images).softmax(1)
-        sure, classes = probabilities.max(1)
-        targets.append(batch.labels[mask].numpy())
-        predicted.append(classes[mask].numpy())
-        confidence.append(sure[mask].double().numpy())
-        missed = (mask & (classes != batch.labels)).nonzero()[:, 0].tolist()
-        wrong += [
-            _Wrong(float(sure[n]), int(batch.labels[n]), int(classes[n]), batch.images[n].clone()) for n in missed
-        ]
-        wrong = sorted(wrong, key=lambda one: -one.probability)[:_MOST]
-        if time.monotonic() - began > _SECONDS:
-            break
+    said = examine(trained, manifest, _SECONDS, _MOST)
     return Champion(
         trial=record.trial_id,
         source=trained.source,
-        classes=facts.classes,
-        targets=np.concatenate(targets),
-        predicted=np.concatenate(predicted),
-        confidence=np.concatenate(confidence),
-        images=len(manifest.split("val")),
+        classes=said.classes,
+        targets=said.targets,
+        predicted=said.predicted,
+        confidence=said.confidence,
+        images=said.images,
         logged_top1=record.best_top1,
-        mistakes=list(_mistakes(trained, wrong)),
+        mistakes=[_mistake(one) for one in said.mistakes],
     )
 
 
-def _mistakes(trained: TrainedModel, wrong: list[_Wrong]) -> Iterator[Mistake]:
-    if not wrong:
-        return
-    import torch
+def _mistake(one: Seen) -> Mistake:
     from PIL import Image
 
-    from ..effnet.cam import deepest_layer, grad_cam
     from ..orchestration.report.overlay import overlay
-    from ..orchestration.training.classifier import NormalizedModel
 
-    facts = trained.facts
-    inputs = NormalizedModel(torch.nn.Identity(), facts.normalization)(torch.stack([one.image for one in wrong]))
-    layer = deepest_layer(trained.network, facts.image_size)
-    maps = grad_cam(trained.network, inputs, [one.predicted for one in wrong], layer)
-    for number, one in enumerate(wrong):
-        picture = Image.fromarray(one.image.permute(1, 2, 0).contiguous().numpy())
-        pointed = bool(maps.has_contrast[number])
-        laid = _encoded(overlay(picture, maps.image_maps[number].numpy())) if pointed else None
-        yield Mistake(_encoded(picture), laid, one.target, one.predicted, one.probability)
+    picture = Image.fromarray(one.image)
+    laid = None if one.map is None else _encoded(overlay(picture, one.map))
+    return Mistake(_encoded(picture), laid, one.target, one.predicted, one.probability)
 
 
 def _encoded(image: Image.Image) -> Picture:

@@ -22,6 +22,7 @@ from ..orchestration.errors import EngineError
 from ..orchestration.logs import read_log
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.sizing.packing import Node
+from ..orchestration.tracking.node_metrics import SWITCH
 from ..orchestration.tracking.records import Outcome
 from .ray_token import use_token
 from .server_address import named_server
@@ -204,8 +205,8 @@ class Jobs:
 
 
 def _credentials() -> dict[str, str]:
-    """What MLflow's client logs in with, as this process has it; the job's processes need the same."""
-    names = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
+    """What MLflow's client logs in with, and whether it logs system metrics, as this process has it."""
+    names = (*(f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN")), SWITCH)
     return {name: os.environ[name] for name in names if name in os.environ}
 
 

@@ -15,6 +15,7 @@ from ..orchestration.plan import Plan
 from ..orchestration.request import ExperimentRequest
 from ..orchestration.sizing.cost import CostModel
 from ..orchestration.tracking.records import Outcome
+from ..orchestration.tracking.saved_view import save_view
 from ..orchestration.tracking.stop_requests import StopRequests
 from ..orchestration.training.execution import Execution
 from ..orchestration.training.storage import OWNER_FILE, Storage
@@ -111,6 +112,7 @@ def _reserve(
         if experiment.local_ray:  # else the driver does; this machine need not see the storage
             Storage(request.storage).claim(request.uid)
         experiment.tracker.claim()
+        save_view(experiment.tracker, tuple(plan.spec.search.sweep))
     except BaseException as error:
         _withdraw(home, experiment)
         if isinstance(error, NameTakenError):
@@ -188,6 +190,7 @@ def _run_again(home: Home, name: str, cache_limit: int | None, replan: Callable[
         experiments.save(fresh)
         try:
             StopRequests(fresh.tracker).clear()
+            save_view(fresh.tracker, tuple(fresh.request.spec.search.sweep))  # an earlier version has saved none
             jobs.submit(fresh.request)
         except BaseException:
             if not _may_be_known(jobs, fresh.job):

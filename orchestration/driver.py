@@ -15,7 +15,7 @@ from pathlib import Path
 from ..datasets import EffnetClusterError, one_line
 from .logs import configure_logging
 from .plan import Plan
-from .request import ExperimentRequest
+from .request import ExperimentRequest, note_data
 from .running.faults import cause
 from .scheduling import starting_order
 from .search.sources import PlannedSource, TrialSource
@@ -71,6 +71,7 @@ def _run(request: ExperimentRequest, python: str | None) -> bool:
     ray.init(address="auto", log_to_driver=True, runtime_env=workers)
     spec = request.spec
     sweep_id = tracker.ensure_sweep(params_of(spec), spec.to_yaml(), request.plan.data_digest)
+    note_data(request, tracker, sweep_id)
     return _run_sweep(request, tracker, sweep_id)
 
 

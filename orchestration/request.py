@@ -10,6 +10,7 @@ from .report.contents import Reported
 from .sizing.cost import CostModel
 from .spec import ExperimentSpec
 from .studies.roles import asked
+from .tracking.data_input import log_data
 from .tracking.histories import read_histories
 from .tracking.runs import Tracker
 from .training.settings import params_of
@@ -75,11 +76,26 @@ def reported(request: ExperimentRequest, tracker: Tracker) -> Reported:
         asked=_asked(plan),
         data=_data(plan),
         hardware=_hardware(request),
-        data_name=(plan.data_facts.name if plan.data_facts else None) or spec.data,
+        data_name=_data_name(plan),
         settings={name: str(value) for name, value in params_of(spec).items()},
         spec_yaml=spec.to_yaml(),
         made_with={name: installed_version(name) for name in _VERSIONS} | {"digest of the manifest": plan.data_digest},
     )
+
+
+def note_data(request: ExperimentRequest, tracker: Tracker, run_id: str) -> None:
+    """Note with a run of the experiment, in MLflow's way, which data it uses.
+
+    Raises:
+        EngineError: the tracking server cannot be reached or refuses.
+    """
+    plan = request.plan
+    sizes = {"train images": plan.train_samples, "val images": plan.val_samples, "classes": len(plan.classes)}
+    log_data(tracker, run_id, _data_name(plan), plan.spec.data, plan.data_digest, sizes)
+
+
+def _data_name(plan: Plan) -> str:
+    return (plan.data_facts.name if plan.data_facts else None) or plan.spec.data
 
 
 def _asked(plan: Plan) -> dict[str, str]:

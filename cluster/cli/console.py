@@ -74,10 +74,12 @@ def print_json(value: Any, *, indent: int | None = None, ascii_only: bool = True
     print_text(json.dumps(value, indent=indent, ensure_ascii=ascii_only or not takes_all))
 
 
-def print_addresses(dashboard: str, mlflow: str) -> None:
+def print_addresses(dashboard: str, mlflow: str, chart: str | None = None) -> None:
     """Say where the web pages are, and how to enter Ray's, which asks for the token."""
     console = stderr_console()
     console.print(f"MLflow UI      {mlflow}", soft_wrap=True)
+    if chart:
+        console.print(f"MLflow chart   {chart}", soft_wrap=True)
     console.print(f"Ray dashboard  {dashboard}  (its token: `ray get-auth-token`)", soft_wrap=True)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ...orchestration.errors import EngineError
 from ...orchestration.report.over_seeds import arms_of, repeated
 from ...orchestration.tracking.comparison import compare
+from ...orchestration.tracking.saved_view import chart_url, table_url
 from ..experiments import Experiment
 from ..home import Home
 from ..jobs import Jobs
@@ -37,5 +39,14 @@ def follow_to_end(home: Home, experiment: Experiment) -> int:
             console.print(f"error: {line}", soft_wrap=True)
         console.print(f"`effnet-cluster logs {name}` tells more, `effnet-cluster resume {name}` goes on")
         return 1
-    print_addresses(experiment.address, experiment.tracker.compare_url(records))
+    print_pages(experiment)
     return 0
+
+
+def print_pages(experiment: Experiment) -> None:
+    """Say where the web pages show the experiment's trials, or where MLflow is, if it does not answer just now."""
+    tracker = experiment.tracker
+    try:
+        print_addresses(experiment.address, table_url(tracker), chart_url(tracker))
+    except EngineError:
+        print_addresses(experiment.address, tracker.uri)

@@ -26,8 +26,8 @@ from ..lifecycle import launch
 from ..live_table import forecast_lines, plan_table
 from ..predicting import Predictor
 from ..start_weights import pin_weights
-from .console import print_addresses, print_data, print_line, print_warnings, stderr_console
-from .following import follow_to_end
+from .console import print_data, print_line, print_warnings, stderr_console
+from .following import follow_to_end, print_pages
 from .help_pages import PagedOption, help_all_option
 from .options import cost_options, engine_options
 from .setting_options import Decorator, merge_flags, setting_options
@@ -152,7 +152,7 @@ def submit(
         costs=forecast.shares.costs if forecast else None,
         probe=not predictor.here and predictor.may_probe,
     )
-    print_addresses(engines.address, engines.tracking_uri)
+    print_pages(experiment)
     name = experiment.name
     if name != spec.name:
         stderr_console().print(f"there is another {spec.name}; this one is {name}")

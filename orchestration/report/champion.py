@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,23 @@ def _champion(one: Champion, number: int, title: str) -> list[Part]:
     return parts
 
 
-def confusion(one: Champion) -> npt.NDArray[np.int64]:
+class Predictions(Protocol):
+    """What a model says of some images, as `Champion` and `Examination` do."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """(N,), the class of each image."""
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """(N,), the most probable class."""
+
+
+def confusion(one: Predictions) -> npt.NDArray[np.int64]:
     """(classes, classes): how many images of each class, by row, are taken for each class, by column."""
     size = len(one.classes)
     counts = np.bincount(one.targets * size + one.predicted, minlength=size * size)

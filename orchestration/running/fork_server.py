@@ -39,7 +39,7 @@ _FIRST = (
 # With the first order's environment: Ray takes its job's id from there when it is imported, and never again.
 _WITH_JOB = ("ray.train.torch", "ray.tune", f"{__package__}.trial", f"{__package__}.ray_internals")
 # What a trial needs at its end, imported while nobody asks for a worker.
-_LATER = ("mlflow.pytorch", "torch._dynamo", "torch.export._trace")
+_LATER = ("mlflow.pytorch", "torch._dynamo", "torch.export._trace", f"{_ROOM}.report.trial_figures")
 _IDLE_S = 2.0
 _LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 # Seconds that a client gets to send its order.

@@ -28,8 +28,9 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train one rank.
 
     Args:
-        config: `job`, a `TrainingJob`; `sink`, its `Sink`; `is_preempted`, a function that says whether Ray announced
-            that a node of the group will go, called on all ranks at the same steps.
+        config: `job`, a `TrainingJob`; `sink`, its `Sink`; `node_metrics`, its `NodeMetrics`; `is_preempted`, a
+            function that says whether Ray announced that a node of the group will go, called on all ranks at the same
+            steps.
     """
     import ray.train
     import ray.train.torch
@@ -51,14 +52,16 @@ def train_worker(config: dict[str, Any]) -> None:
         context.get_local_world_size(),
         ray.train.torch.get_device(),
     )
-    Trainer(
+    trainer = Trainer(
         job,
         world,
         config["sink"],
         report=ray.train.report,
         # Both are asked, whatever the first says: the second may be a barrier.
         should_stop=lambda: any([asked_to_leave(), is_preempted()]),
-    ).run()
+    )
+    with config["node_metrics"].logged():
+        trainer.run()
 
 
 def is_preempted() -> bool:

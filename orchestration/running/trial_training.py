@@ -12,8 +12,9 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Tr
 
 from ..errors import EngineError
 from ..logs import configure_logging
-from ..request import ExperimentRequest
+from ..request import ExperimentRequest, note_data
 from ..sizing.allocation import WorkerResources
+from ..tracking.node_metrics import NodeMetrics
 from ..tracking.records import Outcome
 from ..tracking.runs import Tracker
 from ..tracking.server import PATIENCE_S
@@ -130,6 +131,7 @@ class TrialTraining:
             tracker.wait_until_left(self._trial.trial_id, LEAVE_S)
         job = self._job()
         self._run_id = run_id = tracker.ensure_trial(job, self._sweep_id, self._predicted_s)
+        note_data(request, tracker, run_id)
         # Looked for often, and no reason to wait for the server.
         requests = StopRequests(Tracker(request.tracking_uri, request.spec.name, request.uid, patience_s=0))
         if _is_requested(requests, self._trial.trial_id):
@@ -207,7 +209,8 @@ class TrialTraining:
             logging_config=LoggingConfig(log_level="WARNING"),
         )
         assert self._groups is not None
-        self._groups.fit({"job": job, "sink": sink}, counts, scaling, run)
+        node_metrics = NodeMetrics(request.tracking_uri, request.spec.name, request.uid, self._run_id)
+        self._groups.fit({"job": job, "sink": sink, "node_metrics": node_metrics}, counts, scaling, run)
 
 
 def _worker_groups(controller: str, report: Callable[[dict[str, Any]], None]) -> WorkerGroups:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from ..errors import EngineError, NameTakenError
 from ..training.job import TrainingJob
@@ -115,12 +114,6 @@ class Tracker:
         """The tags of the MLflow experiment; none where it is not there."""
         found = self._experiment()
         return {} if found is None else dict(found.tags)
-
-    def compare_url(self, records: Sequence[TrialRecord]) -> str:
-        """Where MLflow's web page shows these trials side by side."""
-        runs = quote(json.dumps([record.run_id for record in records]))
-        experiments = quote(json.dumps([self.experiment_id]))
-        return f"{self.uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
 
     def ensure_sweep(self, params: Mapping[str, Any], spec_yaml: str, data_digest: str) -> str:
         """Find or create the sweep's run, mark it running, and return its id.

@@ -18,6 +18,8 @@ from rich.table import Table
 from effnet_cluster.cluster.cli import main
 from effnet_cluster.cluster.cli.bar import progress_bar
 from effnet_cluster.cluster.cli.console import print_data, print_json, print_line, stderr_console
+from effnet_cluster.cluster.cli.following import print_pages
+from effnet_cluster.cluster.experiments import Experiments
 from effnet_cluster.cluster.home import Home
 
 from .conftest import Cli, keep
@@ -234,3 +236,13 @@ def test_the_reader_of_calls_sees_them() -> None:
     tree = ast.parse((ROOT / "cluster/cli/console.py").read_text())
     assert {"click.echo", "super"} <= calls(tree)
     assert {"rich.console.Console", "click"} <= imported(tree)
+
+
+def test_where_mlflow_does_not_answer_its_own_address_is_told(
+    home: Home, closed_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = f"http://127.0.0.1:{closed_port}"
+    keep(home, "flowers", "http://ray:8265", gone)
+    print_pages(Experiments(home).load("flowers"))
+    told = [line.split()[:3] for line in capsys.readouterr().err.splitlines()]
+    assert told == [["MLflow", "UI", gone], ["Ray", "dashboard", "http://ray:8265"]]

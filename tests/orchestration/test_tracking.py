@@ -26,6 +26,7 @@ from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPo
 from effnet_cluster.orchestration.tracking.models import log_model, register_champion
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 from effnet_cluster.orchestration.tracking.runs import Tracker
+from effnet_cluster.orchestration.tracking.saved_view import save_view, table_url
 from effnet_cluster.orchestration.tracking.watch import TrialWatch
 from effnet_cluster.orchestration.training import metrics
 from effnet_cluster.orchestration.training.classifier import ServedClassifier
@@ -451,6 +452,17 @@ def test_a_claim_holds_for_its_owner_and_a_name_that_was_released_is_free(tracke
     assert start(other, plan)
     with pytest.raises(NameTakenError):
         Tracker(tracker.uri, tracker.experiment, tracker.uid).claim()
+
+
+def test_a_saved_view_stays_as_somebody_has_changed_it_on_the_page(tracker: Tracker) -> None:
+    """What the page makes of it: tests/e2e/test_saved_view.py."""
+    tracker.claim()
+    save_view(tracker, ["lr"])
+    (name,) = (name for name in tracker.experiment_tags() if name.startswith("mlflow.sharedViewState."))
+    assert table_url(tracker).endswith(f"?viewStateShareKey={name.rpartition('.')[2]}")
+    tracker.client.set_experiment_tag(tracker.experiment_id, name, "changed")
+    save_view(tracker, ["lr"])
+    assert tracker.experiment_tags()[name] == "changed"
 
 
 def test_of_two_that_claim_a_name_at_once_one_gets_it(tracker: Tracker) -> None:

@@ -19,7 +19,7 @@ from effnet_cluster.datasets import Manifest
 from effnet_cluster.effnet import EfficientNet, variant
 from effnet_cluster.orchestration.plan import Plan, make_plan
 from effnet_cluster.orchestration.request import ExperimentRequest
-from effnet_cluster.orchestration.running import trial_training
+from effnet_cluster.orchestration.running import closing, trial_training
 from effnet_cluster.orchestration.running.sweep import StoppedRuns
 from effnet_cluster.orchestration.running.trial_training import TrialFailedError, TrialTraining
 from effnet_cluster.orchestration.sizing.allocation import WorkerResources
@@ -27,16 +27,17 @@ from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.records import Outcome
 from effnet_cluster.orchestration.tracking.runs import Tracker
 from effnet_cluster.orchestration.tracking.stop_requests import StopRequests, when_requested
-from effnet_cluster.orchestration.tracking.trained import from_mlflow
+from effnet_cluster.orchestration.tracking.trained import best_of, from_mlflow
 from effnet_cluster.orchestration.training.checkpoint import TrainingProgress, encode
 from effnet_cluster.orchestration.training.checkpoint_store import CheckpointStore
 from effnet_cluster.orchestration.training.errors import NonFiniteLossError, PreemptedError
 from effnet_cluster.orchestration.training.job import TrialPlan
 from effnet_cluster.orchestration.training.model_facts import ModelFacts
 
-from .conftest import ensure_sweep
+from .conftest import ensure_sweep, job_of
 
 Report = Callable[[dict[str, Any]], None]
+FIGURES = ("classes.csv", "classes.png", "confusion.png", "errors.png", "maps.png")
 
 
 class Groups:
@@ -141,6 +142,27 @@ def test_a_trial_hands_over_its_reports_and_completes_its_run(start: Any, tracke
     (record,) = tracker.trials()
     assert record.model_uri is not None
     assert from_mlflow(tracker.uri, record.model_uri).facts.classes == tuple("0123456789")
+    run = tracker.client.get_run(record.run_id)
+    assert run.data.tags["figures"] == "of 359 of 359 validation images"
+    kept = {file.path for file in tracker.client.list_artifacts(record.run_id, "figures")}
+    assert kept == {f"figures/{name}" for name in FIGURES}
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("digits", record.data_digest[:36])
+
+
+def test_figures_that_cannot_be_drawn_leave_the_trial_as_it_is_and_say_why(
+    tracker: Tracker, plan: Plan, asked: ExperimentRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = tracker.ensure_trial(job_of(plan), ensure_sweep(tracker, plan))
+    tracker.finish(run_id, Outcome.COMPLETED)
+    leave_trained(store := CheckpointStore(asked.storage_of("x")), plan.trials[0])
+    changed = asked.model_copy(update={"plan": asked.plan.model_copy(update={"data_digest": "0" * 64})})
+    closing._keep_figures(changed, run_id, best_of(store)[0])
+    assert states(tracker) == [(Outcome.COMPLETED, "")]
+    told = tracker.client.get_run(run_id).data.tags["figures"]
+    assert told.startswith("none: ")
+    assert "not 000000000000" in told
+    assert "no figures of the model in MLflow: " in caplog.text
 
 
 def test_a_trial_whose_model_cannot_be_logged_has_failed_and_says_why(start: Any, tracker: Tracker) -> None:
