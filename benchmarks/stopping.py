@@ -1,8 +1,9 @@
 """What early stopping saves, and what it misses: 16 configurations on the digits, trained once and scheduled often.
 
-`python -m effnet_cluster.benchmarks.stopping` trains each configuration to its end, without an engine, and keeps the
-curves of its validation. Then Ray Tune runs our sweep over trials that replay these curves, two at a time, under each
-scheduler. A training is a function of its seed, so what a scheduler sees is what it would see of real trials.
+`python -m effnet_cluster.benchmarks.stopping --curves FILE.json` trains each configuration to its end, without an
+engine, and keeps the curves of its validation in the file. Then Ray Tune runs our sweep over trials that replay these
+curves, two at a time, under each scheduler. A training is a function of its seed, so what a scheduler sees is what it
+would see of real trials.
 """
 
 from __future__ import annotations
@@ -126,12 +127,17 @@ def schedule(name: str, seed: int, curves: Curves, folder: Path) -> Result:
     return Result(name, seed, found, best, statistics.mean(source.shares.values()))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, schedule, and print a line per scheduler and seed."""
+def make_parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(prog="python -m effnet_cluster.benchmarks.stopping", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--curves", type=Path, required=True, help="JSON file that keeps the curves, and may have some")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, schedule, and print a line per scheduler and seed."""
+    options = make_parser().parse_args(arguments)
     curves: dict[str, list[float]] = json.loads(options.curves.read_text()) if options.curves.exists() else {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

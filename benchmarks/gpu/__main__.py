@@ -27,8 +27,8 @@ _CHECKS = ("trainings", "memory", "numerics")
 _MOST_PROCESSES = 16
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0: all that could run held; 1: a check failed, or there is no such device."""
+def make_parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(prog="python -m effnet_cluster.benchmarks.gpu", description=__doc__)
     parser.add_argument("verb", choices=("check", "bench"))
     parser.add_argument("--only", action="append", default=[], help="a name or pattern: 'memory/*', 'b4*', 'feeding'")
@@ -36,6 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="as small as can be, to try the command itself")
     parser.add_argument("--processes", type=int, help="of `check`, side by side; by default one a core on CUDA")
     parser.add_argument("--json", type=Path, help="file that takes all that was seen")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0: all that could run held; 1: a check failed, or there is no such device."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.exit(1, "error: torch sees no CUDA device here; --device cpu --tiny tries the command itself\n")

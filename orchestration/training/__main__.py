@@ -29,11 +29,17 @@ from .world import World
 _log = logging.getLogger(f"{__package__}.main")  # its __name__ is `__main__`
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0: trained to the end; 1: asked to leave, and saved; 2: the job cannot run."""
+def make_parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(prog="python -m effnet_cluster.orchestration.training", description=__doc__)
     parser.add_argument("job", type=Path, help="JSON of a training job, such as a trial's job.json")
     parser.add_argument("--storage", help="folder for checkpoints and metrics [default: the job's]")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0: trained to the end; 1: asked to leave, and saved; 2: the job cannot run."""
+    parser = make_parser()
     parsed = parser.parse_args(arguments)
     try:
         return _train(_read(parsed.job, parsed.storage))

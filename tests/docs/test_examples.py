@@ -1,4 +1,4 @@
-"""The examples of docs/your-data.md: each tree is made, and each command says what stands there."""
+"""The examples with their outputs (docs/your-data.md): each tree is made, and each command says what stands there."""
 
 import io
 import re
@@ -13,23 +13,24 @@ from click.testing import CliRunner
 
 from effnet_cluster.cluster.cli import main
 
-from .datasets.trees import make_tree, picture
+from ..datasets.trees import make_tree, picture
+from .pages import PAGES
 
-PAGE = Path(__file__).parents[1] / "docs" / "your-data.md"
 BLOCK = re.compile(r"^```(tree|console|file)(?: (\S+))?\n(.*?)^```$", re.M | re.S)
 
 
 def examples() -> Iterator[tuple[str, dict[str, str], str, str]]:
     """Each command with the tree and the files that stand before it, and the output that the page promises."""
-    tree, files = "", dict[str, str]()
-    for kind, name, text in BLOCK.findall(PAGE.read_text("utf-8")):
-        if kind == "tree":
-            tree, files = text, {}
-        elif kind == "file":
-            files[name] = text
-        else:
-            command, _, output = text.removeprefix("$ ").partition("\n")
-            yield tree, dict(files), command, output
+    for page in PAGES:
+        tree, files = "", dict[str, str]()
+        for kind, name, text in BLOCK.findall(page.read_text("utf-8")):
+            if kind == "tree":
+                tree, files = text, {}
+            elif kind == "file":
+                files[name] = text
+            else:
+                command, _, output = text.removeprefix("$ ").partition("\n")
+                yield tree, dict(files), command, output
 
 
 EXAMPLES = list(examples())
@@ -72,5 +73,5 @@ def test_an_example_says_what_the_page_says(
     assert run(tree, files, command, tmp_path) == output
 
 
-def test_the_page_has_examples() -> None:
+def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 10
