@@ -29,7 +29,7 @@ from .pages import NOT_RUN, PAGES, PLANNED, ROOT, Block, blocks, blocks_of, span
 
 COMMANDS = [(block, shlex.split(line, comments=True)) for block in blocks("bash") for line in block.commands]
 CALLS = [(block, words[1:]) for block, words in COMMANDS if words[0] == "effnet-cluster"]
-SUBMISSIONS = [(block, words) for block, words in CALLS if words[0] == "submit"]
+SUBMISSIONS = [(block, words) for block, words in CALLS if words[0] in ("submit", "study")]
 QUICK = ("describe", "scale", "data prepare")
 # Commands that no page shows in a block: what executes them.
 ELSEWHERE = {
