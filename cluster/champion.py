@@ -72,7 +72,13 @@ def _examined(trained: TrainedModel, manifest: Manifest, record: TrialRecord) ->
     from ..orchestration.training.classifier import NormalizedModel
 
     facts = trained.facts
-    loader = EvalLoader(manifest, image_size=facts.image_size, resize=facts.eval_resize, batch_size=_BATCH)
+    loader = EvalLoader(
+        manifest,
+        image_size=facts.image_size,
+        resize=facts.eval_resize,
+        interpolation=facts.interpolation,
+        batch_size=_BATCH,
+    )
     model = NormalizedModel(trained.network, facts.normalization).eval()
     targets, predicted, confidence = [], [], []
     wrong: list[_Wrong] = []

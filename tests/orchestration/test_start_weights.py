@@ -63,11 +63,11 @@ WRAPPINGS: dict[str, Callable[[State], dict[str, Any]]] = {
 def test_state_dicts_as_programs_save_them(digits: Manifest, tmp_path: Path, library: str, wrapping: str) -> None:
     state = of_torchvision(10) if library == "torchvision" else of_timm(10)
     torch.save(WRAPPINGS[wrapping](state), tmp_path / "saved.pth")
-    network, normalization = build_network(planned(digits, tmp_path / "saved.pth"))
+    network, inputs = build_network(planned(digits, tmp_path / "saved.pth"))
     expected = convert_state_dict(state, "torchvision" if library == "torchvision" else "timm", network.config)
     found = network.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert normalization == IMAGENET
+    assert inputs.normalization == IMAGENET
     assert network.training
 
 
@@ -105,9 +105,9 @@ def test_a_checkpoint_of_ours_brings_its_normalisation(digits: Manifest, tmp_pat
     state = {"model": networks[0], "ema": {"network": networks[1]} if ema else None, "facts": facts.to_dict()}
     (folder / "00001-000000.pt").write_bytes(encode(state))
     path = tmp_path / place if place.endswith(".pt") else tmp_path
-    network, normalization = build_network(planned(digits, path))
+    network, inputs = build_network(planned(digits, path))
     assert torch.equal(network.head.conv.weight, networks[ema]["head.conv.weight"])
-    assert normalization == OURS
+    assert inputs.normalization == OURS
 
 
 class Code:
