@@ -119,7 +119,11 @@ class Code:
     ("saved", "told"),
     [
         (lambda path: torch.save({"state_dict": Code()}, path), "holds no weights that can be read without running"),
-        (lambda path: path.write_text("no weights"), "holds no weights that can be read without running its code"),
+        (
+            lambda path: path.write_text("no weights"),
+            "holds no weights: torch.save writes no such file; it begins with",
+        ),
+        (lambda path: path.write_bytes(b""), "holds no weights: it is empty"),
         (lambda path: torch.save([1, 2], path), "holds no state dict, but list"),
         (lambda path: torch.save({}, path), "no library's b0 has one of its keys: none at all"),
         (lambda path: torch.save({"a.b": torch.ones(2)}, path), r"no library's b0 has one of its keys: 'a\.b'"),
@@ -133,7 +137,7 @@ class Code:
         ),
         (lambda path: None, "No such file or directory"),
     ],
-    ids=["code", "text", "list", "nothing", "other", "more", "several", "absent"],
+    ids=["code", "text", "empty", "list", "nothing", "other", "more", "several", "absent"],
 )
 def test_what_cannot_be_a_start_is_one_line(
     digits: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str], saved: Callable[[Path], Any], told: str
