@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ...datasets import Augmentation, EvalLoader, Manifest, TrainLoader
-from ...datasets.decoding.resizing import Interpolation
+from ...effnet.pretrained import Interpolation
 from .execution import Execution
 from .job import TrialPlan
 from .world import World

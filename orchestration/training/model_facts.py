@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from ...datasets.decoding.resizing import Interpolation
 from ...effnet.networks import NetworkConfig, config_from_dict
+from ...effnet.pretrained import Interpolation
 from ..errors import UserError
 from .normalization import IMAGENET, Channels, Inputs, Normalization
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...datasets.decoding.resizing import Interpolation
+from ...effnet.pretrained import Interpolation
 
 Channels = tuple[float, float, float]
 
