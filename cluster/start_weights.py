@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +30,8 @@ def pin_weights(
     """Put files in place of the addresses in `recipe.weights`, so that all trials start from the same bytes.
 
     An address is a URL of http or https, an experiment or EXPERIMENT/TRIAL, or a model's in MLflow, such as
-    `models:/NAME@champion`. Paths become absolute; URLs of storages stay as they are.
+    `models:/NAME@champion`. Paths become absolute; URLs of storages stay as they are. What is not a file of weights is
+    refused here, not by each trial. A path or storage that cannot be read from here is left to the nodes.
 
     Args:
         home: whose experiments and embedded MLflow are meant.
@@ -38,7 +40,7 @@ def pin_weights(
         tracking_uri: the MLflow server; by default the experiment's own, or the embedded one.
 
     Raises:
-        UserError: there is no such model or file, or it cannot be stored.
+        UserError: there is no such model or file, it holds no weights, or it cannot be stored.
         EngineError: the MLflow server cannot be reached or started.
     """
     recipe = fields.get("recipe")
@@ -53,19 +55,46 @@ def pin_weights(
 def _pin(home: Home, text: str, place: str, tracking_uri: str | None) -> str:
     path = Path(text).expanduser()
     if path.exists():
+        _require_weights(str(path.absolute()))
         return str(path.absolute())  # trials run in other folders
     if text.startswith(("http://", "https://")):
         content, suffix = _download(text), Path(urlsplit(text).path).suffix
     elif text.startswith(SCHEMES) or text.partition(os.sep)[0] in Experiments(home).names():
         content, suffix = _of_model(home, text, tracking_uri), ".pt"
+    elif "://" in text:
+        _require_weights(text)
+        return text
     else:
-        return text if "://" in text else str(path.absolute())
+        return str(path.absolute())
     name = f"{_FOLDER}/{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
     try:
         Storage(place).write(name, content)
     except OSError as error:
         raise UserError(f"--weights {text}: {place} cannot keep a copy: {one_line(error)}") from None
     return f"{place.rstrip('/')}/{name}"
+
+
+def _require_weights(place: str) -> None:
+    """Refuse what can be read and holds no weights; what cannot be read from here, nodes may see."""
+    from ..orchestration.training.checkpoint import read_start
+
+    with suppress(OSError):
+        _require_tensors(place, lambda: read_start(place))
+
+
+def _require_tensors(place: str, read: Callable[[], tuple[Mapping[str, Any], dict[str, Any]]]) -> None:
+    """Raise UserError where `read`, which reads as trials do, finds no state dict."""
+    from torch import Tensor
+
+    from ..effnet.wrappings import inner_state
+
+    try:
+        state, _ = read()
+        has_weights = any(isinstance(value, Tensor) for value in inner_state(state).values())
+    except (ImportError, ValueError, UserError) as error:
+        raise UserError(f"--weights {place}: {one_line(error, 400).removeprefix(f'{place} ')}") from None
+    if not has_weights:
+        raise UserError(f"--weights {place}: holds no weights: there is no tensor in it")
 
 
 def _of_model(home: Home, address: str, tracking_uri: str | None) -> bytes:
@@ -86,10 +115,14 @@ def _download(url: str) -> bytes:
     try:
         answer = requests.get(url, timeout=_WAIT_S)
         answer.raise_for_status()
-        content = answer.content
+        content, kind = answer.content, answer.headers.get("Content-Type", "of no type")
     except requests.RequestException as error:
         raise UserError(f"--weights {url} cannot be downloaded: {one_line(error)}") from None
     digest = _DIGEST.search(urlsplit(url).path)
     if digest and not hashlib.sha256(content).hexdigest().startswith(digest[1]):
         raise UserError(f"--weights {url}: what the server sent has not the sha256 {digest[1]}… of its name")
+    from ..orchestration.training.checkpoint import decode_start
+
+    sent = f"what the server sent ({kind}, {len(content):,} bytes)"
+    _require_tensors(url, lambda: decode_start(content, sent, Path(urlsplit(url).path).suffix))
     return content

@@ -39,12 +39,13 @@ class _Name:
 def canonical_name(name: str) -> str:
     """Return the one way to write ``name``: ``b0-d2.0-w1.40`` is ``b0-w1.4-d2``, ``b0-w1.0`` is ``b0``.
 
-    Names of ``BASELINES`` stay. Torchvision's names of networks that are ours, such as ``efficientnet_b0``, give ours.
+    Names of ``BASELINES`` stay. Torchvision's names of networks that are ours give ours, with or without factors:
+    ``mobilenet_v2-w2`` is ``mobilenetv2-w2``.
 
     Raises:
         ValueError: no such network, in one line that says why.
     """
-    return name if name in BASELINES else _parse(own_name(name)).text
+    return name if name in BASELINES else _parse(name).text
 
 
 def phi_name(phi: float) -> str:
@@ -69,7 +70,7 @@ def scaled_name(base: str, width: float = 1.0, depth: float = 1.0, resolution: f
     Raises:
         ValueError: the base is unknown or a factor is out of range.
     """
-    parsed = _parse(own_name(base))
+    parsed = _parse(base)
     stem = _Name(parsed.base, parsed.phi).text
     by_sign = {"w": width, "d": depth, "r": resolution}
     products = {sign: round(factor * parsed.factors.get(sign, 1.0), 4) for sign, factor in by_sign.items()}
@@ -122,10 +123,8 @@ def variant(name: str, /, **overrides: Any) -> EfficientNetConfig:
 def _parse(name: str) -> _Name:
     if not isinstance(name, str):
         raise ValueError(f"a variant is a name such as 'b0', not {name!r}")
-    if name in VARIANTS:
-        return _Name(name)
     base, *parts = name.split("-")
-    phi = None
+    base, phi = own_name(base), None
     if base not in VARIANTS:
         base, phi = _parse_phi(name, base)
     return _Name(base, phi, _parse_factors(name, parts))

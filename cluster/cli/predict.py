@@ -165,7 +165,7 @@ def _predict(
         from ...orchestration.report.sheet import Seen, shrunk
 
     facts = trained.facts
-    transform = EvalTransform(facts.image_size, facts.eval_resize)
+    transform = EvalTransform(facts.image_size, facts.eval_resize, facts.interpolation)
     done: dict[int, Prediction] = {}
     seen: dict[int, Image.Image] = {}
     pixels: dict[int, torch.Tensor] = {}

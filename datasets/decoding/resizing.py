@@ -1,6 +1,6 @@
-"""Resizing pictures: bilinear for training; bicubic for evaluation, and for the model that is served."""
+"""Resizing pictures: bilinear and fast for training; as Pillow does it for evaluation and the model that is served."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 Pixels = int | torch.SymInt
 """A size in pixels; symbolic where `torch.export` traces a program for all sizes."""
+
+Interpolation = Literal["bilinear", "bicubic"]
 
 _HALF_UP = 0.5 + 2**-10
 
@@ -26,14 +28,16 @@ def resize_bilinear(pixels: NDArray[np.uint8], side: int) -> Tensor:
     return F.interpolate(image, (side, side), mode="bilinear", antialias=True)[0]
 
 
-def resize_bicubic(images: Tensor, height: Pixels, width: Pixels) -> Tensor:
-    """Images (N, 3, H, W) resized to (N, 3, height, width) in whole levels from 0 to 255: bicubic, antialiased.
+def resize_as_pillow(images: Tensor, height: Pixels, width: Pixels, interpolation: Interpolation = "bicubic") -> Tensor:
+    """Images (N, 3, H, W) resized to (N, 3, height, width) in whole levels from 0 to 255, antialiased.
 
     The result is Pillow's within one level, but for a few values per million of a photograph, which are two levels off:
     a level by which the first axis differs can add to that of the second.
 
     Args:
         images: uint8 on a CPU, which is fast; or floating point, which any device, `torch.export` and ONNX can do.
+        height, width: of the output, in pixels.
+        interpolation: the filter.
 
     Returns:
         The input's type, with the same levels, but for rare differences as above, whichever type it is.
@@ -45,7 +49,7 @@ def resize_bicubic(images: Tensor, height: Pixels, width: Pixels) -> Tensor:
     rows_first = torch.sym_max(torch.sym_min(excess, 1), 0)  # 0 or 1: torch.export cannot nest `torch.sym_ite`
     between = [rows + rows_first * (height - rows), width + rows_first * (columns - width)]
     for size in (between, [height, width]):
-        images = F.interpolate(images, size, mode="bicubic", antialias=True)  # type: ignore[arg-type]
+        images = F.interpolate(images, size, mode=interpolation, antialias=True)  # type: ignore[arg-type]
         if images.is_floating_point():
             # Halves, which rational factors make often, go up as in Pillow, and by more than float32 can be off:
             # another engine that computes 0.49999 for them must not come out a level lower.

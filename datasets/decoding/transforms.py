@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..philox import Domain, uniforms
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .pictures import Box, JpegPicture, Picture
-from .resizing import as_image, evaluation_crop, resize_bicubic, resize_bilinear
+from .resizing import Interpolation, as_image, evaluation_crop, resize_as_pillow, resize_bilinear
 
 Scale = tuple[float, float]
 DEFAULT_CROP_SCALE: Scale = (0.35, 1.0)
@@ -29,7 +29,7 @@ class TrainTransform:
     """Random resized crop (Szegedy et al. 2015, in torchvision's form) and, if `mirror`, a horizontal flip half of the
     time; then what `augmentation` adds.
 
-    The crop is resized bilinearly with antialiasing, torchvision's default for training; evaluation is bicubic.
+    The crop is resized bilinearly with antialiasing, torchvision's default for training, whatever evaluation does.
 
     Attributes:
         image_size: side of the square output in pixels.
@@ -86,15 +86,16 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the shorter side to `resize` (bicubic), then crop the central `image_size` square.
+    """Resize the shorter side to `resize` with `interpolation`, then crop the central `image_size` square.
 
     This is torchvision's `ImageClassification` preset before its normalisation. Its pixels are within one level of
-    that preset's on PIL images, but for rare values (see `resize_bicubic`). One exception: an image whose shorter side
-    is at most `image_size` has no border to spare. Its shorter side becomes `image_size`, and keeps all its pixels.
+    that preset's on PIL images, but for rare values (see `resize_as_pillow`). One exception: an image whose shorter
+    side is at most `image_size` has no border to spare. Its shorter side becomes `image_size`, and keeps all pixels.
     """
 
     image_size: int
     resize: int
+    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
         _require_size("image_size", self.image_size)
@@ -110,7 +111,7 @@ class EvalTransform:
         picture = Picture.of(image) if isinstance(image, Image.Image) else image
         side = self.image_size
         height, width, top, left = evaluation_crop(picture.height, picture.width, side, self.resize)
-        resized = resize_bicubic(as_image(picture.pixels()), height, width)
+        resized = resize_as_pillow(as_image(picture.pixels()), height, width, self.interpolation)
         return resized[0, :, top : top + side, left : left + side]
 
 

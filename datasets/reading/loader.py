@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..decoding.augmentation import NO_AUGMENTATION, Augmentation
 from ..decoding.pictures import JpegPicture, Picture
+from ..decoding.resizing import Interpolation
 from ..decoding.transforms import DEFAULT_CROP_RATIO, DEFAULT_CROP_SCALE, EvalTransform, Scale, TrainTransform
 from ..errors import DataError
 from ..manifest import TRAIN, VAL, Manifest
@@ -40,6 +41,7 @@ class TrainLoader:
         augmentation: a policy and random erasing on top of crop and flip.
         paired: whether batches come with the samples that theirs are mixed with: `Batch.partners`.
         augment: False gives every image as evaluation would (shorter side to `image_size`, centre crop).
+        interpolation: of evaluation, for images without augmentation.
         on_corrupt: "skip" shows in place of a sample that cannot be decoded the next one in the epoch's order that can,
             cyclically: a function of the data, seed, epoch and position. A shard that is missing, truncated or cannot
             be reached stops the run all the same, since that depends on the machine and the moment.
@@ -71,6 +73,7 @@ class TrainLoader:
         paired: bool = False,
         augment: bool = True,
         augmentation: Augmentation = NO_AUGMENTATION,
+        interpolation: Interpolation = "bicubic",
         on_corrupt: OnCorrupt = "stop",
     ) -> None:
         split = manifest.split(TRAIN)
@@ -85,7 +88,7 @@ class TrainLoader:
             manifest.mirror_safe if mirror is None else mirror,
             augmentation,
         )
-        self._plain = None if augment else EvalTransform(image_size, image_size)
+        self._plain = None if augment else EvalTransform(image_size, image_size, interpolation)
         self._reader = ShardReader(manifest, TRAIN, block)
         self._labels = split.label
         self._image_size = image_size
@@ -121,7 +124,7 @@ class EvalLoader:
     Every rank yields `batches` batches of `batch_size`; where the split runs out, samples are padding with mask False.
 
     Args:
-        image_size, resize: in pixels, see `EvalTransform`.
+        image_size, resize: in pixels, see `EvalTransform`, as for `interpolation`.
         batch_size: samples of a batch on one rank.
         loader_workers, pin_memory: see `TrainLoader`.
         on_corrupt: "skip" masks a sample out that cannot be decoded and lists it; see `TrainLoader`.
@@ -137,6 +140,7 @@ class EvalLoader:
         split: str = VAL,
         image_size: int,
         resize: int,
+        interpolation: Interpolation = "bicubic",
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
@@ -147,7 +151,7 @@ class EvalLoader:
         samples = manifest.split(split)
         self.layout = BatchLayout.evaluation(len(samples), batch_size, rank, world_size)
         ids: NDArray[np.int64] = np.arange(len(samples), dtype=np.int64)
-        transform = _OfEpoch(EvalTransform(image_size, resize))
+        transform = _OfEpoch(EvalTransform(image_size, resize, interpolation))
         reader = ShardReader(manifest, split, _EVAL_WINDOW)
         self._batches = EpochReader(
             self.layout, 0, ids, samples.label, reader, transform, image_size, on_corrupt, replace=False

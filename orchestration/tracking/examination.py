@@ -91,6 +91,7 @@ def examine(
         manifest,
         image_size=facts.image_size,
         resize=facts.eval_resize,
+        interpolation=facts.interpolation,
         batch_size=_BATCH,
         world_size=max(1, -(-images // most)) if most else 1,  # one of many ranks reads a batch of every stretch
         on_corrupt=on_corrupt,

@@ -40,7 +40,7 @@ class TrainedModel:
         from ..training.classifier import ServedClassifier
 
         facts = self.facts
-        return ServedClassifier(self.network, facts.image_size, facts.eval_resize, facts.normalization).eval()
+        return ServedClassifier(self.network, facts.image_size, facts.eval_resize, *facts.inputs).eval()
 
 
 def from_mlflow(tracking_uri: str, model_uri: str) -> TrainedModel:

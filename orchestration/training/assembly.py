@@ -89,8 +89,8 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
         job: what to train.
         world: this rank's place.
         classes: names of the data's classes.
-        saved: the checkpoint that will be restored, whose normalisation, number format and micro-batches are taken
-            over, or None.
+        saved: the checkpoint that will be restored, whose normalisation, interpolation, number format and
+            micro-batches are taken over, or None.
 
     Raises:
         UserError: the recipe asks for what the device does not have, micro-batches are too small for BatchNorm, or
@@ -100,9 +100,9 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     tune_backend(device, deterministic=job.execution.deterministic)
     torch.manual_seed(trial.seed)  # every rank initialises alike; DDP checks and broadcasts anyway
     network: nn.Module
-    network, normalization = build_network(trial, ModelFacts.from_dict(saved["facts"]).normalization if saved else None)
+    network, inputs = build_network(trial, ModelFacts.from_dict(saved["facts"]).inputs if saved else None)
     network = network.to(device).to(memory_format=torch.channels_last)
-    model = NormalizedModel(network, normalization).to(device)
+    model = NormalizedModel(network, inputs.normalization).to(device)
     ema = Ema(network, recipe.ema) if recipe.ema else None
     optimizer = make_optimizer(network, recipe, device)
     precision = _choose_precision(job, saved, device)
@@ -123,11 +123,11 @@ def assemble(job: TrainingJob, world: World, classes: Sequence[str], saved: Mapp
     has_graphs = recipe.compile and recipe.compile_mode == "reduce-overhead"
     mixing = Mixing(len(classes), trial.seed, recipe.mixup, recipe.cutmix)
     return TrainingParts(
-        facts=ModelFacts(trial.model, tuple(classes), trial.image_size, trial.eval_resize, normalization),
+        facts=ModelFacts(trial.model, tuple(classes), trial.image_size, trial.eval_resize, *inputs),
         network=network,
         model=model,
         ema=ema,
-        evaluated=NormalizedModel(ema.network, normalization).to(device) if ema else model,
+        evaluated=NormalizedModel(ema.network, inputs.normalization).to(device) if ema else model,
         optimizer=optimizer,
         scaler=scaler,
         autocast=amp,

@@ -18,6 +18,9 @@ from .checkpoint_store import FOLDER, SUFFIX
 from .storage import Storage
 
 _FORMAT = 3
+# How files of torch.save begin: a zip file, or the pickle that it was before torch 1.6.
+_BEGINNINGS = (b"PK\x03\x04", b"\x80")
+_SHOWN_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -164,21 +167,42 @@ def read_start(place: str) -> tuple[Mapping[str, Any], dict[str, Any]]:
         return read_weights(Path(place))
     else:
         content = Path(place).read_bytes()
-    if place.endswith(".safetensors"):
+    return decode_start(content, place, Path(place).suffix)
+
+
+def decode_start(content: bytes, where: str, suffix: str) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The same of a file's content.
+
+    Args:
+        content: of the file.
+        where: what it is of, for errors.
+        suffix: of its name; `.safetensors` is read as such.
+
+    Raises:
+        UserError: a checkpoint of ours is damaged or of another format.
+        ValueError: the file holds no weights.
+        ImportError: safetensors is not installed.
+    """
+    if not content:
+        raise ValueError(f"{where} holds no weights: it is empty")
+    if suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
             return load(content), {}
         except SafetensorError as error:
-            raise ValueError(f"{place} holds no weights: {error}") from None
+            raise ValueError(f"{where} holds no weights: {error}") from None
+    if not content.startswith(_BEGINNINGS):
+        begins = f"it begins with {content[:_SHOWN_BYTES]!r}"
+        raise ValueError(f"{where} holds no weights: torch.save writes no such file; {begins}")
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what the unpickler raises on foreign files has no common type
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{place} holds no weights that can be read without running its code: {reason}") from None
+        raise ValueError(f"{where} holds no weights that can be read without running its code: {reason}") from None
     if not isinstance(saved, Mapping):
-        raise ValueError(f"{place} holds no state dict, but {type(saved).__name__}")
+        raise ValueError(f"{where} holds no state dict, but {type(saved).__name__}")
     if "format" in saved and "facts" in saved:
-        return _weights_and_facts(content, place)
+        return _weights_and_facts(content, where)
     return saved, {}

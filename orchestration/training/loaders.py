@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ...datasets import Augmentation, EvalLoader, Manifest, TrainLoader
+from ...effnet.pretrained import Interpolation
 from .execution import Execution
 from .job import TrialPlan
 from .world import World
@@ -35,6 +36,7 @@ def make_loaders(
     manifest: Manifest,
     micro_batch: int,
     world: World,
+    interpolation: Interpolation = "bicubic",
 ) -> tuple[TrainLoader, EvalLoader]:
     """One rank's loaders for training and for validation.
 
@@ -44,6 +46,7 @@ def make_loaders(
         manifest: of its data.
         micro_batch: images of one forward pass in training; on a CPU, evaluation takes twice as many.
         world: this rank's place.
+        interpolation: of the resize in evaluation.
 
     Raises:
         DataError: sizes that do not fit together, or no such split.
@@ -60,6 +63,7 @@ def make_loaders(
         paired=recipe.mixes,
         augment=recipe.augment,
         augmentation=Augmentation(recipe.policy, erasing=recipe.erasing),
+        interpolation=interpolation,
         crop_scale=(trial.min_crop, 1.0),
         rank=world.rank,
         world_size=world.size,
@@ -71,6 +75,7 @@ def make_loaders(
         manifest,
         image_size=trial.image_size,
         resize=trial.eval_resize,
+        interpolation=interpolation,
         batch_size=micro_batch if world.device.type == "cuda" else micro_batch * _EVAL_BATCH_FACTOR,
         rank=world.rank,
         world_size=world.size,

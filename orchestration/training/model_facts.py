@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ...effnet.networks import NetworkConfig, config_from_dict
+from ...effnet.pretrained import Interpolation
 from ..errors import UserError
-from .normalization import IMAGENET, Channels, Normalization
+from .normalization import IMAGENET, Channels, Inputs, Normalization
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What weights alone do not say. `image_size` and `eval_resize` are the evaluation transform's, in pixels."""
+    """What weights alone do not say.
+
+    `image_size` and `eval_resize`, in pixels, and `interpolation` are the evaluation transform's.
+    """
 
     config: NetworkConfig
     classes: tuple[str, ...]
     image_size: int
     eval_resize: int
     normalization: Normalization = IMAGENET
+    interpolation: Interpolation = "bicubic"
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the weights want of their images besides a size."""
+        return Inputs(self.normalization, self.interpolation)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-safe form, for MLflow's model metadata and for checkpoints."""
@@ -37,9 +47,13 @@ class ModelFacts:
             config, classes = config_from_dict(fields["config"]), tuple(map(str, fields["classes"]))
             mean, std = fields.get("normalization", IMAGENET)
             normalization = Normalization(_channels(mean), _channels(std))
-            facts = cls(config, classes, int(fields["image_size"]), int(fields["eval_resize"]), normalization)
+            interpolation = fields.get("interpolation", "bicubic")
+            sizes = int(fields["image_size"]), int(fields["eval_resize"])
+            facts = cls(config, classes, *sizes, normalization, interpolation)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
+        if interpolation not in get_args(Interpolation):
+            raise ValueError(f"unknown interpolation {interpolation!r}")
         if len(facts.classes) != config.num_classes:
             raise ValueError(f"{len(facts.classes)} class names for {config.num_classes} classes")
         return facts

@@ -14,7 +14,7 @@ from ..errors import UserError
 from .checkpoint import read_start
 from .job import TrialPlan
 from .model_facts import ModelFacts
-from .normalization import IMAGENET, Normalization
+from .normalization import Inputs, Normalization
 
 if TYPE_CHECKING:
     from ...effnet.networks import Network
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def build_network(trial: TrialPlan, trained: Normalization | None = None) -> tuple[Network, Normalization]:
-    """The trial's network in training mode, and its input's normalisation. What is random comes from torch's generator.
+def build_network(trial: TrialPlan, trained: Inputs | None = None) -> tuple[Network, Inputs]:
+    """The trial's network in training mode, and what it wants of its images. Torch's generator gives what is random.
 
     Args:
         trial: what to train.
-        trained: the normalisation of the checkpoint whose weights will replace these, so that none need be read.
+        trained: what the checkpoint says of images whose weights will replace these, so that none need be read.
 
     Raises:
         UserError: the weights that it starts from are not here, or do not fit.
@@ -47,19 +47,20 @@ def build_network(trial: TrialPlan, trained: Normalization | None = None) -> tup
         initialise_head(network.classifier)
     if recipe.freeze_backbone:
         freeze_backbone(network)
-    return network, start.normalization
+    return network, start.inputs
 
 
 class _Start(NamedTuple):
-    """What weights were trained with, and whether their classifier is kept."""
+    """What weights want of their images, and whether their classifier is kept."""
 
-    normalization: Normalization = IMAGENET
+    inputs: Inputs = Inputs()
     has_classifier: bool = False
 
 
 def _from_published(network: Network, info: WeightsInfo) -> _Start:
     load_published(network, info, keep_classifier=False)
-    return _Start(Normalization(info.transform.mean, info.transform.std))
+    its = info.transform
+    return _Start(Inputs(Normalization(its.mean, its.std), its.interpolation))
 
 
 def _from_file(network: Network, place: str) -> _Start:
@@ -71,7 +72,7 @@ def _from_file(network: Network, place: str) -> _Start:
     classes = network.config.num_classes
     head = f"its classifier of {classes} classes" if kept else f"a new classifier of {classes} classes"
     _log.info("started from %s, named as %s names them, with %s", place, source, head)
-    return _Start(ModelFacts.from_dict(facts).normalization if facts else IMAGENET, kept)
+    return _Start(ModelFacts.from_dict(facts).inputs if facts else Inputs(), kept)
 
 
 def initialise_head(classifier: nn.Linear | nn.Conv2d) -> None:

@@ -89,7 +89,7 @@ class Trainer:
         saved = self._checkpointer.latest()
         self.parts: TrainingParts = assemble(job, world, manifest.classes, saved)
         self._train_loader, self._val_loader = make_loaders(
-            self.trial, job.execution, manifest, self.parts.micro_batch, world
+            self.trial, job.execution, manifest, self.parts.micro_batch, world, self.parts.facts.interpolation
         )
         stay_near(world.device)  # not before: the number of loader processes is that of all cores
         self._sequence = self._train_loader.sequence

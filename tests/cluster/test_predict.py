@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +90,15 @@ def call(tmp_path: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
 
 
+def bilinear(trained: TrainedModel) -> TrainedModel:
+    """The same, but of weights that were evaluated with bilinear resizing."""
+    return replace(trained, facts=replace(trained.facts, interpolation="bilinear"))
+
+
 def expected_probabilities(trained: TrainedModel, path: Path) -> list[float]:
     """As validation computes them."""
     with torch.no_grad(), Image.open(path) as image:
-        batch = EvalTransform(SIDE, RESIZE)(image.convert("RGB"))[None]
+        batch = EvalTransform(SIDE, RESIZE, trained.facts.interpolation)(image.convert("RGB"))[None]
         values: list[float] = NormalizedModel(trained.network)(batch).softmax(1)[0].tolist()
     return values
 
@@ -111,6 +117,12 @@ def test_predict_says_what_validation_computes(
             (name, pytest.approx(value, abs=1e-5)) for name, value in sorted(by_class.items(), key=lambda i: -i[1])
         ]
         assert "cam" not in entry
+    save(saved, trained, bilinear(trained).facts.to_dict())
+    other = json.loads(call(tmp_path, "predict", photos[0], "--model", saved, "--json").stdout)[0]["predictions"][0]
+    expected = expected_probabilities(bilinear(trained), photos[0])[CLASSES.index(other["class"])]
+    assert other["probability"] == pytest.approx(expected, abs=1e-5)
+    assert other["probability"] != pytest.approx(found[0]["predictions"][0]["probability"], abs=1e-4)
+    save(saved, trained, trained.facts.to_dict())
     table = call(tmp_path, "predict", photos[0], "--model", saved / "epoch-000001-batch-000000000.pt", "--top", 1)
     best = found[0]["predictions"][0]
     assert f"{best['class']}" in table.stdout
@@ -298,6 +310,7 @@ def test_the_exported_onnx_is_the_served_model(
 
 @pytest.mark.parametrize(("form", "logits"), [("onnx", True), ("pt2", True), ("pt2", False)])
 def test_the_other_forms(trained: TrainedModel, form: str, logits: bool, tmp_path: Path) -> None:
+    trained = bilinear(trained)
     path = tmp_path / f"model.{form}"
     assert export_trained(trained, path, form, logits=logits) <= 1e-4  # type: ignore[arg-type]
     pixels = torch.from_numpy(np.array(photo(1, SIDE, SIDE) if logits else photo(1, 80, 60)))[None]

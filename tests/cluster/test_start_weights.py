@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,18 @@ def save(path: Path, seed: int = 0) -> bytes:
     return path.read_bytes()
 
 
+def saved_bytes(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def safetensors_bytes() -> bytes:
+    """A float32 vector of nine ones, `a`, as the format's description has it."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
+    return len(header).to_bytes(8, "little") + header + np.ones(9, "<f4").tobytes()
+
+
 def test_paths_become_absolute_and_urls_of_storages_stay(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,8 +77,8 @@ def test_paths_become_absolute_and_urls_of_storages_stay(
     save(tmp_path / "net.pth")
     assert pinned(home, "net.pth") == str(tmp_path / "net.pth")
     assert pinned(home, "elsewhere/net.pth") == str(tmp_path / "elsewhere" / "net.pth"), "perhaps the nodes see it"
-    assert pinned(home, "s3://bucket/net.pth") == "s3://bucket/net.pth"
-    assert pinned(home, "net.pth, s3://bucket/b.pth") == f"{tmp_path / 'net.pth'},s3://bucket/b.pth"
+    assert pinned(home, "file:///elsewhere/net.pth") == "file:///elsewhere/net.pth"
+    assert pinned(home, "net.pth, file:///elsewhere/b.pth") == f"{tmp_path / 'net.pth'},file:///elsewhere/b.pth"
     for fields in ({"variants": "b0"}, {"recipe": "paper"}, {"recipe": {"epochs": 3}}):
         assert pin_weights(home, fields) == fields
     assert not home.root.exists()
@@ -108,6 +122,82 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(home: Home, server
     assert len([*home.experiments.glob(".weights/*")]) == 1
     with pytest.raises(UserError, match=r"/dev/null.* cannot keep a copy"):
         pinned(home, f"{url}/{right}", storage="/dev/null")
+
+
+LOGIN = b"<!DOCTYPE html><title>Sign in</title>"
+NO_WEIGHTS: dict[str, tuple[str, bytes, str]] = {
+    "a login page": ("net.pth", LOGIN, "torch.save writes no such file; it begins with b'<!DOCTYPE html>"),
+    "a page by a file's name": ("net.safetensors", LOGIN, "holds no weights: Error while deserializing"),
+    "nothing": ("net.pth", b"", "holds no weights: it is empty"),
+    "no tensors": ("net.pth", saved_bytes({"epoch": 3}), "holds no weights: there is no tensor in it"),
+    "half a file": ("net.pth", saved_bytes({"a": torch.ones(99)})[:600], "holds no weights that can be read"),
+    "half of safetensors": (
+        "net.safetensors",
+        safetensors_bytes()[:-9],
+        "holds no weights: Error while",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_WEIGHTS)
+def test_what_holds_no_weights_is_refused_at_submit(
+    name: str, home: Home, server: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    url, behaviour = server
+    file, content, told = NO_WEIGHTS[name]
+    if file.endswith(".safetensors"):
+        pytest.importorskip("safetensors")
+    (behaviour.root / file).write_bytes(content)
+    for place in (f"{url}/{file}", f"file://{behaviour.root}/{file}", str(behaviour.root / file)):
+        with pytest.raises(UserError) as caught:
+            pinned(home, place)
+        assert str(caught.value).startswith(f"--weights {place}: ")
+        assert told in str(caught.value)
+        assert str(caught.value).count(place) == 1
+        assert "\n" not in str(caught.value)
+    assert not [*home.experiments.glob(".weights/*")]
+
+
+def test_a_login_page_is_one_line_of_submit_and_nothing_starts(
+    home: Home, cli: Cli, server: tuple[str, Behaviour]
+) -> None:
+    url, behaviour = server
+    (behaviour.root / "net.pth").write_bytes(LOGIN)
+    result = cli("submit", "--variants", "b0", "--weights", f"{url}/net.pth")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    sent = f"what the server sent (of no type, {len(LOGIN)} bytes) holds no weights"
+    assert result.stderr.startswith(f"error: --weights {url}/net.pth: {sent}")
+    assert not [*home.experiments.glob("*")]
+
+
+def test_weights_behind_a_query_are_of_the_kind_that_the_path_says(home: Home, server: tuple[str, Behaviour]) -> None:
+    pytest.importorskip("safetensors")
+    url, behaviour = server
+    (behaviour.root / "net.safetensors?download=true").write_bytes(safetensors_bytes())
+    path = pinned(home, f"{url}/net.safetensors?download=true")
+    assert torch.equal(read_start(path)[0]["a"], torch.ones(9))
+
+
+def test_s3_is_looked_into_where_it_can_be_reached(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    moto = server.ThreadedMotoServer(port=0)
+    moto.start()
+    try:
+        host, port = moto.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="nets")
+        client.put_object(Bucket="nets", Key="login.pth", Body=LOGIN)
+        client.put_object(Bucket="nets", Key="net.pth", Body=saved_bytes({"a": torch.ones(9)}))
+        for name in ("net.pth", "absent.pth"):
+            assert pinned(home, f"s3://nets/{name}") == f"s3://nets/{name}"
+        with pytest.raises(UserError, match=r"^--weights s3://nets/login\.pth: holds no weights: torch\.save"):
+            pinned(home, "s3://nets/login.pth")
+    finally:
+        moto.stop()
 
 
 @pytest.mark.e2e

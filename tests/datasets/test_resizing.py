@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from effnet_cluster.datasets.decoding.resizing import as_image, evaluation_crop, resize_bicubic, resize_bilinear
+from effnet_cluster.datasets.decoding.resizing import as_image, evaluation_crop, resize_as_pillow, resize_bilinear
 
 FLOWER = load_sample_image("flower.jpg").copy()
 PHOTOS = {
@@ -27,7 +27,7 @@ sides = st.integers(1, 400)
 
 def bicubic(pixels: NDArray[np.uint8], height: int, width: int, dtype: torch.dtype = torch.uint8) -> NDArray[np.int64]:
     image = as_image(np.ascontiguousarray(pixels)).to(dtype)
-    levels = resize_bicubic(image, height, width)[0].permute(1, 2, 0)
+    levels = resize_as_pillow(image, height, width)[0].permute(1, 2, 0)
     assert levels.dtype == dtype
     assert torch.equal(levels, levels.round().clamp(0, 255) if dtype.is_floating_point else levels)
     return levels.numpy().astype(int)
@@ -117,4 +117,4 @@ def test_where_the_pixels_lie_in_memory_does_not_change_the_result() -> None:
     part = FLOWER[20:220, 31:250]
     whole = np.ascontiguousarray(part)
     assert torch.equal(resize_bilinear(part, 50), resize_bilinear(whole, 50))
-    assert torch.equal(resize_bicubic(as_image(part), 40, 50), resize_bicubic(as_image(whole), 40, 50))
+    assert torch.equal(resize_as_pillow(as_image(part), 40, 50), resize_as_pillow(as_image(whole), 40, 50))

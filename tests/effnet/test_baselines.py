@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -148,6 +149,31 @@ def test_the_classifier_is_found_and_the_parts_are_the_network_from_its_input_on
 def test_what_a_baseline_has_not_is_one_line(name: str, fields: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=rf"^{re.escape(told)}"):
         network_config(name, **fields)
+
+
+MOBILENET_STAGES = [
+    *([1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        (
+            "mobilenet_v2-w1.4-d1.4-r1.3",
+            lambda: models.MobileNetV2(10, 1.4, [[t, c, math.ceil(1.4 * n), s] for t, c, n, s in MOBILENET_STAGES]),
+        ),
+        ("resnet50-d0.5", lambda: models.ResNet(models.resnet.Bottleneck, [2, 2, 3, 2], num_classes=10)),
+    ],
+)
+def test_scaled_networks_are_torchvisions_with_the_scaled_arguments(name: str, theirs: Any) -> None:
+    """The paper's table 3; a ResNet's width is not among torchvision's arguments."""
+    torch.manual_seed(0)
+    other, ours = theirs().eval(), make_network(network_config(name, num_classes=10)).eval()
+    load_weights(ours, other.state_dict(), "torchvision")
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images(2, 64, 64)), other(images(2, 64, 64)), rtol=1e-4, atol=1e-5)
+    assert complexity(ours.config).params == parameter_count(other)
 
 
 def test_torchvisions_names_of_our_networks_give_ours() -> None:

@@ -35,6 +35,8 @@ def test_a_published_name_is_the_published_model(name: str) -> None:
         ("b3.0", "b3"),
         ("b8.0", "b8"),
         ("b3.00-w1.20", "b3-w1.2"),
+        ("mobilenet_v2-r1.3-w1.40", "mobilenetv2-w1.4-r1.3"),
+        ("efficientnet_b3-d2", "b3-d2"),
         ("b0.5-w1.2", "b0.5-w1.2"),
     ],
 )

@@ -72,7 +72,7 @@ def test_served_pixels_are_within_a_level_of_the_evaluations(height: int, width:
     assert served.shape == evaluated.shape
     difference = (served - evaluated).abs()
     assert difference.max() <= 2.001
-    assert (difference > 1.001).float().mean() < 1e-3  # rare values: see `resize_bicubic`
+    assert (difference > 1.001).float().mean() < 1e-3  # rare values: see `resize_as_pillow`
     assert difference.mean() < 0.25
 
 

@@ -45,17 +45,17 @@ def test_its_pixels_are_normalised_as_the_published_weights_want_them(digits: Ma
     trial = planned(digits, recipe="transfer")
     flower = Image.fromarray(sklearn_images.load_sample_image("flower.jpg"))
     pixels = EvalTransform(224, 256)(flower)[None]
-    network, normalization = load_pretrained("tf_lite0").eval(), build_network(trial)[1]
+    network, normalization = load_pretrained("tf_lite0").eval(), build_network(trial)[1].normalization
     with torch.inference_mode():
         found = NormalizedModel(network, normalization)(pixels)
         expected = network((pixels.float() / 255 - 127 / 255) / (128 / 255))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert build_network(planned(digits))[1] == IMAGENET != normalization
+    assert build_network(planned(digits))[1].normalization == IMAGENET != normalization
 
 
 def test_the_facts_of_a_model_say_its_normalisation(digits: Manifest, tmp_path: Path) -> None:
     trial = planned(digits, recipe="transfer")
-    facts = ModelFacts(trial.model, tuple("0123456789"), 64, 73, build_network(trial)[1])
+    facts = ModelFacts(trial.model, tuple("0123456789"), 64, 73, *build_network(trial)[1])
     assert ModelFacts.from_dict(facts.to_dict()) == facts
     np.testing.assert_allclose(facts.to_dict()["normalization"], [[127 / 255] * 3, [128 / 255] * 3])
     older = {name: value for name, value in facts.to_dict().items() if name != "normalization"}

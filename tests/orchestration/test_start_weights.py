@@ -63,11 +63,11 @@ WRAPPINGS: dict[str, Callable[[State], dict[str, Any]]] = {
 def test_state_dicts_as_programs_save_them(digits: Manifest, tmp_path: Path, library: str, wrapping: str) -> None:
     state = of_torchvision(10) if library == "torchvision" else of_timm(10)
     torch.save(WRAPPINGS[wrapping](state), tmp_path / "saved.pth")
-    network, normalization = build_network(planned(digits, tmp_path / "saved.pth"))
+    network, inputs = build_network(planned(digits, tmp_path / "saved.pth"))
     expected = convert_state_dict(state, "torchvision" if library == "torchvision" else "timm", network.config)
     found = network.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert normalization == IMAGENET
+    assert inputs.normalization == IMAGENET
     assert network.training
 
 
@@ -105,9 +105,9 @@ def test_a_checkpoint_of_ours_brings_its_normalisation(digits: Manifest, tmp_pat
     state = {"model": networks[0], "ema": {"network": networks[1]} if ema else None, "facts": facts.to_dict()}
     (folder / "00001-000000.pt").write_bytes(encode(state))
     path = tmp_path / place if place.endswith(".pt") else tmp_path
-    network, normalization = build_network(planned(digits, path))
+    network, inputs = build_network(planned(digits, path))
     assert torch.equal(network.head.conv.weight, networks[ema]["head.conv.weight"])
-    assert normalization == OURS
+    assert inputs.normalization == OURS
 
 
 class Code:
@@ -119,7 +119,11 @@ class Code:
     ("saved", "told"),
     [
         (lambda path: torch.save({"state_dict": Code()}, path), "holds no weights that can be read without running"),
-        (lambda path: path.write_text("no weights"), "holds no weights that can be read without running its code"),
+        (
+            lambda path: path.write_text("no weights"),
+            "holds no weights: torch.save writes no such file; it begins with",
+        ),
+        (lambda path: path.write_bytes(b""), "holds no weights: it is empty"),
         (lambda path: torch.save([1, 2], path), "holds no state dict, but list"),
         (lambda path: torch.save({}, path), "no library's b0 has one of its keys: none at all"),
         (lambda path: torch.save({"a.b": torch.ones(2)}, path), r"no library's b0 has one of its keys: 'a\.b'"),
@@ -133,7 +137,7 @@ class Code:
         ),
         (lambda path: None, "No such file or directory"),
     ],
-    ids=["code", "text", "list", "nothing", "other", "more", "several", "absent"],
+    ids=["code", "text", "empty", "list", "nothing", "other", "more", "several", "absent"],
 )
 def test_what_cannot_be_a_start_is_one_line(
     digits: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str], saved: Callable[[Path], Any], told: str
