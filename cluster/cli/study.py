@@ -30,7 +30,7 @@ table; `report`, `resume`, `extend` and `compare` take it as any experiment.
 
 
 @cloup.command("study", cls=PagedCommand, help=_HELP)
-@click.argument("study", metavar="NAME", type=click.Choice(tuple(STUDIES)))
+@click.argument("study", metavar="STUDY", type=click.Choice(tuple(STUDIES)))
 @cloup.option("--base", metavar="LIST", default="b0", show_default=True, help="Networks that are scaled or varied.")
 @cloup.option(
     "--fair",

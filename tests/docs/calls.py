@@ -13,7 +13,7 @@ import click
 from effnet_cluster.cluster.cli import main
 
 # What a page writes for a value that is not any text.
-_VALUES = {"H": "1", "N": "2", "PRICE": "1", "NAME": "small"}
+_VALUES = {"H": "1", "N": "2", "PRICE": "1", "NAME": "small", "STUDY": "scaling"}
 _ALTERNATIVES = re.compile(r"[a-z0-9]+(/[a-z0-9]+)+")
 
 
