@@ -14,7 +14,7 @@ from ...orchestration.errors import UserError
 from ...orchestration.report.accuracy import PublishedPoint
 from ...orchestration.report.report import write_report
 from ...orchestration.request import reported
-from ..champion import examine
+from ..champion import examine, look
 from ..experiments import Experiments
 from ..home import Home
 from ..lifecycle import reconnect_tracking
@@ -36,7 +36,7 @@ from .console import print_line
     "with_champion",
     default=True,
     show_default=True,
-    help="Show the validation images to the best model, for a minute at most.",
+    help="Show validation images to the best models, for a minute or so each.",
 )
 @click.option("--open", "open_it", is_flag=True, help="Open it in the web browser.")
 def command(
@@ -68,7 +68,12 @@ def command(
         for one, its in zip(found, shown, strict=True)
         if with_champion and any(record.model_uri for record in its.records)
     ]
-    content = write_report(shown, _published() if published else (), price_per_hour, champions)
+    sights = [
+        (one.name, look(home, one, its))
+        for one, its in zip(found, shown, strict=True)
+        if with_champion and its.study and its.study.name == "cam"
+    ]
+    content = write_report(shown, _published() if published else (), price_per_hour, champions, sights)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     print_line(str(path))

@@ -15,6 +15,7 @@ from .fields import fields
 from .page import write_page
 from .schedule import faults, predictions, schedule
 from .studies.sections import studies
+from .studies.sights import Sight, sights_section
 
 
 def write_report(
@@ -22,6 +23,7 @@ def write_report(
     published: Sequence[PublishedPoint] = (),
     price_per_hour: float | None = None,
     champions: Sequence[tuple[str, Champion | str]] = (),
+    sights: Sequence[tuple[str, Sequence[Sight] | str]] = (),
 ) -> bytes:
     """The file's content. Sections are there only where there is something to say.
 
@@ -30,11 +32,13 @@ def write_report(
         published: points to show beside theirs.
         price_per_hour: of a worker, for what the trials cost.
         champions: names of experiments, each with its best model or with why that cannot be shown.
+        sights: names of experiments, each with what its models see on the same images, or with why that is not there.
     """
     names = ", ".join(experiment.name for experiment in experiments)
     sections = [
         overview.asked(experiments),
         *studies(experiments, published),
+        sights_section(sights),
         accuracy(experiments, published),
         overview.over_seeds(experiments),
         activations([one for one in experiments if not _studies_activations(one)]),

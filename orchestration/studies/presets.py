@@ -1,6 +1,7 @@
 """The studies of compound scaling and what goes beyond it: each is a question and the sweep that answers it.
 
-Tan and Le 2019 (arXiv:1905.11946): scaling is figures 3 and 8, coefficients section 3.3, the family table 2.
+Tan and Le 2019 (arXiv:1905.11946): scaling is figures 3 and 8, coefficients section 3.3, the family table 2, transfer
+table 5, cam figure 7.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ...effnet.stages import SHORTCUTS
 from ..search.domains import assignments
 from ..training.recipes import RECIPES, Recipe
 
-StudyName = Literal["scaling", "coefficients", "family", "activations", "shortcuts", "transfer", "ema"]
+StudyName = Literal["scaling", "coefficients", "family", "activations", "shortcuts", "transfer", "ema", "cam"]
 Fields: TypeAlias = Mapping[str, Any]
 
 # Of the compound coefficient in `scaling`: each step about doubles the multiply-adds.
@@ -57,10 +58,10 @@ class Study:
     differences: Callable[[int, int, int], int] = lambda variants, activations, shortcuts: variants - 1
 
 
-def _scaled(base: str) -> Fields:
+def _scaled(base: str, phis: Sequence[int] = _PHIS) -> Fields:
     """The base, then steps of compound scaling, each with every dimension alone at about its multiply-adds."""
     names = [base]
-    for phi in _PHIS:
+    for phi in phis:
         compound = _grown(base, vars(compound_scaling(phi)))
         names += [
             *(_alone(base, dimension, _macs(compound)) for dimension in ("width", "depth", "resolution")),
@@ -146,6 +147,12 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             {"recipe": {"ema": [0.0, 0.9, 0.99, 0.999]}},
             compared=("ema",),
             differences=lambda variants, activations, shortcuts: 3 * variants * activations * shortcuts,
+        ),
+        "cam": Study(
+            "Where scaled networks look",
+            "Where does a network look on the same photographs, scaled in one dimension or in all?",
+            lambda base: _scaled(base, _PHIS[-1:]),
+            differences=lambda *_: 0,  # pictures are looked at
         ),
     }
 )

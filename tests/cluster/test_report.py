@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from effnet_cluster.cluster.champion import look
 from effnet_cluster.cluster.engines import Engines
 from effnet_cluster.cluster.experiments import Experiment, Experiments
 from effnet_cluster.cluster.home import Home
 from effnet_cluster.datasets import EvalLoader, Manifest, prepare
 from effnet_cluster.effnet import EfficientNet
 from effnet_cluster.orchestration.plan import make_plan
-from effnet_cluster.orchestration.request import ExperimentRequest
+from effnet_cluster.orchestration.report.contents import StudyAsked, VariantAsked
+from effnet_cluster.orchestration.report.studies.sights import Sight
+from effnet_cluster.orchestration.request import ExperimentRequest, reported
 from effnet_cluster.orchestration.spec import ExperimentSpec
 from effnet_cluster.orchestration.tracking.metric_log import MetricLog, MetricPoints
 from effnet_cluster.orchestration.tracking.models import log_model
@@ -134,8 +138,19 @@ def test_the_best_model_is_shown_the_validation_images(
     assert page.count("taken for") >= wrong
     assert page.count('src="data:image/jpeg;base64,') == 2 * wrong
     assert 'id="champion"' not in cli_report(cli, out, "champion", "--no-champion")
+    # The same model in a study that compares where models look.
+    asked = StudyAsked("cam", "", "", {"b1": VariantAsked("", 1, "none"), trial.variant: VariantAsked("base", 1, "it")})
+    study = replace(reported(experiment.request, tracker), study=asked)
+    (sight,) = look(home, experiment, study)
+    assert isinstance(sight, Sight)
+    assert (sight.model, sight.trial) == ("it", trial.trial_id)
+    first = {int(label): number for number, label in reversed(list(enumerate(batch.labels.tolist())))}
+    names = experiment.request.plan.classes
+    expected = [(names[label], names[int(said[first[label]])]) for label in sorted(first)]
+    assert [(view.target, view.predicted) for view in sight.views] == expected
     (tmp_path / "own-shards" / "manifest.json").unlink()
     assert "of photos-b0-silu-s0, could not be shown the validation images: " in cli_report(cli, out, "champion")
+    assert "could not be shown the validation images: " in str(look(home, experiment, study))
 
 
 def cli_report(cli: Cli, out: Path, *arguments: str) -> str:

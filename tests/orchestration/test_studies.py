@@ -12,7 +12,7 @@ import pytest
 
 from effnet_cluster.orchestration.report.accuracy import PublishedPoint
 from effnet_cluster.orchestration.report.contents import Reported, StudyAsked, VariantAsked
-from effnet_cluster.orchestration.report.parts import Facts, Figure, Section, Table
+from effnet_cluster.orchestration.report.parts import Facts, Figure, Gallery, Picture, Section, Table
 from effnet_cluster.orchestration.report.report import write_report
 from effnet_cluster.orchestration.report.significance import Difference, Spread
 from effnet_cluster.orchestration.report.studies.arms import StudyArm, arms_of, choose, groups_of
@@ -26,6 +26,7 @@ from effnet_cluster.orchestration.report.studies.readings import (
     swaps,
 )
 from effnet_cluster.orchestration.report.studies.sections import studies
+from effnet_cluster.orchestration.report.studies.sights import Sight, View, sights_section
 from effnet_cluster.orchestration.tracking.histories import EpochPoint
 from effnet_cluster.orchestration.tracking.records import Outcome, TrialRecord
 
@@ -445,7 +446,26 @@ def test_networks_of_two_kinds_are_scaled_apart() -> None:
     assert [title for title in titles if title.endswith("residual, r)")]
 
 
-NAMES = ("scaling", "coefficients", "family", "activations", "shortcuts", "transfer", "ema")
+def test_models_stand_side_by_side_on_each_image() -> None:
+    picture = Picture(b"x", "image/png", "")
+    sights = [
+        Sight("base", "t0", [View(picture, "cat", "cat", 0.984), View(picture, "dog", "cat", 0.5)]),
+        Sight("depth × 2", "t1", [View(picture, "cat", "dog", 0.75), View(picture, "dog", "dog", 1.0)]),
+    ]
+    section = sights_section([("x", sights)])
+    galleries = [part for part in section.parts if isinstance(part, Gallery)]
+    assert [gallery.title for gallery in galleries] == ["Image 1: cat", "Image 2: dog"]
+    assert [[one.caption for one in gallery.pictures] for gallery in galleries] == [
+        ["base: cat 98%", "depth × 2: dog 75%, wrong"],
+        ["base: cat 50%, wrong", "depth × 2: dog 100%"],
+    ]
+    assert "base (t0), depth × 2 (t1)" in texts(section)
+    several = sights_section([("x", sights), ("y", "no model")])
+    assert "no model (y)." in texts(several)
+    assert sights_section([]).parts == []
+
+
+NAMES = ("scaling", "coefficients", "family", "activations", "shortcuts", "transfer", "ema", "cam")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -473,7 +493,7 @@ def test_one_seed_without_rates_gradients_and_curves_is_shown_and_not_tested(nam
     shown = texts(section)
     assert "tested, with" not in shown
     # One activation per shortcut: within one, activations, shortcuts and the only triple have nothing to compare.
-    assert ("are not tested" in shown) == (name in ("scaling", "family"))
+    assert ("are not tested" in shown) == (name in ("scaling", "family", "cam"))
 
 
 def test_an_experiment_without_a_study_has_no_such_section() -> None:

@@ -21,6 +21,7 @@ _APART: Mapping[str, Sequence[str]] = {
     "shortcuts": ("activation",),
     "transfer": (),
     "ema": (),
+    "cam": (),
 }
 """In what the arms of each study have to be alike to be compared."""
 
@@ -50,6 +51,7 @@ def _section(experiment: Reported, number: int, named: bool, published: Sequence
         "shortcuts": shortcuts.parts,
         "transfer": values.parts,
         "ema": values.parts,
+        "cam": family.parts,
     }
     key, arms = f"study-{number}", arms_of(experiment)
     found: list[Part] = [study.question] if study.question else []
