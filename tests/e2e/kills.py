@@ -106,7 +106,7 @@ def final_state(cli: Cli, experiment: str, trial: str) -> dict[str, Any]:
 def curves(cli: Cli, run_id: str) -> dict[str, list[tuple[int, float]]]:
     """Every metric of a run that does not measure time, by step."""
     client = cli.client()
-    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith("time/")]
+    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith(("time/", "system/"))]
     return {n: sorted((p.step, p.value) for p in client.get_metric_history(run_id, n)) for n in names}
 
 
