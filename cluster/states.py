@@ -73,7 +73,11 @@ def note_end(home: Home, experiment: Experiment, status: str) -> Outcome:
     Raises:
         EngineError: the tracking server does not answer.
     """
-    experiment.tracker.end_unfinished(Outcome.INTERRUPTED, _LOST)
+    if JOB_STATES.get(status) is Outcome.CANCELLED:
+        # Somebody's `stop`, which is about to say so itself: whoever follows the job may see its end first.
+        experiment.tracker.end_unfinished(Outcome.CANCELLED)
+    else:
+        experiment.tracker.end_unfinished(Outcome.INTERRUPTED, _LOST)
     state = _end_state(status, experiment.tracker.sweep_outcome())
     Experiments(home).save(replace(experiment, ended=state))
     return state

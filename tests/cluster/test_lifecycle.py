@@ -258,6 +258,16 @@ def test_a_driver_that_was_killed_leaves_no_run_that_looks_alive(
     assert Experiments(home).load(name).ended is Outcome.INTERRUPTED
 
 
+def test_who_follows_a_stopped_job_and_sees_its_end_first_calls_it_cancelled(
+    tmp_path: Path, cluster: Cluster, engines: Engines, name: str
+) -> None:
+    home = Home(tmp_path)
+    experiment = launch(home, plan(name), engines)
+    tracker = begin(experiment)
+    assert note_end(home, experiment, "STOPPED") is Outcome.CANCELLED
+    assert tracker.sweep_outcome() is Outcome.CANCELLED
+
+
 def test_stop_cancels_what_runs_and_leaves_what_has_failed_long_ago(
     tmp_path: Path, cluster: Cluster, engines: Engines, name: str
 ) -> None:
