@@ -24,8 +24,8 @@ _HELP = f"""Answer a question of compound scaling with one experiment.
 {_LISTED}
 
 A study is a sweep with settings of its own where you give none. Each arm gets as many seeds as it takes to tell two of
-them apart; --budget-hours cuts them, and says what can then not be seen. `report` begins with the study's figures and tables; `report`, `resume`,
-`extend` and `compare` take it as any experiment.
+them apart; --budget-hours cuts them, and says what can then not be seen. `report` begins with the study's figures and
+tables; `report`, `resume`, `extend` and `compare` take it as any experiment.
 """
 
 
