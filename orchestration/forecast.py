@@ -66,19 +66,19 @@ class Forecast:
 Fair = Literal["epochs", "macs", "time"]
 
 
-def variant_epochs(plan: Plan, fair: Fair, forecast: Forecast) -> dict[str, int]:
+def variant_epochs(plan: Plan, fair: Fair, forecast: Callable[[Plan], Forecast]) -> dict[str, int]:
     """Epochs by variant with which each takes as much as the most expensive one takes for the recipe's epochs.
 
     Args:
         plan: with the recipe's epochs for all.
         fair: what is to be equal: `epochs`, `macs` of the whole training, or its `time`.
-        forecast: of the plan; for `time` its steps should be measured ones.
+        forecast: predicts a plan; for `time` its steps should be measured ones.
     """
     if fair == "epochs":
         return {}
-    costs: dict[str, float] = {}
+    predicted, costs = forecast(plan).costs, dict[str, float]()
     for trial in plan.examples:
-        cost = forecast.costs[trial.trial_id]
+        cost = predicted[trial.trial_id]
         each = trial.macs if fair == "macs" else cost.step_seconds * trial.batches_per_epoch
         costs[trial.variant] = max(costs.get(trial.variant, 0.0), each)
     most = max(costs.values())

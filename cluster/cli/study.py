@@ -13,7 +13,6 @@ from ...orchestration.forecast import Fair
 from ...orchestration.report.significance import seeds_needed
 from ...orchestration.spec import ExperimentSpec
 from ...orchestration.studies.presets import STUDIES, comparisons, fill
-from ...orchestration.training.settings import settings_of
 from .help_pages import PagedCommand
 from .submission import given_fields, submission_options, submit
 
@@ -42,13 +41,12 @@ tables; `report`, `resume`, `extend` and `compare` take it as any experiment.
 @submission_options(besides=("study",))
 def command(study: str, base: str, fair: Fair, spec_file: Path | None, **options: Any) -> None:
     """See `_HELP`."""
-    settings = settings_of(ExperimentSpec)
-    flags = {setting.name: options.pop(setting.name) for setting in settings if setting.name != "study"}
+    given, others = given_fields(spec_file, options)
     try:
-        fields = fill(study, given_fields(spec_file, flags), [name.strip() for name in base.split(",")])
+        fields = fill(study, given, [name.strip() for name in base.split(",")])
     except ValueError as error:
         raise UserError(f"--base: {error}") from None
     if "seeds" not in fields:
         spec = ExperimentSpec.parse({"name": study, **fields})
         fields["seeds"] = list(range(seeds_needed(comparisons(spec))))
-    submit(fields, fair=fair, **options)
+    submit(fields, fair=fair, **others)

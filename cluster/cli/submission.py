@@ -18,6 +18,7 @@ from ...orchestration.plan import make_plan
 from ...orchestration.preflight import notes, require_machine
 from ...orchestration.search.names import slug
 from ...orchestration.spec import ExperimentSpec
+from ...orchestration.training.settings import settings_of
 from ..engines import check_named, ensure_engines
 from ..experiments import Experiments
 from ..home import Home
@@ -118,7 +119,7 @@ def submit(
     if problem and fair != "epochs":
         raise UserError(f"--fair {fair} takes a prediction, but {problem}")
     if not problem:
-        if by_variant := variant_epochs(plan, fair, predictor.forecast(plan)):
+        if by_variant := variant_epochs(plan, fair, predictor.forecast):
             spec = spec.model_copy(update={"variant_epochs": by_variant})
             plan = make_plan(spec, manifest)
         if budget_hours is not None:
@@ -162,9 +163,16 @@ def submit(
     sys.exit(follow_to_end(home, experiment))
 
 
-def given_fields(spec_file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by precedence: flags and their environment variables over the file. Raises `UserError`."""
-    return merge_flags(ExperimentSpec, ExperimentSpec.fields_from_yaml(spec_file) if spec_file else {}, flags)
+def given_fields(spec_file: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings by precedence, flags and their environment variables over the file, and the options that are none.
+
+    Raises:
+        UserError: the file cannot be read, or is wrong.
+    """
+    settings = {setting.name for setting in settings_of(ExperimentSpec)}
+    fields = ExperimentSpec.fields_from_yaml(spec_file) if spec_file else {}
+    others = {name: value for name, value in options.items() if name not in settings}
+    return merge_flags(ExperimentSpec, fields, options), others
 
 
 def _default_name(fields: Mapping[str, Any], manifest: Manifest) -> str:

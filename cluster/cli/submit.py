@@ -7,8 +7,6 @@ from typing import Any
 
 import cloup
 
-from ...orchestration.spec import ExperimentSpec
-from ...orchestration.training.settings import settings_of
 from .help_pages import PagedCommand
 from .submission import given_fields, submission_options, submit
 
@@ -17,5 +15,5 @@ from .submission import given_fields, submission_options, submit
 @submission_options()
 def command(spec_file: Path | None, **options: Any) -> None:
     """Train variants × activations × shortcuts × seeds, each trial as a DDP job."""
-    flags = {setting.name: options.pop(setting.name) for setting in settings_of(ExperimentSpec)}
-    submit(given_fields(spec_file, flags), **options)
+    fields, others = given_fields(spec_file, options)
+    submit(fields, **others)

@@ -11,7 +11,7 @@ from typing import Any
 from ..search.domains import texts_of
 from ..search.pareto import front
 from ..tracking.histories import EpochPoint
-from ..tracking.records import Outcome, TrialRecord
+from ..tracking.records import TrialRecord
 from .contents import DataSet, Reported, data_sets
 from .parts import COLORS, DASHES, SYMBOLS, Figure, Numbers, Section, label, log_axis
 from .quantities import count, duration
@@ -81,11 +81,7 @@ class _Group:
 
 
 def _done(data: DataSet) -> list[tuple[Reported, TrialRecord]]:
-    return [
-        (experiment, record)
-        for experiment, record in data.trials
-        if record.outcome is Outcome.COMPLETED and record.best_top1 is not None
-    ]
+    return [(experiment, record) for experiment, record in data.trials if record.final_top1 is not None]
 
 
 def _groups(data: DataSet, cost: _Cost) -> list[_Group]:

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..search.domains import texts_of
-from ..tracking.records import Outcome, TrialRecord
+from ..tracking.records import TrialRecord
 from .contents import DataSet, Reported, data_sets
-from .parts import Figure, Numbers, Section, label
+from .parts import SCALE, Figure, Numbers, Section, label
 from .significance import SIGNIFICANT, Seeds, differences
 
 # Heat maps of a data set, those with the most cells; a sweep over other fields has one for each of their values.
 _MOST_MAPS = 4
 # Light to dark, of one hue: its order is legible in grey, and black text on its lower half.
-SCALE = ((0.0, "#f2f6fb"), (0.5, "#8fb8da"), (1.0, "#0a4f86"))
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def _maps(data: DataSet) -> dict[str, list[Cell]]:
     """The cells of each map, by its title; only maps in which a variant has two activations or more."""
     found: dict[tuple[str, ...], dict[tuple[str, str], dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for experiment, record in data.trials:
-        if record.outcome is Outcome.COMPLETED and record.best_top1 is not None:
-            found[_others(experiment, record)][record.variant, record.activation][record.seed] = record.best_top1
+        if (top1 := record.final_top1) is not None:
+            found[_others(experiment, record)][record.variant, record.activation][record.seed] = top1
     made = {}
     for others, by_cell in found.items():
         if len(by_cell) > len({variant for variant, _ in by_cell}):

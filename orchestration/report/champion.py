@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .parts import Facts, Figure, Gallery, Numbers, Part, Picture, Section, label
+from .parts import SCALE, Facts, Figure, Gallery, Numbers, Part, Picture, Section, label
 
 # Classes of a matrix whose cells have numbers, of one at all, and bars of a chart: more could not be told apart.
-_MOST_NUMBERED, _MOST_CLASSES, _MOST_BARS = 20, 100, 40
+MOST_NUMBERED, MOST_CLASSES, MOST_BARS = 20, 100, 40
 _BINS = 10
-_SCALE = ((0.0, "#f2f6fb"), (0.5, "#8fb8da"), (1.0, "#0a4f86"))
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _champion(one: Champion, number: int, title: str) -> list[Part]:
         "calibration error": f"{calibration_error(one):.4f}",
     }
     parts: list[Part] = [Facts(f"{title}{one.trial}", facts)]
-    if len(one.classes) <= _MOST_CLASSES:
+    if len(one.classes) <= MOST_CLASSES:
         parts.append(_confusion(one, number, title))
     parts += [_per_class(one, number, title), _calibration(one, number, title)]
     if one.mistakes:
@@ -119,6 +118,13 @@ def confusion(one: Predictions) -> npt.NDArray[np.int64]:
     return counts.reshape(size, size)
 
 
+def class_rows(one: Predictions) -> list[tuple[str, int, int, float]]:
+    """Of each class that has images: its name, how many there are, how many are recognised, and their share."""
+    counts = confusion(one)
+    images, right = counts.sum(axis=1).tolist(), np.diag(counts).tolist()
+    return [(name, of, hits, hits / of) for name, of, hits in zip(one.classes, images, right, strict=True) if of]
+
+
 def _confusion(one: Champion, number: int, title: str) -> Figure:
     counts = confusion(one)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
@@ -131,11 +137,11 @@ def _confusion(one: Champion, number: int, title: str) -> Figure:
         "z": shares.tolist(),
         "text": texts,
         "hovertemplate": "%{y} taken for %{x}: %{text} (%{z:.1%})<extra></extra>",
-        "colorscale": _SCALE,
+        "colorscale": SCALE,
         "zmin": 0,
         "zmax": 1,
         "colorbar": {"title": {"text": "share"}, "tickformat": ".0%", "thickness": 14},
-        **({"texttemplate": "%{text}"} if len(names) <= _MOST_NUMBERED else {}),
+        **({"texttemplate": "%{text}"} if len(names) <= MOST_NUMBERED else {}),
     }
     axis = {"type": "category", "showgrid": False}
     height = min(900, 220 + 26 * len(names))
@@ -164,14 +170,10 @@ def _names(one: Champion) -> list[str]:
 
 
 def _per_class(one: Champion, number: int, title: str) -> Figure:
-    counts = confusion(one)
-    images, right = counts.sum(axis=1), np.diag(counts)
-    rows = [
-        (name, int(of), int(hits), hits / of) for name, of, hits in zip(one.classes, images, right, strict=True) if of
-    ]
+    rows = class_rows(one)
     labels = dict(zip(one.classes, _names(one), strict=True))
-    worst = sorted(rows, key=lambda row: (row[3], row[0]))[:_MOST_BARS]
-    cut = f" The {_MOST_BARS} worst of {len(rows):,} classes; the CSV has all." if len(rows) > _MOST_BARS else ""
+    worst = sorted(rows, key=lambda row: (row[3], row[0]))[:MOST_BARS]
+    cut = f" The {MOST_BARS} worst of {len(rows):,} classes; the CSV has all." if len(rows) > MOST_BARS else ""
     return Figure(
         key=f"classes-{number}",
         title=f"{title}Accuracy of each class",

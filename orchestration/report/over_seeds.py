@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from ..tracking.records import Outcome, TrialRecord
+from ..tracking.records import TrialRecord
 from .significance import Seeds, differences, spread_of
 
 _Seeds: TypeAlias = Mapping[int, TrialRecord]
@@ -63,7 +63,7 @@ def arms_of(records: Mapping[str, Sequence[TrialRecord]]) -> list[Arm]:
     by_arm: dict[tuple[str, ...], dict[int, TrialRecord]] = defaultdict(dict)
     for experiment, trials in records.items():
         for record in trials:
-            if record.outcome is Outcome.COMPLETED and record.best_top1 is not None:
+            if record.final_top1 is not None:
                 by_arm[experiment, *_key(record)][record.seed] = record
     by_data: dict[str, list[tuple[str, _Seeds]]] = defaultdict(list)
     for (experiment, digest, *_), by_seed in sorted(by_arm.items(), key=lambda item: _order(item[1])):

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F")
 """Okabe and Ito's palette, which the colour-blind can tell apart; without its black and its yellow, which a dark and a
 light page would swallow."""
+SCALE = ((0.0, "#f2f6fb"), (0.5, "#8fb8da"), (1.0, "#0a4f86"))
+"""From nothing to all: light to dark, so that greyscale keeps the order."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "x")
 """What tells lines and points apart in greyscale."""

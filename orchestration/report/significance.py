@@ -45,6 +45,11 @@ class Spread:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def exact(self) -> tuple[int, float, float | None, float | None, float | None]:
+        """For CSV files: n, mean, sd, low and high."""
+        return self.n, self.mean, self.sd, self.low, self.high
+
 
 @dataclass(frozen=True)
 class Difference:

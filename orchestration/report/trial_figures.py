@@ -13,18 +13,15 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ..tracking.examination import Examination, Seen
-from .champion import confusion
+from .champion import MOST_BARS, MOST_CLASSES, MOST_NUMBERED, class_rows, confusion
 from .overlay import overlay
-from .parts import Numbers
+from .parts import COLORS, SCALE, Numbers
 
-# Classes of a matrix with numbers and of one at all, and bars: more could not be told apart.
-_MOST_NUMBERED, _MOST_CLASSES, _MOST_BARS = 20, 100, 40
 _NAME = 24  # characters
 # Pixels: a picture's edge, what is between pictures, and what is above them for a text.
 _SIDE, _GAP, _TEXT = 160, 15, 45
 _COLUMNS, _DPI = 3, 100
-_BLUE = "#0072B2"
-_SHARES = LinearSegmentedColormap.from_list("shares", ["#f2f6fb", "#8fb8da", "#0a4f86"])
+_SHARES = LinearSegmentedColormap.from_list("shares", SCALE)
 
 
 def trial_figures(said: Examination) -> dict[str, bytes]:
@@ -34,10 +31,10 @@ def trial_figures(said: Examination) -> dict[str, bytes]:
     seen, right = len(said.targets), float(np.mean(said.targets == said.predicted))
     of = f"{seen:,}" if seen == said.images else f"{seen:,} of {said.images:,}"
     title = f"{of} validation images, top-1 {right:.4f}"
-    rows = _per_class(said)
+    rows = class_rows(said)
     files = {"classes.csv": Numbers(("class", "images", "right", "accuracy"), rows).to_csv().encode()}
     files["classes.png"] = _png(_bars(rows, title))
-    if len(said.classes) <= _MOST_CLASSES:
+    if len(said.classes) <= MOST_CLASSES:
         files["confusion.png"] = _png(_matrix(said, title))
     if said.mistakes:
         files["errors.png"] = _png(_sheet(said, said.mistakes, "Most confident errors, and why"))
@@ -46,18 +43,12 @@ def trial_figures(said: Examination) -> dict[str, bytes]:
     return files
 
 
-def _per_class(said: Examination) -> list[tuple[str, int, int, float]]:
-    counts = confusion(said)
-    images, right = counts.sum(axis=1).tolist(), np.diag(counts).tolist()
-    return [(name, of, hits, hits / of) for name, of, hits in zip(said.classes, images, right, strict=True) if of]
-
-
 def _bars(rows: Sequence[tuple[str, int, int, float]], title: str) -> Figure:
-    worst = sorted(rows, key=lambda row: (row[3], row[0]))[:_MOST_BARS]
+    worst = sorted(rows, key=lambda row: (row[3], row[0]))[:MOST_BARS]
     figure = Figure(figsize=(8, 1 + 0.28 * len(worst)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(worst))
-    axes.barh(places, [share for *_, share in worst], color=_BLUE)
+    axes.barh(places, [share for *_, share in worst], color=COLORS[0])
     axes.set_yticks(places, [_short(name) for name, *_ in worst])
     axes.set_ylim(len(worst) - 0.4, -0.6)
     axes.set_xlim(0, 1.25)
@@ -83,7 +74,7 @@ def _matrix(said: Examination, title: str) -> Figure:
     axes.set_yticks(places, names, fontsize=size)
     axes.set_xlabel("taken for")
     axes.set_ylabel("class")
-    if len(counts) <= _MOST_NUMBERED:
+    if len(counts) <= MOST_NUMBERED:
         for row, column in np.argwhere(counts).tolist():
             color = "white" if shares[row, column] > 0.6 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)

@@ -63,10 +63,8 @@ def _scaled(base: str, phis: Sequence[int] = _PHIS) -> Fields:
     names = [base]
     for phi in phis:
         compound = _grown(base, vars(compound_scaling(phi)))
-        names += [
-            *(_alone(base, dimension, _macs(compound)) for dimension in ("width", "depth", "resolution")),
-            compound,
-        ]
+        names += [_alone(base, dimension, _macs(compound)) for dimension in ("width", "depth", "resolution")]
+        names.append(compound)
     return {"variants": names}
 
 
@@ -76,9 +74,13 @@ def _grown(base: str, factors: Mapping[str, float]) -> str:
 
 def _alone(base: str, dimension: str, macs: float) -> str:
     """The base with one dimension scaled to the nearest number of multiply-adds; channels and blocks are rounded."""
-    names = [_grown(base, {dimension: 1 + step / 100}) for step in range(100 * (2 ** max(_PHIS)))]
-    after = bisect_left(names, macs, key=_macs)
-    return min(names[max(0, after - 1) : after + 1], key=lambda name: abs(_macs(name) - macs))
+
+    def at(step: int) -> str:
+        return _grown(base, {dimension: 1 + step / 100})
+
+    steps = range(100 * (2 ** max(_PHIS)))
+    after = bisect_left(steps, macs, key=lambda step: _macs(at(step)))
+    return min(map(at, steps[max(0, after - 1) : after + 1]), key=lambda name: abs(_macs(name) - macs))
 
 
 @cache

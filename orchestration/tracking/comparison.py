@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..search.domains import Value
 from ..search.pareto import front
 from ..search.section import MAXIMIZED
-from .records import Outcome, TrialRecord
+from .records import TrialRecord
 
 # What of a record an objective is, where its name is another.
 _MEASURED = {"top1": "best_top1"}
@@ -92,7 +92,7 @@ def compare(records: Sequence[TrialRecord], objectives: Sequence[str] = ()) -> l
 
 def _front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, bool]:
     """Whether each completed trial is on the Pareto front, by its run."""
-    done = [record for record in records if record.outcome is Outcome.COMPLETED and record.best_top1 is not None]
+    done = [record for record in records if record.final_top1 is not None]
     points = [[float(getattr(record, _MEASURED.get(name, name))) for name in objectives] for record in done]
     found = front(points, [name in MAXIMIZED for name in objectives])
     return {record.run_id: is_best for record, is_best in zip(done, found, strict=True)}

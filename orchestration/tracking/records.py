@@ -136,6 +136,11 @@ class TrialRecord:
     first_step: float | None = None
 
     @property
+    def final_top1(self) -> float | None:
+        """The best top-1 of a trial that has completed, which others can be compared with; None of any other trial."""
+        return self.best_top1 if self.outcome is Outcome.COMPLETED else None
+
+    @property
     def start_up(self) -> float | None:
         """Seconds from when it last began to run to its first step; None where that is not known."""
         if self.began is None or self.first_step is None:

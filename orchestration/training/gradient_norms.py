@@ -30,7 +30,7 @@ class GradientNorms:
                 parameter.grad for module in modules for parameter in module.parameters() if parameter.grad is not None
             ]
             if gradients:
-                self._norms[gradient_metric(number, name)] = nn.utils.get_total_norm(gradients).clone()
+                self._norms[gradient_metric(number, name)] = nn.utils.get_total_norm(gradients)
 
     def metrics(self) -> dict[str, float]:
         """The norms by the names of metrics.

@@ -143,8 +143,8 @@ def test_smaller_variants_train_longer_where_cost_is_to_be_equal(digits: Manifes
     plan = planned(digits, recipe={"epochs": 5})
     node = Node("n", "10.0.0.1", 8, 0, 64 * 2**30)
     forecast = Forecast.of(plan, share_out([node], plan.spec.execution, plan.typical))
-    assert variant_epochs(plan, "epochs", forecast) == {}
-    epochs = variant_epochs(plan, fair, forecast)
+    assert variant_epochs(plan, "epochs", lambda _: forecast) == {}
+    epochs = variant_epochs(plan, fair, lambda _: forecast)
     assert epochs["resnet18"] == 5
     fair_plan = planned(digits, recipe={"epochs": 5}, variant_epochs=epochs)
     assert {trial.variant: trial.recipe.epochs for trial in fair_plan.trials} == epochs

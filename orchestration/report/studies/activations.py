@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..activations import SCALE
-from ..parts import Figure, Numbers, Part, label
+from ..parts import SCALE, Figure, Numbers, Part, label
 from ..quantities import count
 from ..significance import Difference, differences
 from .arms import Group, StudyArm
@@ -66,10 +65,7 @@ def _figure(group: Group) -> Figure:
         layout={"xaxis": {"type": "category"}, "yaxis": TOP1_AXIS, "showlegend": False},
         numbers=Numbers(
             ("activation", "settings", "n", "mean", "sd", "low", "high"),
-            [
-                (arm.activation, settings_text(arm), one.n, one.mean, one.sd, one.low, one.high)
-                for arm, one in zip(arms, spreads, strict=True)
-            ],
+            [(arm.activation, settings_text(arm), *one.exact) for arm, one in zip(arms, spreads, strict=True)],
         ),
         height=400,
         printed=PRINTED,

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from ...search.domains import texts_of
 from ...tracking.histories import EpochPoint
-from ...tracking.records import Outcome, TrialRecord
+from ...tracking.records import TrialRecord
 from ..contents import Reported, VariantAsked
 from ..significance import Seeds, Spread, spread_of
 
@@ -107,13 +107,11 @@ def _arm(experiment: Reported, records: Sequence[TrialRecord], value: str, asked
     compared = experiment.study.compared if experiment.study else ()
     tuned = sorted(first.swept.keys() - set(compared))
     by_setting: dict[str, dict[int, TrialRecord]] = defaultdict(dict)
+    grid: dict[str, dict[int, float]] = defaultdict(dict)
     for record in records:
-        if record.outcome is Outcome.COMPLETED and record.best_top1 is not None:
-            by_setting[_text(record, tuned)][record.seed] = record
-    grid = {
-        setting: {seed: one.best_top1 for seed, one in by_seed.items() if one.best_top1 is not None}
-        for setting, by_seed in by_setting.items()
-    }
+        if (top1 := record.final_top1) is not None:
+            setting = _text(record, tuned)
+            by_setting[setting][record.seed], grid[setting][record.seed] = record, top1
     settings = choose(grid)
     chosen = {seed: by_setting[setting][seed] for seed, setting in sorted(settings.items())}
     return StudyArm(

@@ -69,11 +69,7 @@ def _figure(group: Group, triples: Sequence[StudyArm]) -> Figure:
         layout={"xaxis": TOP1_AXIS, "yaxis": {"type": "category"}},
         numbers=Numbers(
             ("triple", "variant", "n", "mean", "sd", "low", "high"),
-            [
-                (arm.label, arm.variant, one.n, one.mean, one.sd, one.low, one.high)
-                for arm in triples
-                if (one := arm.spread)
-            ],
+            [(arm.label, arm.variant, *one.exact) for arm in triples if (one := arm.spread)],
         ),
         height=150 + 26 * len(shown),
     )

@@ -116,11 +116,7 @@ def over_parts(
         },
         numbers=Numbers(
             ("series", "part", "n", "mean", "sd", "low", "high"),
-            [
-                (name, part, one.n, one.mean, one.sd, one.low, one.high)
-                for name, norms in shown.items()
-                for part, one in norms.items()
-            ],
+            _rows(shown),
         ),
         height=480,
         printed=PRINTED,
@@ -151,14 +147,15 @@ def over_epochs(key: str, title: str, caption: str, found: Mapping[str, Mapping[
         },
         numbers=Numbers(
             ("series", "epoch", "n", "mean_ratio", "sd", "low", "high"),
-            [
-                (name, epoch, one.n, one.mean, one.sd, one.low, one.high)
-                for name, ratios in shown.items()
-                for epoch, one in ratios.items()
-            ],
+            _rows(shown),
         ),
         printed=PRINTED,
     )
+
+
+def _rows(shown: Mapping[str, Mapping[Any, Spread]]) -> list[tuple[Any, ...]]:
+    """Series, place and numbers of each mark."""
+    return [(name, place, *one.exact) for name, spreads in shown.items() for place, one in spreads.items()]
 
 
 def log_y(title: str) -> dict[str, Any]:

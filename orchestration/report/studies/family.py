@@ -99,10 +99,7 @@ def _figure(group: Group, arms: Sequence[StudyArm]) -> Figure:
         },
         numbers=Numbers(
             ("model", "params", "macs", "n", "mean", "sd", "low", "high"),
-            [
-                (name, arm.params, arm.macs, one.n, one.mean, one.sd, one.low, one.high)
-                for name, arm, one in zip(names, arms, spreads, strict=True)
-            ],
+            [(name, arm.params, arm.macs, *one.exact) for name, arm, one in zip(names, arms, spreads, strict=True)],
         ),
         height=480,
         printed=PRINTED,

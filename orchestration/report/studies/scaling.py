@@ -52,8 +52,7 @@ def accuracy_by_macs(group: Group, lines: Mapping[str, Sequence[StudyArm]]) -> F
         spreads = [arm.spread for arm in arms if arm.spread]
         traces.append(series(kind, number, [arm.macs for arm in arms], spreads, [arm.label for arm in arms]))
         rows += [
-            (kind, arm.variant, arm.asked.factor, arm.macs, one.n, one.mean, one.sd, one.low, one.high)
-            for arm, one in zip(arms, spreads, strict=True)
+            (kind, arm.variant, arm.asked.factor, arm.macs, *one.exact) for arm, one in zip(arms, spreads, strict=True)
         ]
     axis = log_axis("multiply-adds per image", [float(row[3]) for row in rows], lambda value: count(round(value)))
     return Figure(

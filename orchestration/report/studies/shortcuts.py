@@ -103,10 +103,7 @@ def _over_depth(
             spreads = [spread_of(list(values(arm).values())) for arm in own]
             x = [arm.asked.factor + beside(place, len(lines), step) for arm in own]
             traces.append(series(shortcut, place, x, spreads, [name_of(arm) for arm in own]))
-            rows += [
-                (shortcut, arm.asked.factor, one.n, one.mean, one.sd, one.low, one.high)
-                for arm, one in zip(own, spreads, strict=True)
-            ]
+            rows += [(shortcut, arm.asked.factor, *one.exact) for arm, one in zip(own, spreads, strict=True)]
     return Figure(
         key=f"{group.key}-{key}",
         title=f"{title}{group.suffix}",

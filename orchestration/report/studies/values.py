@@ -80,10 +80,7 @@ def _figure(group: Group) -> Figure:
         spreads = [arm.spread for arm in own if arm.spread]
         x = [networks.index(network_of(arm, group)) + beside(place, len(values), 1.0) for arm in own]
         traces.append(series(value, place, x, spreads, [settings_text(arm) for arm in own], False))
-        rows += [
-            (network_of(arm, group), value, one.n, one.mean, one.sd, one.low, one.high)
-            for arm, one in zip(own, spreads, strict=True)
-        ]
+        rows += [(network_of(arm, group), value, *one.exact) for arm, one in zip(own, spreads, strict=True)]
     return Figure(
         key=f"{group.key}-values",
         title=f"Top-1 by value{group.suffix}",

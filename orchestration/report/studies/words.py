@@ -124,7 +124,7 @@ def exact_of(one: Difference | None) -> list[Any]:
 
 
 def _exact(spread: Spread | None) -> list[Any]:
-    return [spread.n, spread.mean, spread.sd, spread.low, spread.high] if spread else [0, None, None, None, None]
+    return [*spread.exact] if spread else [0, None, None, None, None]
 
 
 def account(experiment: Reported, arms: Sequence[StudyArm]) -> str:
