@@ -178,26 +178,14 @@ def test_weights_behind_a_query_are_of_the_kind_that_the_path_says(home: Home, s
     assert torch.equal(read_start(path)[0]["a"], torch.ones(9))
 
 
-def test_s3_is_looked_into_where_it_can_be_reached(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    moto = server.ThreadedMotoServer(port=0)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket="nets")
-        client.put_object(Bucket="nets", Key="login.pth", Body=LOGIN)
-        client.put_object(Bucket="nets", Key="net.pth", Body=saved_bytes({"a": torch.ones(9)}))
-        for name in ("net.pth", "absent.pth"):
-            assert pinned(home, f"s3://nets/{name}") == f"s3://nets/{name}"
-        with pytest.raises(UserError, match=r"^--weights s3://nets/login\.pth: holds no weights: torch\.save"):
-            pinned(home, "s3://nets/login.pth")
-    finally:
-        moto.stop()
+def test_s3_is_looked_into_where_it_can_be_reached(home: Home, s3: Any) -> None:
+    s3.create_bucket(Bucket="nets")
+    s3.put_object(Bucket="nets", Key="login.pth", Body=LOGIN)
+    s3.put_object(Bucket="nets", Key="net.pth", Body=saved_bytes({"a": torch.ones(9)}))
+    for name in ("net.pth", "absent.pth"):
+        assert pinned(home, f"s3://nets/{name}") == f"s3://nets/{name}"
+    with pytest.raises(UserError, match=r"^--weights s3://nets/login\.pth: holds no weights: torch\.save"):
+        pinned(home, "s3://nets/login.pth")
 
 
 @pytest.mark.e2e

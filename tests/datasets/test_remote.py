@@ -79,39 +79,24 @@ def test_a_remote_epoch_is_the_local_one_bit_for_bit(
     )
 
 
-def test_a_remote_epoch_over_s3_is_the_local_one(
-    photo_shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = pytest.importorskip("moto.server")
+def test_a_remote_epoch_over_s3_is_the_local_one(photo_shards: Manifest, tmp_path: Path, s3: Any) -> None:
     pytest.importorskip("s3fs")
-    import boto3
-
-    for name, value in {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}.items():
-        monkeypatch.setenv(name, value)
-    moto = server.ThreadedMotoServer(port=0)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket="photos")
-        for path in photo_shards.root.rglob("*"):
-            if path.is_file():
-                client.upload_file(str(path), "photos", f"v1/{path.relative_to(photo_shards.root).as_posix()}")
-        remote = open_dataset("s3://photos/v1/", tmp_path, PLENTY)
-        assert list(verify_shards(remote)) == []
-        for workers in (0, 2):
-            assert contents(train_loader(remote, loader_workers=workers).epoch(0)) == contents(
-                train_loader(photo_shards).epoch(0)
-            )
-        client.delete_object(Bucket="photos", Key=f"v1/{shard_names(remote, 'val')[0]}")
-        (bad,) = verify_shards(remote)
-        assert bad.name == shard_names(remote, "val")[0]
-        assert bad.problem.endswith("cannot be read: it is not there")
-        with pytest.raises(DataError, match=r"s3://photos/v2/manifest\.json: cannot be read: it is not there"):
-            open_dataset("s3://photos/v2", tmp_path, PLENTY)
-    finally:
-        moto.stop()
+    s3.create_bucket(Bucket="photos")
+    for path in photo_shards.root.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), "photos", f"v1/{path.relative_to(photo_shards.root).as_posix()}")
+    remote = open_dataset("s3://photos/v1/", tmp_path, PLENTY)
+    assert list(verify_shards(remote)) == []
+    for workers in (0, 2):
+        assert contents(train_loader(remote, loader_workers=workers).epoch(0)) == contents(
+            train_loader(photo_shards).epoch(0)
+        )
+    s3.delete_object(Bucket="photos", Key=f"v1/{shard_names(remote, 'val')[0]}")
+    (bad,) = verify_shards(remote)
+    assert bad.name == shard_names(remote, "val")[0]
+    assert bad.problem.endswith("cannot be read: it is not there")
+    with pytest.raises(DataError, match=r"s3://photos/v2/manifest\.json: cannot be read: it is not there"):
+        open_dataset("s3://photos/v2", tmp_path, PLENTY)
 
 
 def test_a_remote_epoch_over_gs_is_the_local_one(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from effnet_cluster.datasets import prepare_digits
 from effnet_cluster.orchestration.plan import make_plan
@@ -18,7 +18,7 @@ from effnet_cluster.orchestration.tracking.saved_view import NAME, chart_url, sa
 from effnet_cluster.orchestration.training.job import TrainingJob
 from effnet_cluster.orchestration.training.metrics import BEST_TOP1
 
-from .test_browser import _QUIET, CHROMIUM, pytestmark  # noqa: F401
+from .test_browser import opened_page, pytestmark  # noqa: F401
 
 COLUMNS = [
     *("tags.`variant`", "tags.`activation`", "params.`seed`", "params.`lr`", "metrics.`val/best_top1`"),
@@ -55,11 +55,8 @@ def tracker(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Tracke
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    assert CHROMIUM, "no chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*_QUIET, "--disable-sync"])
-        yield browser.new_page(viewport={"width": 2400, "height": 1000})
-        browser.close()
+    with opened_page(2400) as page:
+        yield page
 
 
 def test_the_page_lists_the_trials_by_top1_with_the_columns_that_tell_them_apart(tracker: Tracker, page: Page) -> None:

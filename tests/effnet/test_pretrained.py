@@ -167,15 +167,6 @@ def test_what_does_not_fit_is_what_changes_the_parameters(name: str, fields: dic
     assert (misfit(config) is None) == (network == as_published)
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch.hub's folder of files, empty."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def name_in_torchvision(name: str) -> str:
     if name in BASELINES:
         return name
@@ -205,22 +196,22 @@ def test_the_facts_are_torchvisions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["b0", "b5", "mobilenetv2", "resnet50", "resnet18", "mnasnet0_5"])
-def test_a_file_in_the_cache_gives_torchvisions_network(name: str, cache: Path) -> None:
+def test_a_file_in_the_cache_gives_torchvisions_network(name: str, hub_cache: Path) -> None:
     theirs = of_torchvision(name)
     models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
     network = models.get_model(name_in_torchvision(name), weights=None).eval()
-    torch.save(network.state_dict(), cache / theirs.url.rpartition("/")[2])
+    torch.save(network.state_dict(), hub_cache / theirs.url.rpartition("/")[2])
     ours = load_pretrained(name).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), network(images), rtol=1e-4, atol=1e-4)
 
 
-def test_a_damaged_file_in_the_cache_is_told(cache: Path) -> None:
+def test_a_damaged_file_in_the_cache_is_told(hub_cache: Path) -> None:
     origin = PRETRAINED["b0"].origin
     assert isinstance(origin, HubFile)
-    path = cache / origin.url.rpartition("/")[2]
+    path = hub_cache / origin.url.rpartition("/")[2]
     path.write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} holds no weights: "):
         load_pretrained("b0")
@@ -240,26 +231,29 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         thread.join()
 
 
-def test_a_missing_file_is_downloaded_once(cache: Path, server: tuple[str, Path]) -> None:
+def test_a_missing_file_is_downloaded_once(hub_cache: Path, server: tuple[str, Path]) -> None:
     address, folder = server
     digest = hashlib.sha256(b"weights").hexdigest()[:8]
     (folder / f"net-{digest}.pth").write_bytes(b"weights")
     origin = HubFile(f"{address}/net-{digest}.pth")
-    assert origin.fetch() == cache / f"net-{digest}.pth"
+    assert origin.fetch() == hub_cache / f"net-{digest}.pth"
     (folder / f"net-{digest}.pth").unlink()
     assert origin.fetch().read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize("name", ["net-00000000.pth", "absent-12345678.pth"], ids=["another content", "absent"])
-def test_what_cannot_be_downloaded_is_told_and_leaves_nothing(cache: Path, server: tuple[str, Path], name: str) -> None:
+def test_what_cannot_be_downloaded_is_told_and_leaves_nothing(
+    hub_cache: Path, server: tuple[str, Path], name: str
+) -> None:
     address, folder = server
     (folder / "net-00000000.pth").write_bytes(b"weights")
-    told = rf"^{re.escape(str(cache / name))} is missing, and {address}/{name} cannot be downloaded \(.*put that file"
+    path = re.escape(str(hub_cache / name))
+    told = rf"^{path} is missing, and {address}/{name} cannot be downloaded \(.*put that file"
     with pytest.raises(OSError, match=told):
         HubFile(f"{address}/{name}").fetch()
-    assert not [*cache.iterdir()]
+    assert not [*hub_cache.iterdir()]
 
 
-def test_without_a_network_the_error_says_where_to_put_the_file(cache: Path) -> None:
+def test_without_a_network_the_error_says_where_to_put_the_file(hub_cache: Path) -> None:
     with pytest.raises(OSError, match=r"is missing, and http://127\.0\.0\.1:9/net\.pth cannot be downloaded"):
         HubFile("http://127.0.0.1:9/net.pth").fetch()

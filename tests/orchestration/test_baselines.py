@@ -218,15 +218,10 @@ def test_it_runs_in_channels_last_and_synchronised_norms_are_refused_without_gpu
         assemble(make_job(few, tmp_path, variant="resnet18", sync_bn=True), ALONE, ("0", "1", "2"), None)
 
 
-def test_it_starts_from_torchvisions_weights_in_the_cache(
-    few: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
+def test_it_starts_from_torchvisions_weights_in_the_cache(few: Manifest, hub_cache: Path) -> None:
     state = models.resnet18(weights=None).state_dict()
-    torch.save(state, folder / models.ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2])
-    for recipe in ({"name": "transfer"}, {"weights": str(next(folder.iterdir()))}):
+    torch.save(state, hub_cache / models.ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2])
+    for recipe in ({"name": "transfer"}, {"weights": str(next(hub_cache.iterdir()))}):
         (trial,) = plan_of(few, "resnet18", recipe=recipe).trials
         network, _ = build_network(trial)
         assert isinstance(network, Baseline)

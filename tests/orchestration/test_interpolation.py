@@ -38,18 +38,10 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return few_digits(tmp_path_factory.mktemp("few"))
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def fill(cache: Path, name: str) -> Any:
+def fill(folder: Path, name: str) -> Any:
     """Torchvision's enumeration member, and random weights where its file would be."""
     weights = models.get_model_weights(name).IMAGENET1K_V1
-    torch.save(models.get_model(name, weights=None).state_dict(), cache / weights.url.rpartition("/")[2])
+    torch.save(models.get_model(name, weights=None).state_dict(), folder / weights.url.rpartition("/")[2])
     return weights
 
 
@@ -66,9 +58,9 @@ class _Seen(nn.Module):
     [("b0", "efficientnet_b0", "bicubic"), ("resnet18", "resnet18", "bilinear")],
 )
 def test_a_photograph_becomes_what_torchvisions_transforms_make_of_it(
-    name: str, theirs: str, interpolation: str, few: Manifest, cache: Path
+    name: str, theirs: str, interpolation: str, few: Manifest, hub_cache: Path
 ) -> None:
-    preset = fill(cache, theirs).transforms()
+    preset = fill(hub_cache, theirs).transforms()
     fields = {"name": "x", "variants": name, "image_size": 224, "recipe": {"pretrained": True}}
     (trial,) = make_plan(ExperimentSpec.parse(fields), few).trials
     inputs = build_network(trial)[1]
@@ -88,10 +80,10 @@ def test_a_photograph_becomes_what_torchvisions_transforms_make_of_it(
 
 
 def test_validation_and_what_is_logged_have_the_weights_interpolation(
-    few: Manifest, cache: Path, tmp_path: Path
+    few: Manifest, hub_cache: Path, tmp_path: Path
 ) -> None:
     """The digits have 32 px and are enlarged, so that the interpolation shows; also after the training went on."""
-    fill(cache, "squeezenet1_1")
+    fill(hub_cache, "squeezenet1_1")
     job = make_job(few, tmp_path / "job", variant="squeezenet1_1", pretrained=True, epochs=1, augment=False)
     large = job.trial.model_copy(update={"image_size": 40, "eval_resize": 46})
     job = TrainingJob.model_validate(dict(job) | {"trial": large})

@@ -88,14 +88,11 @@ def test_a_fresh_network_is_the_seeds(digits: Manifest) -> None:
 
 
 @pytest.fixture
-def cached_b0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+def cached_b0(hub_cache: Path) -> dict[str, torch.Tensor]:
     """Torchvision's B0 with random weights in torch.hub's cache: its state dict."""
     models = pytest.importorskip("torchvision.models")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
     state: dict[str, torch.Tensor] = models.efficientnet_b0(weights=None).state_dict()
-    torch.save(state, folder / models.EfficientNet_B0_Weights.IMAGENET1K_V1.url.rpartition("/")[2])
+    torch.save(state, hub_cache / models.EfficientNet_B0_Weights.IMAGENET1K_V1.url.rpartition("/")[2])
     return state
 
 
